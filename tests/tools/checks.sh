@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Runs the checks, and with `test` the tests too. A failure does not stop the rest. Closes with one line that counts
+# every check and every test; fails unless all passed.
+#
+# Usage: checks.sh lint|test
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export PATH=$PWD/.tools/bin:$PWD/.tools/node/node_modules/.bin:$PATH
+
+passed=0
+failed=0
+failures=()
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# count NAME PASSED FAILED
+count() {
+    passed=$((passed + $2))
+    failed=$((failed + $3))
+    if (($3)); then
+        failures+=("$1: $3 failed")
+    fi
+}
+
+# check NAME COMMAND...: one check.
+check() {
+    local name=$1
+    shift
+    printf '\n== %s\n' "$name"
+    if "$@"; then
+        count "$name" 1 0
+    else
+        count "$name" 0 1
+    fi
+}
+
+lint() {
+    check 'cargo fmt' cargo fmt --check
+    # All targets: this also keeps the benches compiling.
+    check 'cargo clippy' cargo clippy --all-targets --locked -- -D warnings
+    check 'cargo doc' env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+    check 'cargo deny' deny
+    check 'buf lint' buf lint
+    check 'buf breaking' buf breaking --against proto/baseline.binpb
+}
+
+# Not `advisories`: its database would have to be fetched.
+deny() {
+    cargo fetch --locked && cargo deny --offline check bans licenses sources
+}
+
+# Every test that ran, of any test binary. An ignored test counts as a failure: nothing is skipped here.
+rust_tests() {
+    local log=$scratch/cargo-test status=0 ok=0 bad=0 binary_ok binary_bad binary_ignored
+    printf '\n== cargo test\n'
+    cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
+    while read -r binary_ok binary_bad binary_ignored; do
+        ok=$((ok + binary_ok))
+        bad=$((bad + binary_bad + binary_ignored))
+    done < <(sed -En 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored;.*/\1 \2 \3/p' "$log")
+    # A binary that died printed no result; a run without a test proves nothing.
+    if ((bad == 0 && (status != 0 || ok == 0))); then
+        bad=1
+    fi
+    count 'cargo test' "$ok" "$bad"
+}
+
+# stock_tests PATH...: stock clients against the built server.
+stock_tests() {
+    local report=$scratch/stock.xml status=0 ok bad
+    printf '\n== stock clients\n'
+    EMITTER_BIN=${EMITTER_BIN:-${CARGO_TARGET_DIR:-target}/debug/emitter} \
+        timeout 900 .tools/venv/bin/python -m pytest --junit-xml "$report" "$@" || status=$?
+    read -r ok bad < <(.tools/venv/bin/python tests/tools/junit_totals.py "$report") || true
+    ok=${ok:-0}
+    bad=${bad:-0}
+    if ((bad == 0 && (status != 0 || ok == 0))); then
+        bad=1
+    fi
+    count 'stock clients' "$ok" "$bad"
+}
+
+tests() {
+    local before=$failed
+    # Builds the server too, which the stock clients then drive.
+    check 'cargo build of the tests' cargo test --locked --no-run
+    if ((failed > before)); then
+        # What an earlier build left behind must not be tested.
+        stock_tests tests/stock/test_contract.py
+    else
+        rust_tests
+        stock_tests tests/stock
+    fi
+}
+
+case ${1:-} in
+lint) lint ;;
+test)
+    lint
+    tests
+    ;;
+*)
+    echo 'usage: checks.sh lint|test' >&2
+    exit 2
+    ;;
+esac
+
+echo
+if ((failed)); then
+    printf '%s\n' "${failures[@]}"
+fi
+echo "$passed passed, $failed failed"
+((failed == 0))

@@ -1,0 +1,3 @@
+//! The `emitter` command.
+
+fn main() {}

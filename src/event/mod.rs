@@ -1,0 +1,132 @@
+//! What travels: a validated event on its way in, and the record that it becomes once it has a place in its
+//! user's stream.
+
+mod ids;
+mod kind;
+mod position;
+
+pub use ids::{AgentName, BUCKETS, EventId, IdError, RunId, StreamKey, Tenant, ThreadId, UserId};
+pub use kind::{Kind, custom_name_problem};
+pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequence};
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+
+/// A hash of the canonical event as its producer sent it, by which a retry is told from a reused id.
+///
+/// Canonical: maps sorted, no source, no trace fields, no event id; before fill-ins and redaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContentHash(pub [u8; 16]);
+
+impl ContentHash {
+    /// The hash of `canonical` bytes: the first 128 bits of BLAKE3.
+    pub fn of(canonical: &[u8]) -> Self {
+        let mut short = [0; 16];
+        short.copy_from_slice(&blake3::hash(canonical).as_bytes()[..16]);
+        Self(short)
+    }
+}
+
+/// An event that passed validation: complete, bounded, redacted.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The idempotency key within the stream.
+    pub event_id: EventId,
+    /// Whose stream it goes to.
+    pub stream: StreamKey,
+    /// The run; only a `custom` event may have none.
+    pub run_id: Option<RunId>,
+    /// The thread, where the producer stated it.
+    pub thread_id: Option<ThreadId>,
+    /// The parent's run, where the producer stated it.
+    pub parent_run_id: Option<RunId>,
+    /// The agent, where the producer stated it.
+    pub agent_name: Option<AgentName>,
+    /// Which arm the payload is.
+    pub kind: Kind,
+    /// What a retry is compared by.
+    pub content: ContentHash,
+    /// A delta without usage or labels: one that a lagging reader may get joined with its neighbours.
+    pub joinable: bool,
+    /// Everything that is not above, as the wire bytes of an `emitter.v1.Event` that lacks the fields above.
+    /// It holds no source and no tenant.
+    pub body: Bytes,
+}
+
+/// An event with its place in its user's stream: what an engine stores and readers see.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Where it stands.
+    pub position: Position,
+    /// The offset of the record before it in the stream, 0 for the first that the engine knows. A reader whose
+    /// cursor is at or after `prev` misses nothing before this record.
+    pub prev: Offset,
+    /// What is stored.
+    pub draft: Draft,
+}
+
+impl Record {
+    /// What its producer is told.
+    pub fn receipt(&self, duplicate: bool) -> Receipt {
+        Receipt {
+            event_id: self.draft.event.event_id.clone(),
+            position: self.position,
+            run_sequence: self.draft.run_sequence,
+            recorded_at: self.draft.recorded_at,
+            duplicate,
+        }
+    }
+}
+
+/// What `decide` hands to an engine: a record but for its place.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// The event as validated.
+    pub event: Arc<Event>,
+    /// Its number in its run; 0 without a run.
+    pub run_sequence: RunSequence,
+    /// When it was decided.
+    pub recorded_at: Timestamp,
+    /// The thread, stated or inherited from the run.
+    pub thread_id: Option<ThreadId>,
+    /// The agent, stated or inherited from the run.
+    pub agent_name: Option<AgentName>,
+    /// The parent's run, stated or inherited from the run.
+    pub parent_run_id: Option<RunId>,
+}
+
+impl Draft {
+    /// About how many bytes of memory the record takes, its event included.
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 64; // two reference counts and what the allocator adds
+        let event = &self.event;
+        let text = |id: Option<usize>| id.unwrap_or(0);
+        OVERHEAD
+            + size_of::<Record>()
+            + size_of::<Event>()
+            + event.event_id.as_str().len()
+            + text(event.run_id.as_ref().map(|id| id.as_str().len()))
+            + text(event.thread_id.as_ref().map(|id| id.as_str().len()))
+            + text(event.parent_run_id.as_ref().map(|id| id.as_str().len()))
+            + text(event.agent_name.as_ref().map(|id| id.as_str().len()))
+            + event.body.len()
+    }
+}
+
+/// What was stored, as its producer is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The event's id.
+    pub event_id: EventId,
+    /// Where it stands.
+    pub position: Position,
+    /// Its number in its run; 0 without a run.
+    pub run_sequence: RunSequence,
+    /// When it was recorded.
+    pub recorded_at: Timestamp,
+    /// It was stored by an earlier call.
+    pub duplicate: bool,
+}

@@ -15,6 +15,7 @@
 //! Each module imports only from the rungs below its own; `tests/it/ladder.rs` says which rung that is.
 
 pub mod clock;
+pub mod engine;
 pub mod event;
 pub mod proto;
 pub mod reason;

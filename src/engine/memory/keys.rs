@@ -1,0 +1,120 @@
+//! The memory engine's key store.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    clock::Timestamp,
+    engine::{Key, KeyEntry},
+};
+
+const SHARDS: usize = 64;
+
+/// Keys with values that expire.
+pub(super) struct KeyStore {
+    shards: Vec<Mutex<HashMap<Key, Stored>>>,
+    hasher: RandomState,
+}
+
+struct Stored {
+    entry: KeyEntry,
+    expires_at: Timestamp,
+}
+
+impl KeyStore {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// About how many bytes a key takes.
+    pub(super) fn weight(key: &Key, value: &Bytes) -> usize {
+        let Key::RunClaim(_, run_id) = key;
+        const MAP: usize = 16; // what a map adds to an entry at its usual load
+        run_id.as_str().len() + value.len() + size_of::<(Key, Stored)>() + MAP
+    }
+
+    /// `Ok` with the bytes taken, or what is there.
+    pub(super) fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<usize, KeyEntry> {
+        let weight = Self::weight(key, &value);
+        let stored = Stored {
+            entry: KeyEntry { value, put_at: now },
+            expires_at: now + ttl,
+        };
+        match self.shard(key).lock().entry(key.clone()) {
+            Entry::Occupied(mut there) => {
+                if there.get().expires_at > now {
+                    return Err(there.get().entry.clone());
+                }
+                let before = Self::weight(key, &there.get().entry.value);
+                there.insert(stored);
+                Ok(weight.saturating_sub(before))
+            }
+            Entry::Vacant(place) => {
+                place.insert(stored);
+                Ok(weight)
+            }
+        }
+    }
+
+    pub(super) fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> bool {
+        match self.shard(key).lock().get_mut(key) {
+            Some(stored) if stored.expires_at > now && stored.entry.value == *expected => {
+                stored.entry = KeyEntry { value, put_at: now };
+                stored.expires_at = now + ttl;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Drops what has expired in the `turn`th part of the store. Returns the bytes given back.
+    pub(super) fn expire(&self, turn: usize, now: Timestamp) -> usize {
+        let mut freed = 0;
+        if let Some(shard) = self.shards.get(turn % SHARDS) {
+            let mut shard = shard.lock();
+            shard.retain(|key, stored| {
+                let keep = stored.expires_at > now;
+                if !keep {
+                    freed += Self::weight(key, &stored.entry.value);
+                }
+                keep
+            });
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
+        freed
+    }
+
+    /// How many turns make a round.
+    pub(super) const fn turns() -> usize {
+        SHARDS
+    }
+
+    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Stored>> {
+        let hash = self.hasher.hash_one(key) as usize;
+        &self.shards[hash % SHARDS]
+    }
+}

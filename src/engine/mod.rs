@@ -1,0 +1,183 @@
+//! Stores and orders, never decides: one ordered log per user, and a small key store beside it.
+//!
+//! Every engine passes the conformance suite in `tests/it/engine_conformance.rs`.
+
+mod dedupe;
+pub mod memory;
+mod state;
+
+pub use dedupe::{DedupeEntry, DedupeWindow, Forgot};
+pub use state::{Change, StreamState};
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    clock::Timestamp,
+    event::{Draft, Offset, Position, Record, RunId, StreamKey, Tenant},
+    run::RunState,
+};
+
+/// An ordered log per user and a key store.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// What a sequencer must know of a stream to decide on its next event. A stream that does not exist has a head
+    /// and nothing else.
+    async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError>;
+
+    /// What the stream knows of one run.
+    async fn run(
+        &self,
+        stream: &StreamKey,
+        run_id: &RunId,
+    ) -> Result<Option<RunState>, EngineError>;
+
+    /// Stores all of `commit` at the head of the stream, or nothing. It is stored, to the level that the engine
+    /// states, when this returns; readers see it no earlier. `expected` is the head that the commit was decided on:
+    /// its epoch *and* offset are compared.
+    ///
+    /// Offsets within a commit are consecutive.
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        expected: Position,
+        commit: Commit,
+    ) -> Result<Appended, AppendError>;
+
+    /// The records after `after` (exclusive), oldest first. An empty page means that there is none.
+    async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        limit: ReadLimit,
+    ) -> Result<Page, EngineError>;
+
+    /// Tells `watcher` of every append to the stream from now until the returned guard is dropped, and keeps the
+    /// stream from being evicted for as long.
+    async fn watch(
+        &self,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError>;
+
+    /// Puts `value` under `key` for `ttl` and returns `None`; if something is there, returns that and leaves it.
+    async fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<KeyEntry>, EngineError>;
+
+    /// Replaces the value under `key` if it equals `expected`, for `ttl` from now. Whether it did.
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, EngineError>;
+
+    /// Gives back what retention and expiry no longer cover. Called about once a second.
+    async fn maintain(&self);
+}
+
+/// Hears of appends. A hint only: it may be lost, and a reader that finds a hole reads from the engine.
+pub trait Watcher: Send + Sync {
+    /// `records` were appended, in this order. Called in the order of the appends, possibly under the engine's lock:
+    /// it returns at once and does not call the engine.
+    fn appended(&self, records: &[Arc<Record>]);
+}
+
+/// A watch on a stream; dropping it ends the watch.
+pub struct Watch {
+    /// The stream's head when the watch began: every later record is told to the watcher.
+    pub head: Position,
+    /// Ends the watch when dropped.
+    pub guard: Box<dyn Any + Send + Sync>,
+}
+
+/// What one append stores. Run states and dedupe entries follow from the drafts.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// In order. Not empty.
+    pub drafts: Vec<Draft>,
+}
+
+/// Where a commit was stored.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// One record for each draft, in order.
+    pub records: Vec<Arc<Record>>,
+}
+
+/// A stretch of a log.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In order.
+    pub records: Vec<Arc<Record>>,
+    /// The head when this was read.
+    pub head: Position,
+    /// Everything up to and with this offset may be gone: a cursor below it missed something.
+    pub trimmed: Offset,
+}
+
+/// How much a page may hold: it ends before the record that would pass either bound, but holds at least one.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimit {
+    /// Records.
+    pub records: usize,
+    /// Bytes by `Draft::weight`.
+    pub bytes: usize,
+}
+
+/// Where a value of the key store lies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// Which user a run belongs to.
+    RunClaim(Tenant, RunId),
+}
+
+/// A value of the key store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// The value.
+    pub value: Bytes,
+    /// When it was put or last replaced.
+    pub put_at: Timestamp,
+}
+
+/// An engine did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// It cannot be reached.
+    #[error("engine unavailable: {0}")]
+    Unavailable(String),
+    /// There is no room for a key.
+    #[error("no room")]
+    Full,
+}
+
+/// Why an append stored nothing, or may have stored something.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The head is elsewhere in the same epoch: these records came first, at most `CONFLICT_RECORDS`.
+    #[error("other records came first")]
+    Conflict(Vec<Arc<Record>>),
+    /// The epoch changed, or too much happened: load again.
+    #[error("the stream must be loaded again")]
+    Reload,
+    /// There is no room. Nothing was stored.
+    #[error("no room")]
+    Full,
+    /// The engine cannot be reached. Nothing was stored.
+    #[error("engine unavailable: {0}")]
+    Unavailable(String),
+    /// The engine did not say whether it stored the commit: load again before the next append.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+}
+
+/// The most records that a conflict carries.
+pub const CONFLICT_RECORDS: usize = 256;

@@ -1,0 +1,135 @@
+//! What a sequencer knows of a stream when it decides.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::DedupeWindow;
+use crate::{
+    clock::Timestamp,
+    event::{Position, Record, RunId},
+    run::RunState,
+};
+
+/// How many ended runs of one user are remembered; more than that, and the ones that ended first are forgotten.
+pub(crate) const ENDED_RUNS: usize = 10_000;
+
+/// How far `ENDED_RUNS` may be passed before it is enforced, so that enforcing it is cheap per run.
+const ENDED_RUNS_SLACK: usize = 1_000;
+
+/// A stream as its last record left it: everything that decides what becomes of the next event.
+#[derive(Clone, Debug)]
+pub struct StreamState {
+    /// The position of the last record.
+    pub head: Position,
+    /// The ids that are remembered.
+    pub dedupe: DedupeWindow,
+    runs: HashMap<RunId, RunState>,
+    open_runs: usize,
+}
+
+/// Bytes taken and given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Bytes taken.
+    pub taken: usize,
+    /// Bytes given back.
+    pub freed: usize,
+}
+
+impl StreamState {
+    /// A stream without records whose head is `head`.
+    pub fn empty(head: Position) -> Self {
+        Self {
+            head,
+            dedupe: DedupeWindow::default(),
+            runs: HashMap::new(),
+            open_runs: 0,
+        }
+    }
+
+    /// What is known of the run.
+    pub fn run(&self, run_id: &RunId) -> Option<&RunState> {
+        self.runs.get(run_id)
+    }
+
+    /// How many runs are remembered that have not ended.
+    pub fn open_runs(&self) -> usize {
+        self.open_runs
+    }
+
+    /// Whether nothing is remembered but the head.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.dedupe.is_empty()
+    }
+
+    /// Takes in the next record, as its sequencer decided it.
+    pub fn apply(&mut self, record: &Record) -> Change {
+        self.head = record.position;
+        let mut change = Change {
+            taken: self.dedupe.insert(record),
+            freed: 0,
+        };
+        let Some(run_id) = &record.draft.event.run_id else {
+            return change;
+        };
+        let before = self.runs.get(run_id);
+        let after = RunState::recorded(before, &record.draft);
+        let was_open = before.is_some_and(|run| !run.ended);
+        if before.is_none() {
+            change.taken += run_weight(run_id);
+        }
+        self.open_runs = self.open_runs + usize::from(!after.ended) - usize::from(was_open);
+        self.runs.insert(run_id.clone(), after);
+        if self.runs.len() - self.open_runs > ENDED_RUNS + ENDED_RUNS_SLACK {
+            change.freed += self.forget_first_ended();
+        }
+        change
+    }
+
+    /// Forgets the runs whose time has come by `now`. Returns the bytes given back.
+    pub fn forget_runs(&mut self, now: Timestamp) -> usize {
+        let open = &mut self.open_runs;
+        let mut freed = 0;
+        self.runs.retain(|run_id, run| {
+            let keep = run.forgotten_at() > now;
+            if !keep {
+                freed += run_weight(run_id);
+                *open -= usize::from(!run.ended);
+            }
+            keep
+        });
+        if self.runs.capacity() > 64 && self.runs.len() < self.runs.capacity() / 4 {
+            self.runs.shrink_to_fit();
+        }
+        freed
+    }
+
+    /// Forgets what is over by `now`: runs by their own rule, ids by `window` and `ids`.
+    pub fn forget(&mut self, now: Timestamp, window: Duration, ids: usize) {
+        self.forget_runs(now);
+        self.dedupe.forget(now, window, ids);
+    }
+
+    /// Forgets the runs that ended first, down to `ENDED_RUNS`. Returns the bytes given back.
+    fn forget_first_ended(&mut self) -> usize {
+        let mut ended: Vec<(Timestamp, RunId)> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.ended)
+            .map(|(run_id, run)| (run.last_event_at, run_id.clone()))
+            .collect();
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(ENDED_RUNS);
+        let mut freed = 0;
+        for (_, run_id) in ended.into_iter().take(surplus) {
+            freed += run_weight(&run_id);
+            self.runs.remove(&run_id);
+        }
+        freed
+    }
+}
+
+/// About how many bytes a remembered run takes.
+fn run_weight(run_id: &RunId) -> usize {
+    const MAP: usize = 16; // what a map adds to an entry at its usual load
+    run_id.as_str().len() + size_of::<(RunId, RunState)>() + MAP
+}

@@ -20,5 +20,6 @@ pub mod event;
 pub mod proto;
 pub mod reason;
 pub mod run;
+pub mod sequencer;
 pub mod shutdown;
 pub mod telemetry;

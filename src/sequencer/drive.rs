@@ -1,0 +1,323 @@
+//! From a group of jobs to one append, and back to their answers.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    Sequencer,
+    decide::{Decision, Group},
+    lane::{Answers, Driving, Job},
+};
+use crate::{
+    engine::{AppendError, Commit, EngineError, Key, StreamState},
+    event::{Record, RunId, StreamKey},
+    reason::{Reason, Refusal},
+    run::CLAIM_TTL,
+};
+
+/// How often an append is decided again because other writers came first.
+const ATTEMPTS: u32 = 8;
+
+/// The first wait before deciding again; it doubles from there, and is jittered.
+const BACKOFF: Duration = Duration::from_millis(2);
+
+/// How many groups one driver handles before it lets others run.
+const GROUPS_PER_TURN: usize = 16;
+
+/// After this time a claim that its stream knows nothing of may be replaced.
+const CLAIM_SETTLES: Duration = Duration::from_secs(60);
+
+/// What each event of each job came to, before the append.
+type Decided = Vec<Vec<Result<Decision, Refusal>>>;
+
+impl Sequencer {
+    /// Drives a lane until nothing waits in it.
+    pub(super) async fn drive(self: Arc<Self>, mut driving: Driving) {
+        for turn in 1.. {
+            let jobs = driving.next_group(self.clock.now());
+            if jobs.is_empty() {
+                return;
+            }
+            let (events, bytes) = jobs.iter().fold((0, 0), |(n, b), job| {
+                (n + job.events.len(), b + job.bytes())
+            });
+            self.settle(&mut driving, jobs).await;
+            self.queued(-(events as isize), -(bytes as isize));
+            if turn % GROUPS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Decides and stores one group, and answers it.
+    async fn settle(&self, driving: &mut Driving, mut jobs: Vec<Job>) {
+        let started = Instant::now();
+        let stream = driving.lane.stream.clone();
+        for attempt in 0..ATTEMPTS {
+            refuse_expired(&mut jobs);
+            if jobs.is_empty() {
+                return;
+            }
+            let mut state = match driving.state.take() {
+                Some(state) => state,
+                None => match self.engine.load(&stream).await {
+                    Ok(state) => state,
+                    Err(error) => return refuse_all(jobs, &unavailable(&error)),
+                },
+            };
+            match self.attempt(&stream, &mut state, &jobs).await {
+                Ok((decided, records)) => {
+                    driving.state = Some(state);
+                    self.metrics.append_seconds.record(started.elapsed());
+                    return answer(jobs, decided, &Outcome::Stored(records));
+                }
+                Err(Failure::Conflict(records)) => {
+                    for record in records {
+                        state.apply(&record);
+                    }
+                    driving.state = Some(state);
+                }
+                Err(Failure::Reload) => {}
+                Err(Failure::Failed(decided, refusal)) => {
+                    // Only an unknown outcome leaves the state in doubt.
+                    if refusal.reason != Reason::OutcomeUnknown {
+                        driving.state = Some(state);
+                    }
+                    return answer(jobs, decided, &Outcome::Failed(refusal));
+                }
+                Err(Failure::NotDecided(refusal)) => {
+                    driving.state = Some(state);
+                    return refuse_all(jobs, &refusal);
+                }
+            }
+            self.metrics.conflicts.increment(1);
+            let jitter = 0.5 + self.entropy.fraction();
+            tokio::time::sleep(BACKOFF.mul_f64(jitter * f64::from(1 << attempt))).await;
+        }
+        let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
+        refuse_all(jobs, &refusal);
+    }
+
+    /// One attempt to decide the group and store what is to be stored.
+    async fn attempt(
+        &self,
+        stream: &StreamKey,
+        state: &mut StreamState,
+        jobs: &[Job],
+    ) -> Result<(Decided, Vec<Arc<Record>>), Failure> {
+        let now = self.clock.now();
+        let rules = self.config.rules();
+        state.forget(now, rules.dedupe_window, self.config.dedupe_ids_per_user);
+        let mut foreign = HashSet::new();
+        let (decided, drafts) = loop {
+            let mut group = Group::new(state, rules, now, &foreign);
+            let decided = decide_all(&mut group, jobs);
+            let due = group.claims().to_vec();
+            let drafts = group.into_drafts();
+            let lost = self
+                .claim_all(stream, &due)
+                .await
+                .map_err(Failure::NotDecided)?;
+            if lost.is_empty() {
+                break (decided, drafts);
+            }
+            foreign.extend(lost);
+        };
+        if drafts.is_empty() {
+            return Ok((decided, Vec::new()));
+        }
+        self.metrics.append_events.record(drafts.len() as f64);
+        let commit = Commit { drafts };
+        match self.engine.append(stream, state.head, commit).await {
+            Ok(appended) => {
+                self.metrics
+                    .emitted
+                    .increment(appended.records.len() as u64);
+                for record in &appended.records {
+                    state.apply(record);
+                }
+                Ok((decided, appended.records))
+            }
+            Err(AppendError::Conflict(records)) => Err(Failure::Conflict(records)),
+            Err(AppendError::Reload) => Err(Failure::Reload),
+            Err(error) => Err(Failure::Failed(decided, refusal_of(&error))),
+        }
+    }
+
+    /// Puts or renews the claims on `runs`. Returns those that belong to other users.
+    async fn claim_all(&self, stream: &StreamKey, runs: &[RunId]) -> Result<Vec<RunId>, Refusal> {
+        let mut lost = Vec::new();
+        for run_id in runs {
+            let claimed = self.claim(stream, run_id).await;
+            if !claimed.map_err(|error| unavailable(&error))? {
+                lost.push(run_id.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Puts or renews the claim on a run's id. Whether the run is this user's.
+    async fn claim(&self, stream: &StreamKey, run_id: &RunId) -> Result<bool, EngineError> {
+        let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
+        let mine = Bytes::copy_from_slice(stream.user().as_str().as_bytes());
+        let put = self
+            .engine
+            .put_if_absent(&key, mine.clone(), CLAIM_TTL)
+            .await?;
+        let Some(claim) = put else { return Ok(true) };
+        if claim.value != mine {
+            // A claim may have outlived the append that it was put for.
+            let settled = claim.put_at + CLAIM_SETTLES <= self.clock.now();
+            if !settled || self.knows_run(stream, &claim.value, run_id).await? {
+                return Ok(false);
+            }
+        }
+        self.engine
+            .compare_and_set(&key, &claim.value, mine, CLAIM_TTL)
+            .await
+    }
+
+    /// Whether the user that a claim names knows the run.
+    async fn knows_run(
+        &self,
+        stream: &StreamKey,
+        claimed_by: &[u8],
+        run_id: &RunId,
+    ) -> Result<bool, EngineError> {
+        let Some(owner) = std::str::from_utf8(claimed_by)
+            .ok()
+            .and_then(|user| crate::event::UserId::new(user).ok())
+        else {
+            return Ok(false);
+        };
+        let owner = StreamKey::new(stream.tenant().clone(), owner);
+        let run = self.engine.run(&owner, run_id).await?;
+        Ok(run.is_some_and(|run| run.forgotten_at() > self.clock.now()))
+    }
+}
+
+/// Why an attempt stored nothing that is known of.
+enum Failure {
+    /// These records came first: take them in and decide again.
+    Conflict(Vec<Arc<Record>>),
+    /// Load and decide again.
+    Reload,
+    /// The append failed.
+    Failed(Decided, Refusal),
+    /// It did not come to an append.
+    NotDecided(Refusal),
+}
+
+/// What became of a group's append.
+enum Outcome {
+    /// One record for each draft.
+    Stored(Vec<Arc<Record>>),
+    /// None of the drafts is known to be stored.
+    Failed(Refusal),
+}
+
+fn decide_all(group: &mut Group<'_>, jobs: &[Job]) -> Decided {
+    let decide = |job: &Job, group: &mut Group<'_>| {
+        job.events.iter().map(|event| group.decide(event)).collect()
+    };
+    jobs.iter().map(|job| decide(job, group)).collect()
+}
+
+fn answer(jobs: Vec<Job>, decided: Decided, outcome: &Outcome) {
+    for (job, decisions) in jobs.into_iter().zip(decided) {
+        let answers = match outcome {
+            Outcome::Stored(records) => stored(decisions, records),
+            Outcome::Failed(refusal) => failed(decisions, refusal),
+        };
+        let _gone = job.answer.send(answers);
+    }
+}
+
+fn stored(decisions: Vec<Result<Decision, Refusal>>, records: &[Arc<Record>]) -> Answers {
+    let receipt = |index: usize, duplicate: bool| match records.get(index) {
+        Some(record) => Ok(record.receipt(duplicate)),
+        None => Err(unknown("the engine answered with too few records")),
+    };
+    decisions
+        .into_iter()
+        .map(|decision| match decision? {
+            Decision::Store(index) => receipt(index, false),
+            Decision::SameAs(index) => receipt(index, true),
+            Decision::Duplicate(receipt) => Ok(receipt),
+        })
+        .collect()
+}
+
+/// Nothing of the group was stored, or nobody knows. The first event of a call that should have been stored gets the
+/// reason; later ones of the same call were not attempted, so that a retry cannot reorder them.
+fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal) -> Answers {
+    let mut preceded = false;
+    let mut fail = || {
+        if preceded && refusal.reason != Reason::OutcomeUnknown {
+            return Err(Refusal::new(
+                Reason::PrecedingFailed,
+                format!(
+                    "an earlier event of this user failed: {}",
+                    refusal.reason.name()
+                ),
+            ));
+        }
+        preceded = true;
+        Err(refusal.clone())
+    };
+    decisions
+        .into_iter()
+        .map(|decision| match decision? {
+            Decision::Store(_) | Decision::SameAs(_) => fail(),
+            Decision::Duplicate(receipt) => Ok(receipt),
+        })
+        .collect()
+}
+
+/// Takes out the jobs whose callers have stopped waiting: they are not stored.
+fn refuse_expired(jobs: &mut Vec<Job>) {
+    if jobs.iter().all(|job| job.deadline.is_none()) {
+        return;
+    }
+    let now = Instant::now();
+    let (expired, live) = std::mem::take(jobs)
+        .into_iter()
+        .partition(|job| job.deadline.is_some_and(|deadline| deadline <= now));
+    *jobs = live;
+    let refusal = Refusal::new(Reason::DeadlineExceeded, "the deadline passed; not stored");
+    refuse_all(expired, &refusal);
+}
+
+/// Refuses whole jobs before anything of them was attempted.
+fn refuse_all(jobs: Vec<Job>, refusal: &Refusal) {
+    for job in jobs {
+        let decisions = job.events.iter().map(|_| Ok(Decision::Store(0))).collect();
+        let _gone = job.answer.send(failed(decisions, refusal));
+    }
+}
+
+fn unavailable(error: &EngineError) -> Refusal {
+    match error {
+        EngineError::Full => Refusal::new(Reason::StreamFull, "the store is full"),
+        EngineError::Unavailable(_) => {
+            Refusal::new(Reason::EngineUnavailable, "the engine cannot be reached")
+        }
+    }
+}
+
+fn refusal_of(error: &AppendError) -> Refusal {
+    match error {
+        AppendError::Full => Refusal::new(Reason::StreamFull, "the store is full"),
+        AppendError::Unknown(_) => unknown("the engine did not say whether it stored the event"),
+        AppendError::Conflict(_) | AppendError::Reload | AppendError::Unavailable(_) => {
+            Refusal::new(Reason::EngineUnavailable, "the engine cannot be reached")
+        }
+    }
+}
+
+/// The refusal for an event that may or may not be stored.
+pub(super) fn unknown(message: &str) -> Refusal {
+    Refusal::new(Reason::OutcomeUnknown, message)
+}

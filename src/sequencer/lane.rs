@@ -1,0 +1,156 @@
+//! One user's queue, and the driving of it: what waits goes into one append.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    clock::Timestamp,
+    engine::StreamState,
+    event::{Event, Receipt, StreamKey},
+    reason::Refusal,
+};
+
+/// The answers to one job, aligned with its events.
+pub(super) type Answers = Vec<Result<Receipt, Refusal>>;
+
+/// Events of one call, to be stored in their order.
+pub(super) struct Job {
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) answer: oneshot::Sender<Answers>,
+}
+
+impl Job {
+    /// How many bytes of payload it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.body.len()).sum()
+    }
+
+    /// Answers every event with the same refusal.
+    pub(super) fn refuse(self, refusal: &Refusal) {
+        let answers = vec![Err(refusal.clone()); self.events.len()];
+        // The caller may be gone; then nobody needs the answer.
+        let _gone = self.answer.send(answers);
+    }
+}
+
+/// The most events that go into one append, unless a single call has more.
+const GROUP_EVENTS: usize = 1_000;
+
+/// The most payload bytes that go into one append, unless a single call has more.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// One active user: what waits, and what is known of its stream while nobody drives it.
+pub(super) struct Lane {
+    pub(super) stream: StreamKey,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    waiting: VecDeque<Job>,
+    waiting_events: usize,
+    /// At most one task drives a lane; it holds the state for as long.
+    driven: bool,
+    state: Option<StreamState>,
+    touched_at: Timestamp,
+}
+
+/// The state of a lane's stream: none if it must be loaded.
+pub(super) type Known = Option<StreamState>;
+
+impl Lane {
+    pub(super) fn new(stream: StreamKey, now: Timestamp) -> Self {
+        Self {
+            stream,
+            inner: Mutex::new(Inner {
+                waiting: VecDeque::new(),
+                waiting_events: 0,
+                driven: false,
+                state: None,
+                touched_at: now,
+            }),
+        }
+    }
+
+    /// Puts `job` in the queue, or gives it back if `limit` events wait already.
+    pub(super) fn push(&self, job: Job, limit: usize) -> Result<(), Job> {
+        let mut inner = self.inner.lock();
+        let waiting = inner.waiting_events + job.events.len();
+        if waiting > limit && !inner.waiting.is_empty() {
+            return Err(job);
+        }
+        inner.waiting_events = waiting;
+        inner.waiting.push_back(job);
+        Ok(())
+    }
+
+    /// Takes on the driving, if nobody does it and something waits.
+    pub(super) fn take_over(self: &Arc<Self>) -> Option<Driving> {
+        let mut inner = self.inner.lock();
+        if inner.driven || inner.waiting.is_empty() {
+            return None;
+        }
+        inner.driven = true;
+        Some(Driving {
+            state: inner.state.take(),
+            lane: self.clone(),
+            done: false,
+        })
+    }
+
+    /// When it was last driven, if nobody drives it and nothing waits.
+    pub(super) fn idle_since(&self) -> Option<Timestamp> {
+        let inner = self.inner.lock();
+        (!inner.driven && inner.waiting.is_empty()).then_some(inner.touched_at)
+    }
+}
+
+/// The right and duty to drive a lane.
+pub(super) struct Driving {
+    /// What is known of the stream.
+    pub(super) state: Known,
+    pub(super) lane: Arc<Lane>,
+    done: bool,
+}
+
+impl Driving {
+    /// The jobs that go into the next append; none ends the driving.
+    pub(super) fn next_group(&mut self, now: Timestamp) -> Vec<Job> {
+        let mut inner = self.lane.inner.lock();
+        let mut group = Vec::new();
+        let (mut events, mut bytes) = (0, 0);
+        while let Some(job) = inner.waiting.front() {
+            events += job.events.len();
+            bytes += job.bytes();
+            if !group.is_empty() && (events > GROUP_EVENTS || bytes > GROUP_BYTES) {
+                break;
+            }
+            if let Some(job) = inner.waiting.pop_front() {
+                inner.waiting_events -= job.events.len();
+                group.push(job);
+            }
+        }
+        if group.is_empty() {
+            inner.driven = false;
+            inner.state = self.state.take();
+            inner.touched_at = now;
+            self.done = true;
+        }
+        group
+    }
+}
+
+impl Drop for Driving {
+    /// A driver that ends before its time leaves nobody waiting: what waits is answered as unknown, and the state is
+    /// loaded again.
+    fn drop(&mut self) {
+        if !self.done {
+            let mut inner = self.lane.inner.lock();
+            inner.driven = false;
+            inner.waiting.clear();
+            inner.waiting_events = 0;
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! One order per user: decides what becomes of each event and drives the engine.
+//!
+//! Each active user has a lane. Whoever puts events into an idle lane drives it; what arrives meanwhile waits and goes
+//! into the next append together.
+
+mod decide;
+mod drive;
+mod lane;
+
+pub use decide::{Decision, Group, Rules};
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use self::lane::{Job, Lane};
+use crate::{
+    clock::{Clock, Entropy, Timestamp},
+    engine::Engine,
+    event::{Event, Receipt, StreamKey},
+    reason::{Reason, Refusal},
+    telemetry::Metrics,
+};
+
+/// Bounds of the sequencer.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long an event id is remembered.
+    pub dedupe_window: Duration,
+    /// How many ids of one user are remembered.
+    pub dedupe_ids_per_user: usize,
+    /// How many events of one user may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
+    pub queue_events: usize,
+    /// How many payload bytes of all users may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
+    pub queue_bytes: usize,
+    /// How many users' states are kept at hand; beyond that the one used least recently is dropped and loaded again
+    /// when it is needed.
+    pub lanes: usize,
+    /// The most open runs of one user; beyond that a new run is refused as `LIMIT_EXCEEDED`.
+    pub open_runs: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            dedupe_window: Duration::from_secs(600),
+            dedupe_ids_per_user: 100_000,
+            queue_events: 4_096,
+            queue_bytes: 256 << 20,
+            lanes: 20_000,
+            open_runs: 1_000,
+        }
+    }
+}
+
+impl Config {
+    fn rules(&self) -> Rules {
+        Rules {
+            dedupe_window: self.dedupe_window,
+            open_runs: self.open_runs,
+        }
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// How long a lane is kept after it was last driven.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// One order per user.
+pub struct Sequencer {
+    engine: Arc<dyn Engine>,
+    clock: Clock,
+    entropy: Entropy,
+    config: Config,
+    metrics: Arc<Metrics>,
+    shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
+    queued_events: AtomicUsize,
+    queued_bytes: AtomicUsize,
+}
+
+impl Sequencer {
+    /// A sequencer that stores in `engine`.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        clock: Clock,
+        entropy: Entropy,
+        config: Config,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            clock,
+            entropy,
+            config,
+            metrics,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            queued_events: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Stores `events`, all of the stream `stream`, in their order, unless they are refused. Answers are aligned with
+    /// `events`. What is under way when the returned future is dropped is finished all the same; what has not begun
+    /// when `deadline` passes is refused.
+    pub async fn submit(
+        self: &Arc<Self>,
+        stream: StreamKey,
+        events: Vec<Arc<Event>>,
+        deadline: Option<Instant>,
+    ) -> Vec<Result<Receipt, Refusal>> {
+        let count = events.len();
+        let (answer, answered) = oneshot::channel();
+        self.enqueue(
+            stream,
+            Job {
+                events,
+                deadline,
+                answer,
+            },
+        );
+        let answers = match answered.await {
+            Ok(answers) => answers,
+            // The driver ended before its time.
+            Err(_) => vec![Err(drive::unknown("the server failed")); count],
+        };
+        let duplicates = answers.iter().flatten().filter(|receipt| receipt.duplicate);
+        self.metrics.duplicates.increment(duplicates.count() as u64);
+        answers
+    }
+
+    /// Lets go of idle lanes. Called about once a second.
+    pub fn maintain(&self) {
+        let now = self.clock.now();
+        let mut lanes = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.retain(|_, lane| lane.idle_since().is_none_or(|since| since + IDLE > now));
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+            lanes += shard.len();
+        }
+        self.metrics.lanes.set(lanes as f64);
+        let queued = self.queued_events.load(Ordering::Relaxed);
+        self.metrics.queued.set(queued as f64);
+    }
+
+    /// How many events are being stored or wait to be.
+    pub fn in_flight(&self) -> usize {
+        self.queued_events.load(Ordering::Relaxed)
+    }
+
+    /// Puts `job` in its user's lane, and drives the lane if nobody does.
+    fn enqueue(self: &Arc<Self>, stream: StreamKey, job: Job) {
+        let (events, bytes) = (job.events.len() as isize, job.bytes() as isize);
+        if self.queued_bytes.load(Ordering::Relaxed) > self.config.queue_bytes {
+            return job.refuse(&overfull());
+        }
+        // Counted before it can be driven, so that the count never goes below zero.
+        self.queued(events, bytes);
+        match self.push(stream, job) {
+            Ok(lane) => self.start(&lane),
+            Err(job) => {
+                self.queued(-events, -bytes);
+                job.refuse(&overfull());
+            }
+        }
+    }
+
+    /// Pushed under the shard's lock: a lane with something in its queue is never let go, so a user never has two.
+    fn push(&self, stream: StreamKey, job: Job) -> Result<Arc<Lane>, Job> {
+        let mut shard = self.shards[stream.bucket() % SHARDS].lock();
+        if let Some(lane) = shard.get(&stream) {
+            lane.push(job, self.config.queue_events)?;
+            return Ok(lane.clone());
+        }
+        if shard.len() >= self.config.lanes.div_ceil(SHARDS) {
+            self.evict_one(&mut shard);
+        }
+        let lane = Arc::new(Lane::new(stream.clone(), self.clock.now()));
+        lane.push(job, self.config.queue_events)?;
+        shard.insert(stream, lane.clone());
+        Ok(lane)
+    }
+
+    /// Drives the lane here if the engine answers at once, else in a task of its own: the driving never depends on
+    /// the caller, who may go away.
+    fn start(self: &Arc<Self>, lane: &Arc<Lane>) {
+        if let Some(driving) = lane.take_over() {
+            let mut driver = Box::pin(self.clone().drive(driving));
+            if (&mut driver).now_or_never().is_none() {
+                tokio::spawn(driver);
+            }
+        }
+    }
+
+    fn evict_one(&self, shard: &mut HashMap<StreamKey, Arc<Lane>>) {
+        let idle = |lane: &Arc<Lane>| lane.idle_since();
+        let oldest: Option<(Timestamp, StreamKey)> = shard
+            .iter()
+            .filter_map(|(stream, lane)| Some((idle(lane)?, stream.clone())))
+            .min();
+        if let Some((_, stream)) = oldest {
+            shard.remove(&stream);
+            self.metrics.lanes_evicted.increment(1);
+        }
+    }
+
+    /// Counts events and bytes in and out of the queues.
+    fn queued(&self, events: isize, bytes: isize) {
+        self.queued_events
+            .fetch_add(events.cast_unsigned(), Ordering::Relaxed);
+        self.queued_bytes
+            .fetch_add(bytes.cast_unsigned(), Ordering::Relaxed);
+    }
+}
+
+fn overfull() -> Refusal {
+    Refusal::new(
+        Reason::EngineUnavailable,
+        "too many events wait to be stored",
+    )
+}

@@ -17,6 +17,7 @@
 pub mod clock;
 pub mod engine;
 pub mod event;
+pub mod fanout;
 pub mod proto;
 pub mod reason;
 pub mod run;

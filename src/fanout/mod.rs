@@ -1,0 +1,28 @@
+//! From the log to its readers: one tail per user with readers here, and one cursor per reader.
+
+mod filter;
+mod hub;
+mod subscription;
+mod tail;
+
+pub use filter::Filter;
+pub use hub::{Config, Hub};
+pub use subscription::{Delivery, Gap, GapReason, Start, Subscription};
+pub use tail::Entry;
+
+use bytes::Bytes;
+
+use crate::event::Record;
+
+/// How many encodings a record can hold at once.
+pub const SLOTS: usize = 2;
+
+/// Turns a record into the bytes that a kind of reader gets.
+pub trait Encode: Send + Sync {
+    /// Where the bytes are kept with the record while it is in the tail; below `SLOTS`. Encoders with the same slot
+    /// yield the same bytes.
+    fn slot(&self) -> usize;
+
+    /// The bytes.
+    fn encode(&self, record: &Record) -> Bytes;
+}

@@ -1,0 +1,277 @@
+//! One reader's cursor over one user's stream.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Entry, Filter, hub::Watched, tail::Ahead};
+use crate::{
+    engine::{EngineError, Page, ReadLimit},
+    event::{MAX_OFFSET, Offset, Position},
+};
+
+/// Where a reader begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Only what comes from now on.
+    Head,
+    /// Everything retained.
+    Oldest,
+    /// After this position, exclusive.
+    After(Position),
+}
+
+/// Why events may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// Retention passed the cursor.
+    Trimmed,
+    /// The stream has a new epoch.
+    EpochChanged,
+    /// The reader's position is beyond the head.
+    PositionAhead,
+}
+
+/// Events after `after` and up to `next` may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Why.
+    pub reason: GapReason,
+    /// The cursor before the gap, exclusive.
+    pub after: Position,
+    /// The cursor from here on, exclusive.
+    pub next: Position,
+}
+
+/// What a reader is to be told next.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// Events that the filter admits, in order; not empty.
+    Events {
+        /// In order.
+        entries: Vec<Arc<Entry>>,
+        /// The reader lags: deltas may be joined.
+        lagging: bool,
+    },
+    /// Events may be missing here.
+    Gap(Gap),
+    /// The reader has everything up to here that its filter admits.
+    CaughtUp(Position),
+}
+
+/// A reader that is this many records behind lags.
+const LAGGING: usize = 64;
+
+/// How many skipped events are worth telling a reader its new position before it is at the head.
+const SKIPPED: usize = 1_000;
+
+/// The least time between two positions told for skipped events alone.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// One reader's cursor over one user's stream: a position, never a queue. Dropping it unregisters the reader.
+pub struct Subscription {
+    watched: Arc<Watched>,
+    filter: Filter,
+    /// Everything up to and with it was delivered, skipped by the filter, or told as a gap.
+    cursor: Position,
+    /// How many events the filter skipped since the reader was last told a position.
+    skipped: usize,
+    /// When the reader was last told a position; `None` until it first caught up.
+    told: Option<Instant>,
+    /// A gap that is to be told before anything else.
+    gap: Option<Gap>,
+}
+
+impl Subscription {
+    /// Fixes the head and sets the cursor. `watched` is registered already.
+    pub(super) async fn start(
+        watched: Arc<Watched>,
+        start: Start,
+        filter: Filter,
+    ) -> Result<Self, EngineError> {
+        let after = match start {
+            Start::After(position) => position.offset,
+            Start::Head | Start::Oldest => Offset(MAX_OFFSET),
+        };
+        let limit = ReadLimit {
+            records: 1,
+            bytes: 1,
+        };
+        let page = watched
+            .hub
+            .engine
+            .read(&watched.stream, after, limit)
+            .await?;
+        let oldest = Position::new(page.head.epoch, page.trimmed);
+        let (cursor, gap) = match start {
+            Start::Head => (page.head, None),
+            Start::Oldest => (oldest, None),
+            Start::After(position) => match gap_at(position, &page) {
+                Some(gap) => (position, Some(gap)),
+                None => (position, None),
+            },
+        };
+        Ok(Self {
+            watched,
+            filter,
+            cursor,
+            skipped: 0,
+            told: None,
+            gap,
+        })
+    }
+
+    /// The cursor: everything up to and with it was delivered, skipped by the filter, or told as a gap.
+    pub fn position(&self) -> Position {
+        self.cursor
+    }
+
+    /// Waits for what is to be told next. At most about `bytes` of record weight in one delivery, but at least one
+    /// record. Cancel-safe: dropped before it is ready, it has lost nothing.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn next(&mut self, bytes: usize) -> Result<Delivery, EngineError> {
+        let watched = self.watched.clone();
+        loop {
+            if let Some(gap) = self.gap.take() {
+                return Ok(self.pass(gap));
+            }
+            // Made before looking, so that what comes after the look wakes it.
+            let changed = watched.tail.changed();
+            let records = watched.hub.config.page_records;
+            let delivery = match watched.tail.ahead_of(self.cursor, records, bytes) {
+                Ahead::Entries(entries, behind) => self.take(entries, behind >= LAGGING),
+                Ahead::AskEngine => self.read(&watched, records, bytes).await?,
+                Ahead::Nothing => match self.at_head() {
+                    AtHead::Tell => Some(self.tell()),
+                    AtHead::Wait(until) => {
+                        wait(changed, until).await;
+                        None
+                    }
+                },
+            };
+            if let Some(delivery) = delivery {
+                return Ok(delivery);
+            }
+        }
+    }
+
+    /// Takes the next page from the engine.
+    async fn read(
+        &mut self,
+        watched: &Watched,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Option<Delivery>, EngineError> {
+        let limit = ReadLimit { records, bytes };
+        let page = watched
+            .hub
+            .engine
+            .read(&watched.stream, self.cursor.offset, limit)
+            .await?;
+        if let Some(gap) = gap_at(self.cursor, &page) {
+            return Ok(Some(self.pass(gap)));
+        }
+        let Some(first) = page.records.first() else {
+            // Nothing between the cursor and the head: offsets are not dense.
+            self.cursor = page.head;
+            return Ok(None);
+        };
+        if first.prev > self.cursor.offset {
+            let next = Position::new(page.head.epoch, first.prev);
+            return Ok(Some(self.pass(Gap {
+                reason: GapReason::Trimmed,
+                after: self.cursor,
+                next,
+            })));
+        }
+        watched
+            .hub
+            .metrics
+            .lag_records
+            .record(page.records.len() as f64);
+        let lagging = page.records.len() >= LAGGING;
+        let entries = page
+            .records
+            .into_iter()
+            .map(|record| Arc::new(Entry::new(record)));
+        Ok(self.take(entries.collect(), lagging))
+    }
+
+    /// Moves the cursor over `entries` and delivers those that the filter admits.
+    fn take(&mut self, mut entries: Vec<Arc<Entry>>, lagging: bool) -> Option<Delivery> {
+        if let Some(last) = entries.last() {
+            self.cursor = last.record.position;
+        }
+        let all = entries.len();
+        entries.retain(|entry| self.filter.admits(&entry.record));
+        if let Some(last) = entries.last() {
+            let position = last.record.position;
+            // What was skipped behind the last one sent is still to be told.
+            self.skipped = usize::from(position != self.cursor);
+            return Some(Delivery::Events { entries, lagging });
+        }
+        self.skipped += all;
+        let due = self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        (self.skipped >= SKIPPED && due).then(|| self.tell())
+    }
+
+    fn at_head(&self) -> AtHead {
+        match self.told {
+            None => AtHead::Tell,
+            Some(_) if self.skipped == 0 => AtHead::Wait(None),
+            Some(told) if told.elapsed() >= TELL_EVERY => AtHead::Tell,
+            Some(told) => AtHead::Wait(Some(told + TELL_EVERY)),
+        }
+    }
+
+    fn tell(&mut self) -> Delivery {
+        self.skipped = 0;
+        self.told = Some(Instant::now());
+        Delivery::CaughtUp(self.cursor)
+    }
+
+    fn pass(&mut self, gap: Gap) -> Delivery {
+        self.cursor = gap.next;
+        self.watched.hub.metrics.gaps.increment(1);
+        Delivery::Gap(gap)
+    }
+}
+
+/// What a reader at the head does.
+enum AtHead {
+    /// It is told so.
+    Tell,
+    /// It waits, at most until then.
+    Wait(Option<Instant>),
+}
+
+/// What is missing between a cursor and what `page` says of the stream.
+fn gap_at(cursor: Position, page: &Page) -> Option<Gap> {
+    let oldest = Position::new(page.head.epoch, page.trimmed);
+    let (reason, next) = if cursor.epoch != page.head.epoch {
+        (GapReason::EpochChanged, oldest)
+    } else if cursor.offset > page.head.offset {
+        (GapReason::PositionAhead, page.head)
+    } else if cursor.offset < page.trimmed {
+        (GapReason::Trimmed, oldest)
+    } else {
+        return None;
+    };
+    Some(Gap {
+        reason,
+        after: cursor,
+        next,
+    })
+}
+
+async fn wait(changed: tokio::sync::futures::Notified<'_>, until: Option<Instant>) {
+    match until {
+        Some(until) => {
+            // Which of the two it was shows at the next look.
+            let _either = tokio::time::timeout_at(until, changed).await;
+        }
+        None => changed.await,
+    }
+}

@@ -1,0 +1,2 @@
+//! Out again.
+pub mod grpc;

@@ -1,0 +1,3 @@
+//! Integration tests: the library driven from outside, and a real server through real clients.
+
+mod ladder;

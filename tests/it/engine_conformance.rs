@@ -1,0 +1,132 @@
+//! What every engine must do, as tests on the `Engine` trait. An engine joins by one line: `conformance!`.
+//!
+//! A factory makes an empty engine within `bounds`, and the manual clock that it reads.
+
+mod append;
+mod keys;
+mod load;
+mod race;
+mod read;
+mod retention;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use emitter::{
+    clock::Clock,
+    engine::{
+        Engine,
+        memory::{Config, MemoryEngine},
+    },
+};
+
+use crate::support::events::memory;
+
+/// Records of one user that an engine under test retains.
+const RECORDS: usize = 300;
+
+/// Bytes of records of one user that it retains.
+const BYTES: usize = 1 << 20;
+
+/// How long it retains them.
+const AGE: Duration = Duration::from_secs(60 * 60);
+
+/// How long it remembers an event id.
+const WINDOW: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How many ids of one user it remembers.
+const IDS: usize = 1_000;
+
+fn bounds() -> Config {
+    Config {
+        retention_records: RECORDS,
+        retention_bytes: BYTES,
+        retention_age: AGE,
+        dedupe_window: WINDOW,
+        dedupe_ids_per_user: IDS,
+        ..Config::default()
+    }
+}
+
+/// Lets time pass for as long as it takes until nothing of a user need be remembered: run memory and a bit.
+async fn pass_a_day(engine: &dyn Engine, clock: &Clock) {
+    for _ in 0..26 {
+        clock.advance(Duration::from_secs(60 * 60));
+        for _ in 0..MemoryEngine::turns() {
+            engine.maintain().await;
+        }
+    }
+}
+
+macro_rules! conformance {
+    ($engine:ident, $factory:expr; $($area:ident: $($case:ident)*;)*) => {
+        mod $engine {
+            $(mod $area { $(
+                #[tokio::test]
+                async fn $case() {
+                    let factory: &dyn Fn() -> (
+                        std::sync::Arc<dyn emitter::engine::Engine>,
+                        emitter::clock::Clock,
+                    ) = &$factory;
+                    let (engine, clock) = factory();
+                    super::super::$area::$case(engine, clock).await;
+                }
+            )* })*
+        }
+    };
+    ($engine:ident, $factory:expr) => {
+        conformance! { $engine, $factory;
+            append:
+                records_come_back_in_order_and_offsets_strictly_increase
+                offsets_within_a_commit_are_consecutive
+                each_record_carries_the_offset_before_it
+                a_commit_decided_on_an_older_head_is_told_exactly_what_it_missed
+                the_expected_epoch_is_compared_too
+                an_expected_offset_beyond_the_head_is_not_taken
+                a_conflict_of_more_than_256_records_is_a_reload
+                a_conflict_that_reaches_below_what_was_trimmed_is_a_reload
+                a_refused_commit_leaves_nothing
+                streams_do_not_see_each_other;
+            load:
+                a_stream_that_does_not_exist_has_a_head_and_nothing_else
+                what_is_loaded_is_what_applying_the_records_makes
+                a_run_can_be_asked_for_alone
+                a_run_that_was_forgotten_begins_anew;
+            read:
+                a_page_begins_after_its_cursor
+                a_page_is_bounded_in_records
+                a_page_is_bounded_in_bytes_but_holds_one
+                a_page_names_the_head_and_what_is_trimmed;
+            watch:
+                a_watcher_hears_every_later_append_in_order
+                a_dropped_watch_hears_nothing_more
+                a_watch_begun_amid_appends_misses_none_after_its_head;
+            keys:
+                a_key_is_put_once
+                a_key_expires
+                a_key_is_replaced_only_from_the_expected_value
+                replacing_renews_the_time_to_live
+                keys_do_not_see_each_other;
+            retention:
+                the_oldest_records_go_beyond_the_number
+                the_oldest_records_go_beyond_the_bytes
+                records_go_by_age
+                ids_are_remembered_longer_than_records
+                ids_are_forgotten_by_age
+                ids_are_forgotten_beyond_their_number
+                an_evicted_stream_never_uses_an_offset_again
+                a_resume_from_below_an_evicted_offset_sees_that_it_is_trimmed
+                an_open_run_keeps_its_stream
+                a_watcher_keeps_its_stream;
+            race:
+                writers_that_race_keep_one_order;
+        }
+    };
+}
+
+conformance!(memory_engine, super::super::memory_engine_factory);
+
+fn memory_engine_factory() -> (Arc<dyn Engine>, Clock) {
+    let (engine, clock) = memory(bounds());
+    (engine, clock)
+}

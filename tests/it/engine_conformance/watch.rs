@@ -1,0 +1,97 @@
+//! Watching: hints in the order of the appends.
+
+use std::sync::{Arc, Mutex};
+
+use emitter::{
+    clock::Clock,
+    engine::{Engine, Watcher},
+    event::Record,
+};
+
+use crate::support::events::{START, append, ids, notes, offsets, stream};
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<Arc<Record>>>);
+
+impl Heard {
+    fn records(&self) -> Vec<Arc<Record>> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Watcher for Heard {
+    fn appended(&self, records: &[Arc<Record>]) {
+        self.0.lock().unwrap().extend_from_slice(records);
+    }
+}
+
+pub(super) async fn a_watcher_hears_every_later_append_in_order(
+    engine: Arc<dyn Engine>,
+    _clock: Clock,
+) {
+    let user = stream("u");
+    append(&*engine, &user, notes(&user, &["before"], START)).await;
+    let (first, second) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+    let watch = engine.watch(&user, first.clone()).await.unwrap();
+    assert_eq!(watch.head, engine.load(&user).await.unwrap().head);
+    append(&*engine, &user, notes(&user, &["a", "b"], START)).await;
+    let _second = engine.watch(&user, second.clone()).await.unwrap();
+    append(&*engine, &user, notes(&user, &["c"], START)).await;
+    append(
+        &*engine,
+        &stream("other"),
+        notes(&stream("other"), &["x"], START),
+    )
+    .await;
+    assert_eq!(ids(&first.records()), ["a", "b", "c"]);
+    assert_eq!(ids(&second.records()), ["c"]);
+}
+
+pub(super) async fn a_dropped_watch_hears_nothing_more(engine: Arc<dyn Engine>, _clock: Clock) {
+    let user = stream("u");
+    let (stays, goes) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
+    let _stays = engine.watch(&user, stays.clone()).await.unwrap();
+    let guard = engine.watch(&user, goes.clone()).await.unwrap();
+    append(&*engine, &user, notes(&user, &["a"], START)).await;
+    drop(guard);
+    append(&*engine, &user, notes(&user, &["b"], START)).await;
+    assert_eq!(ids(&stays.records()), ["a", "b"]);
+    assert_eq!(ids(&goes.records()), ["a"]);
+    // The engine holds nothing of it any more.
+    assert_eq!(Arc::strong_count(&goes), 1);
+}
+
+pub(super) async fn a_watch_begun_amid_appends_misses_none_after_its_head(
+    engine: Arc<dyn Engine>,
+    _clock: Clock,
+) {
+    const EACH: usize = 200;
+    let user = stream("u");
+    let writer = std::thread::spawn({
+        let (engine, user) = (engine.clone(), user.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                for n in 0..EACH {
+                    append(&*engine, &user, notes(&user, &[&format!("n{n}")], START)).await;
+                }
+            });
+        }
+    });
+    let mut watches = Vec::new();
+    while !writer.is_finished() {
+        let heard = Arc::new(Heard::default());
+        let watch = engine.watch(&user, heard.clone()).await.unwrap();
+        watches.push((watch, heard));
+    }
+    writer.join().unwrap();
+    let stored = offsets(&crate::support::events::all(&*engine, &user).await);
+    assert_eq!(stored.len(), EACH);
+    for (watch, heard) in watches {
+        let head = watch.head.offset.0;
+        let want: Vec<u64> = stored.iter().copied().filter(|at| *at > head).collect();
+        assert_eq!(offsets(&heard.records()), want, "watched from {head}");
+    }
+}

@@ -71,10 +71,12 @@ impl StreamState {
         let Some(run_id) = &record.draft.event.run_id else {
             return change;
         };
-        let before = self.runs.get(run_id);
+        let held = self.runs.get(run_id);
+        // A first event begins a new run, whatever is still held under its id.
+        let before = held.filter(|_| record.draft.run_sequence.0 > 1);
         let after = RunState::recorded(before, &record.draft);
-        let was_open = before.is_some_and(|run| !run.ended);
-        if before.is_none() {
+        let was_open = held.is_some_and(|run| !run.ended);
+        if held.is_none() {
             change.taken += run_weight(run_id);
         }
         self.open_runs = self.open_runs + usize::from(!after.ended) - usize::from(was_open);

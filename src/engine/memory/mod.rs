@@ -314,8 +314,11 @@ fn check_head(stream: &Stream, expected: Position) -> Result<(), AppendError> {
         return Err(AppendError::Reload);
     }
     // A stream without records has had no order to lose since any earlier head.
-    if expected.offset >= stream.last {
+    if expected.offset == stream.last || stream.last == Offset(0) {
         return Ok(());
+    }
+    if expected.offset > stream.last {
+        return Err(AppendError::Reload);
     }
     let delta = stream.after(expected.offset);
     if delta.len() > CONFLICT_RECORDS {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::{
     clock::Timestamp,
-    engine::{Key, KeyEntry},
+    engine::{Change, Key, KeyEntry},
 };
 
 const SHARDS: usize = 64;
@@ -25,6 +25,16 @@ pub(super) struct KeyStore {
 struct Stored {
     entry: KeyEntry,
     expires_at: Timestamp,
+}
+
+/// What putting a key came to.
+pub(super) enum Put {
+    /// It was put.
+    Done(Change),
+    /// This is there.
+    There(KeyEntry),
+    /// There is no room for it.
+    Full,
 }
 
 impl KeyStore {
@@ -42,15 +52,16 @@ impl KeyStore {
         run_id.as_str().len() + value.len() + size_of::<(Key, Stored)>() + MAP
     }
 
-    /// `Ok` with the bytes taken, or what is there.
+    /// Puts `value` if nothing is there and it takes no more than `room` bytes.
     pub(super) fn put_if_absent(
         &self,
         key: &Key,
         value: Bytes,
         now: Timestamp,
         ttl: Duration,
-    ) -> Result<usize, KeyEntry> {
-        let weight = Self::weight(key, &value);
+        room: usize,
+    ) -> Put {
+        let taken = Self::weight(key, &value);
         let stored = Stored {
             entry: KeyEntry { value, put_at: now },
             expires_at: now + ttl,
@@ -58,15 +69,19 @@ impl KeyStore {
         match self.shard(key).lock().entry(key.clone()) {
             Entry::Occupied(mut there) => {
                 if there.get().expires_at > now {
-                    return Err(there.get().entry.clone());
+                    return Put::There(there.get().entry.clone());
                 }
-                let before = Self::weight(key, &there.get().entry.value);
+                let freed = Self::weight(key, &there.get().entry.value);
+                if taken > room + freed {
+                    return Put::Full;
+                }
                 there.insert(stored);
-                Ok(weight.saturating_sub(before))
+                Put::Done(Change { taken, freed })
             }
+            Entry::Vacant(_) if taken > room => Put::Full,
             Entry::Vacant(place) => {
                 place.insert(stored);
-                Ok(weight)
+                Put::Done(Change { taken, freed: 0 })
             }
         }
     }

@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use self::{keys::KeyStore, stream::Stream};
+use self::{
+    keys::{KeyStore, Put},
+    stream::Stream,
+};
 use super::{
     AppendError, Appended, CONFLICT_RECORDS, Commit, Engine, EngineError, Key, KeyEntry, Page,
     ReadLimit, StreamState, Watch, Watcher,
@@ -402,15 +405,14 @@ impl Engine for MemoryEngine {
     ) -> Result<Option<KeyEntry>, EngineError> {
         let now = self.0.clock.now();
         let held = self.0.bytes.load(Ordering::Relaxed);
-        if held + KeyStore::weight(key, &value) > self.0.config.total_bytes {
-            return Err(EngineError::Full);
-        }
-        match self.0.keys.put_if_absent(key, value, now, ttl) {
-            Ok(taken) => {
-                self.0.grow(taken, 0);
+        let room = self.0.config.total_bytes.saturating_sub(held);
+        match self.0.keys.put_if_absent(key, value, now, ttl, room) {
+            Put::Done(change) => {
+                self.0.grow(change.taken, change.freed);
                 Ok(None)
             }
-            Err(there) => Ok(Some(there)),
+            Put::There(there) => Ok(Some(there)),
+            Put::Full => Err(EngineError::Full),
         }
     }
 

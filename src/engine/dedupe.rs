@@ -93,13 +93,14 @@ impl DedupeWindow {
     pub fn insert(&mut self, record: &Record) -> usize {
         let id = record.draft.event.event_id.clone();
         let weight = Self::weight(&id);
-        match self.entries.insert(id.clone(), DedupeEntry::of(record)) {
-            None => {
-                self.order.push_back(id);
-                weight
-            }
-            Some(_) => 0,
+        let known = self.entries.insert(id.clone(), DedupeEntry::of(record));
+        // An id that is used again after its window is the newest now; what has expired stands in front.
+        let before = known.and_then(|_| self.order.iter().position(|held| *held == id));
+        if let Some(before) = before {
+            self.order.remove(before);
         }
+        self.order.push_back(id);
+        if before.is_some() { 0 } else { weight }
     }
 
     /// Forgets ids that are `window` old at `now`, and the oldest while there are more than `limit`.

@@ -47,7 +47,7 @@ pub struct Group<'a> {
     drafts: Vec<Draft>,
     ids: HashMap<EventId, (usize, ContentHash)>,
     runs: HashMap<RunId, RunState>,
-    opened: usize,
+    open_runs: usize,
     claims: Vec<RunId>,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Group<'a> {
             drafts: Vec::new(),
             ids: HashMap::new(),
             runs: HashMap::new(),
-            opened: 0,
+            open_runs: state.open_runs(),
             claims: Vec::new(),
         }
     }
@@ -157,25 +157,25 @@ impl<'a> Group<'a> {
             }
         })?;
         let claim_is_due = RunState::claim_is_due(before, self.now);
-        if before.is_none() && !after.ended {
-            self.open_one()?;
-        }
+        let was_open = before.is_some_and(|run| !run.ended);
+        self.count_open(was_open, !after.ended)?;
         if claim_is_due {
             self.claims.push(run_id.clone());
         }
         Ok(after)
     }
 
-    fn open_one(&mut self) -> Result<(), Refusal> {
+    /// Counts a run that opens or ends.
+    fn count_open(&mut self, was: bool, is: bool) -> Result<(), Refusal> {
         let limit = self.rules.open_runs;
-        if self.state.open_runs() + self.opened >= limit {
+        if is && !was && self.open_runs >= limit {
             return Err(Refusal::new(
                 Reason::LimitExceeded,
                 format!("the user has {limit} open runs"),
             )
             .with("limit", "open_runs"));
         }
-        self.opened += 1;
+        self.open_runs = (self.open_runs + usize::from(is)).saturating_sub(usize::from(was));
         Ok(())
     }
 }

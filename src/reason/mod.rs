@@ -5,7 +5,7 @@ mod refusal;
 mod status;
 
 pub use refusal::{Refusal, Violation};
-pub use status::to_status;
+pub use status::{MESSAGE_CHARS, to_status};
 
 use tonic::Code;
 

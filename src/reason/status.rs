@@ -7,8 +7,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{DOMAIN, Reason, Refusal};
 
-/// How much of a message fits in a status: it travels in a header, percent-encoded.
-const MESSAGE_CHARS: usize = 512;
+/// How much of a message fits in a status, in characters: it travels in a header, percent-encoded.
+pub const MESSAGE_CHARS: usize = 512;
 
 /// The status for `refusal`: always `ErrorInfo`, `BadRequest` on invalid input, `RetryInfo` where a retry is worth
 /// while, `QuotaFailure` on limits.

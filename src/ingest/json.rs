@@ -1,0 +1,161 @@
+//! Exact JSON text: checked and walked as bytes, so that no number passes through a double.
+
+use serde::de::IgnoredAny;
+
+/// What is wrong with `text` as one JSON value nested at most `depth` deep, if anything.
+///
+/// Lone surrogate escapes are refused: no UTF-8 can carry them on.
+pub(super) fn problem(text: &str, depth: usize) -> Option<String> {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        return Some(format!("is not JSON: {error}"));
+    }
+    let bytes = text.as_bytes();
+    let (mut at, mut level) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let end = string_end(bytes, at);
+                if has_lone_surrogate(&text[at..end]) {
+                    return Some("has an escaped surrogate without its pair".into());
+                }
+                at = end;
+                continue;
+            }
+            b'{' | b'[' => level += 1,
+            b'}' | b']' => level -= 1,
+            _ => {}
+        }
+        if level > depth {
+            return Some(format!("nests deeper than {depth}"));
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Whether `text`, which is JSON, is an object.
+pub(super) fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+/// Just behind the string that opens at `quote`, a position of valid JSON.
+pub(super) fn string_end(bytes: &[u8], quote: usize) -> usize {
+    let mut at = quote + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// Where the value begins, if the string that ends before `end` is the key of one.
+pub(super) fn value_of_key(bytes: &[u8], end: usize) -> Option<usize> {
+    let colon = skip_space(bytes, end);
+    (bytes.get(colon) == Some(&b':')).then(|| skip_space(bytes, colon + 1))
+}
+
+/// Just behind the value that begins at `start`, a position of valid JSON.
+pub(super) fn value_end(bytes: &[u8], start: usize) -> usize {
+    let (mut at, mut level) = (start, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'{' | b'[' => {
+                level += 1;
+                at += 1;
+            }
+            // What closes at level 0 is the container of a number or literal.
+            b'}' | b']' if level > 0 => {
+                level -= 1;
+                at += 1;
+            }
+            b'}' | b']' | b',' | b' ' | b'\t' | b'\n' | b'\r' if level == 0 => return at,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        if level == 0 {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
+fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// Whether a string, quotes included, escapes half of a surrogate pair. Only such a string, among those of valid
+/// JSON, cannot be unescaped.
+fn has_lone_surrogate(quoted: &str) -> bool {
+    quoted.contains("\\u") && serde_json::from_str::<String>(quoted).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_json_value_of_bounded_depth_is_accepted() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let mixed = |depth: usize| "{\"a\":".repeat(depth) + "1" + &"}".repeat(depth);
+        let in_strings = format!("\"{}\"", "[{".repeat(500));
+        for text in [
+            "0",
+            " null\n",
+            "\"\"",
+            "{}",
+            "[1,2]",
+            "12345678901234567890",
+            "1e999",
+            r#"{"a":[true,"\ud83d\ude00","\\ud83d"]}"#,
+            &nested(32),
+            &mixed(32),
+            &in_strings,
+        ] {
+            assert_eq!(problem(text, 32), None, "{text}");
+        }
+        for (text, want) in [
+            ("", "is not JSON"),
+            ("{", "is not JSON"),
+            ("{} {}", "is not JSON"),
+            ("NaN", "is not JSON"),
+            ("'a'", "is not JSON"),
+            ("01", "is not JSON"),
+            ("\"\u{1}\"", "is not JSON"),
+            ("\u{feff}1", "is not JSON"),
+            (r#""\ud83d""#, "surrogate"),
+            (r#"{"\ude00":1}"#, "surrogate"),
+            (r#"["\ud83d\u0041"]"#, "surrogate"),
+            (&nested(33), "deeper than 32"),
+            (&mixed(33), "deeper than 32"),
+            (&nested(30_000), "deeper than 32"),
+        ] {
+            let got = problem(text, 32).unwrap_or_default();
+            assert!(got.contains(want), "{text:.40}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_value_ends_where_the_next_thing_begins() {
+        for (text, want) in [
+            ("1,2", "1"),
+            ("-1.5e3}", "-1.5e3"),
+            ("true ]", "true"),
+            ("null", "null"),
+            (r#""a\"]b" , 1"#, r#""a\"]b""#),
+            ("{} }", "{}"),
+            (r#"{"a":[1,{"b":"}"}]}]"#, r#"{"a":[1,{"b":"}"}]}"#),
+            ("[[],[]],1", "[[],[]]"),
+        ] {
+            assert_eq!(&text[..value_end(text.as_bytes(), 0)], want);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The rules of each payload.
+
+use std::time::Duration;
+
+use crate::{
+    event::{Kind, custom_name_problem},
+    proto::v1::{
+        AgentCompleted, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted, ToolExecuting,
+        ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
+    },
+};
+
+use super::{check::Checker, path::Path};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a run may be silent.
+const SILENCE: (Duration, Duration) = (Duration::from_secs(1), DAY);
+
+/// How long a run may wait for a person.
+const WAIT: (Duration, Duration) = (
+    Duration::from_nanos(1),
+    Duration::from_secs(7 * DAY.as_secs()),
+);
+
+/// Checks `payload` and says what it is.
+pub(super) fn check(payload: &Payload, checker: &mut Checker) -> Kind {
+    let (kind, arm) = named(payload);
+    let at = &Path::ROOT.field(arm);
+    match payload {
+        Payload::AgentStarted(p) => checker.duration_within(
+            &at.field("silence_timeout"),
+            p.silence_timeout.as_ref(),
+            SILENCE,
+            "must be from 1 s to 24 h",
+        ),
+        Payload::AgentThinking(p) => {
+            let progress = at.field("progress_percentage");
+            checker.number(&progress, p.progress_percentage, 100);
+        }
+        Payload::ThinkingDelta(p) => checker.name(&at.field("message_id"), &p.message_id),
+        Payload::ToolExecuting(p) => tool_executing(at, p, checker),
+        Payload::ToolCompleted(p) => tool_completed(at, p, checker),
+        Payload::ToolProgress(p) => {
+            checker.name(&at.field("tool_call_id"), &p.tool_call_id);
+            checker.number(&at.field("fraction"), p.fraction, 1);
+        }
+        Payload::AgentCompleted(p) => agent_completed(at, p, checker),
+        Payload::AgentFailed(p) => checker.name(&at.field("code"), &p.code),
+        Payload::AgentCancelled(_) => {}
+        Payload::AgentWaiting(p) => checker.duration_within(
+            &at.field("max_wait"),
+            p.max_wait.as_ref(),
+            WAIT,
+            "must be longer than 0 and at most 7 days",
+        ),
+        Payload::TextDelta(p) => {
+            checker.name(&at.field("message_id"), &p.message_id);
+            checker.name(&at.field("role"), &p.role);
+        }
+        Payload::Message(p) => {
+            checker.name(&at.field("message_id"), &p.message_id);
+            checker.name(&at.field("role"), &p.role);
+        }
+        Payload::StateSnapshot(p) => {
+            if let Some(snapshot) = &p.snapshot {
+                checker.value(&at.field("snapshot"), snapshot);
+            }
+        }
+        Payload::StateDelta(p) => state_delta(at, p, checker),
+        Payload::Custom(p) => custom(at, p, checker),
+    }
+    kind
+}
+
+/// What `payload` is, and the name of its arm.
+fn named(payload: &Payload) -> (Kind, &'static str) {
+    match payload {
+        Payload::AgentStarted(_) => (Kind::AgentStarted, "agent_started"),
+        Payload::AgentThinking(_) => (Kind::AgentThinking, "agent_thinking"),
+        Payload::ThinkingDelta(_) => (Kind::ThinkingDelta, "thinking_delta"),
+        Payload::ToolExecuting(_) => (Kind::ToolExecuting, "tool_executing"),
+        Payload::ToolCompleted(_) => (Kind::ToolCompleted, "tool_completed"),
+        Payload::ToolProgress(_) => (Kind::ToolProgress, "tool_progress"),
+        Payload::AgentCompleted(_) => (Kind::AgentCompleted, "agent_completed"),
+        Payload::AgentFailed(_) => (Kind::AgentFailed, "agent_failed"),
+        Payload::AgentCancelled(_) => (Kind::AgentCancelled, "agent_cancelled"),
+        Payload::AgentWaiting(_) => (Kind::AgentWaiting, "agent_waiting"),
+        Payload::TextDelta(_) => (Kind::TextDelta, "text_delta"),
+        Payload::Message(_) => (Kind::Message, "message"),
+        Payload::StateSnapshot(_) => (Kind::StateSnapshot, "state_snapshot"),
+        Payload::StateDelta(_) => (Kind::StateDelta, "state_delta"),
+        Payload::Custom(p) => (Kind::Custom(p.name.as_str().into()), "custom"),
+    }
+}
+
+fn tool_executing(at: &Path<'_>, p: &ToolExecuting, checker: &mut Checker) {
+    checker.name(&at.field("tool_call_id"), &p.tool_call_id);
+    checker.required_name(&at.field("tool_name"), &p.tool_name);
+    match &p.input {
+        Some(tool_executing::Input::Parameters(fields)) => {
+            checker.fields(&at.field("parameters"), fields);
+        }
+        Some(tool_executing::Input::ParametersJson(text)) => {
+            checker.json_object(&at.field("parameters_json"), text);
+        }
+        None => {}
+    }
+}
+
+fn tool_completed(at: &Path<'_>, p: &ToolCompleted, checker: &mut Checker) {
+    checker.name(&at.field("tool_call_id"), &p.tool_call_id);
+    checker.name(&at.field("tool_name"), &p.tool_name);
+    if ToolStatus::try_from(p.status).is_err() {
+        checker.fail(&at.field("status"), "is unknown");
+    }
+    checker.duration(&at.field("execution_time"), p.execution_time.as_ref());
+    match &p.output {
+        Some(tool_completed::Output::Result(value)) => checker.value(&at.field("result"), value),
+        Some(tool_completed::Output::ResultJson(text)) => {
+            checker.json(&at.field("result_json"), text);
+        }
+        None => {}
+    }
+}
+
+fn agent_completed(at: &Path<'_>, p: &AgentCompleted, checker: &mut Checker) {
+    checker.duration(&at.field("execution_time"), p.execution_time.as_ref());
+    match &p.output {
+        Some(agent_completed::Output::Result(value)) => checker.value(&at.field("result"), value),
+        Some(agent_completed::Output::ResultJson(text)) => {
+            checker.json(&at.field("result_json"), text);
+        }
+        None => {}
+    }
+}
+
+fn state_delta(at: &Path<'_>, p: &StateDelta, checker: &mut Checker) {
+    let at = at.field("operations");
+    if p.operations.is_empty() {
+        checker.fail(&at, "is required");
+    }
+    for (index, operation) in p.operations.iter().enumerate() {
+        patch_operation(&at.index(index), operation, checker);
+    }
+}
+
+fn patch_operation(at: &Path<'_>, p: &PatchOperation, checker: &mut Checker) {
+    checker.pointer(&at.field("path"), &p.path);
+    let (takes_from, takes_value) = match PatchOp::try_from(p.op) {
+        Ok(PatchOp::Add | PatchOp::Replace | PatchOp::Test) => (false, true),
+        Ok(PatchOp::Move | PatchOp::Copy) => (true, false),
+        Ok(PatchOp::Remove) => (false, false),
+        Ok(PatchOp::Unspecified) => return checker.fail(&at.field("op"), "is required"),
+        Err(_) => return checker.fail(&at.field("op"), "is unknown"),
+    };
+    // An empty `from` is the pointer to the whole state, so only a wrong one can be told.
+    if takes_from {
+        checker.pointer(&at.field("from"), &p.from);
+    } else if !p.from.is_empty() {
+        checker.fail(&at.field("from"), "belongs to `move` and `copy` only");
+    }
+    match (&p.value, takes_value) {
+        (Some(value), true) => checker.operand(&at.field("value"), value),
+        (None, true) => checker.fail(&at.field("value"), "is required"),
+        (Some(_), false) => {
+            let rule = "belongs to `add`, `replace` and `test` only";
+            checker.fail(&at.field("value"), rule);
+        }
+        (None, false) => {}
+    }
+}
+
+fn custom(at: &Path<'_>, p: &Custom, checker: &mut Checker) {
+    if p.name.is_empty() {
+        checker.fail(&at.field("name"), "is required");
+    } else if let Some(problem) = custom_name_problem(&p.name) {
+        checker.fail(&at.field("name"), problem);
+    }
+    if let Some(data) = &p.data {
+        checker.fields(&at.field("data"), data);
+    }
+}

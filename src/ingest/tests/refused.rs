@@ -1,0 +1,488 @@
+//! Every rule, with what just keeps it and what just breaks it: here those of the fields beside the payload, of times,
+//! sizes and credentials.
+
+mod payloads;
+
+use prost_types::{Duration, Timestamp, Value, value::Kind};
+
+use super::*;
+use crate::{
+    proto::v1::{
+        AgentCompleted, AgentFailed, AgentStarted, AgentThinking, AgentWaiting, Custom, Message,
+        PatchOp, PatchOperation, Source, StateDelta, StateSnapshot, TextDelta, ToolCompleted,
+        ToolExecuting, ToolProgress, Usage, agent_completed, tool_completed, tool_executing,
+    },
+    reason::Reason,
+};
+
+/// The fields that are refused in `event`, with the rules that they break.
+fn problems(event: &v1::Event) -> Vec<(String, String)> {
+    match accept(event) {
+        Ok(_) => Vec::new(),
+        Err(refusal) => {
+            assert_eq!(refusal.reason, Reason::InvalidEvent, "{refusal}");
+            refusal
+                .violations
+                .into_iter()
+                .map(|v| (v.field, v.description))
+                .collect()
+        }
+    }
+}
+
+#[track_caller]
+fn assert_ok(event: &v1::Event) {
+    assert_eq!(problems(event), []);
+}
+
+/// Exactly one field is refused: `field`, with a rule that contains `rule`.
+#[track_caller]
+fn assert_refused(event: &v1::Event, field: &str, rule: &str) {
+    let problems = problems(event);
+    let [(got_field, got_rule)] = &problems[..] else {
+        panic!("{field} {rule}: {problems:?}");
+    };
+    assert_eq!(got_field, field);
+    assert!(got_rule.contains(rule), "{rule}: {got_rule}");
+}
+
+fn message() -> v1::Event {
+    event(Payload::Message(Message::default()))
+}
+
+fn tool(change: impl FnOnce(&mut ToolExecuting)) -> v1::Event {
+    let mut tool = ToolExecuting {
+        tool_name: "search".into(),
+        ..ToolExecuting::default()
+    };
+    change(&mut tool);
+    event(Payload::ToolExecuting(tool))
+}
+
+/// An event with parameters from a list of fields.
+fn parameters(fields: &[(&str, Value)]) -> v1::Event {
+    let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone()));
+    tool(|tool| {
+        tool.input = Some(tool_executing::Input::Parameters(prost_types::Struct {
+            fields: fields.collect(),
+        }));
+    })
+}
+
+fn parameters_json(text: &str) -> v1::Event {
+    tool(|tool| tool.input = Some(tool_executing::Input::ParametersJson(text.into())))
+}
+
+fn with(change: impl FnOnce(&mut v1::Event)) -> v1::Event {
+    let mut event = message();
+    change(&mut event);
+    event
+}
+
+#[test]
+fn required_fields() {
+    assert_ok(&message());
+    assert_refused(&with(|e| e.user_id.clear()), "user_id", "is required");
+    assert_refused(&with(|e| e.run_id.clear()), "run_id", "is required");
+    assert_refused(&with(|e| e.payload = None), "payload", "is required");
+    assert_ok(&with(|e| e.agent_name.clear()));
+    let mut started = event(Payload::AgentStarted(AgentStarted::default()));
+    assert_ok(&started);
+    started.agent_name.clear();
+    assert_refused(&started, "agent_name", "is required");
+    let nameless = tool(|tool| tool.tool_name.clear());
+    assert_refused(&nameless, "tool_executing.tool_name", "is required");
+    let everything = with(|e| *e = v1::Event::default());
+    let fields: Vec<_> = problems(&everything).into_iter().map(|(f, _)| f).collect();
+    assert_eq!(fields, ["user_id", "run_id", "payload"]);
+}
+
+#[test]
+fn ids_have_up_to_128_characters_and_no_control_characters() {
+    type Field = fn(&mut v1::Event) -> &mut String;
+    let fields: [(&str, Field); 7] = [
+        ("event_id", |e| &mut e.event_id),
+        ("tenant_id", |e| &mut e.tenant_id),
+        ("user_id", |e| &mut e.user_id),
+        ("thread_id", |e| &mut e.thread_id),
+        ("run_id", |e| &mut e.run_id),
+        ("parent_run_id", |e| &mut e.parent_run_id),
+        ("agent_name", |e| &mut e.agent_name),
+    ];
+    for (name, field) in fields {
+        if name != "tenant_id" {
+            assert_ok(&with(|e| *field(e) = "é".repeat(128)));
+        }
+        assert_refused(
+            &with(|e| *field(e) = "é".repeat(129)),
+            name,
+            "longer than 128",
+        );
+        assert_refused(
+            &with(|e| *field(e) = "a\u{7f}".into()),
+            name,
+            "control character",
+        );
+    }
+    let own = with(|e| e.event_id = "emitter:x".into());
+    assert_refused(&own, "event_id", "emitter:");
+    assert_ok(&with(|e| e.event_id = "emitter".into()));
+}
+
+#[test]
+fn a_custom_event_may_come_without_a_run() {
+    let name = "progress".into();
+    let mut custom = event(Payload::Custom(Custom { name, data: None }));
+    custom.run_id.clear();
+    assert_ok(&custom);
+    custom.run_id = "\n".into();
+    assert_refused(&custom, "run_id", "control");
+}
+
+#[test]
+fn times_and_durations() {
+    for (seconds, nanos, valid) in [
+        (0, 0, true),
+        (-62_135_596_800, 0, true),
+        (-62_135_596_801, 999_999_999, false),
+        (253_402_300_799, 999_999_999, true),
+        (253_402_300_800, 0, false),
+        (0, 1_000_000_000, false),
+        (0, -1, false),
+        (i64::MIN, i32::MIN, false),
+    ] {
+        let event = with(|e| e.occurred_at = Some(Timestamp { seconds, nanos }));
+        if valid {
+            assert_ok(&event);
+        } else {
+            assert_refused(&event, "occurred_at", "between 0001-01-01");
+        }
+    }
+    type Make = fn(Duration) -> Payload;
+    let execution: Make = |span| {
+        let execution_time = Some(span);
+        Payload::AgentCompleted(AgentCompleted {
+            execution_time,
+            ..Default::default()
+        })
+    };
+    let tool_execution: Make = |span| {
+        let execution_time = Some(span);
+        Payload::ToolCompleted(ToolCompleted {
+            execution_time,
+            ..Default::default()
+        })
+    };
+    let silence: Make = |span| {
+        let silence_timeout = Some(span);
+        Payload::AgentStarted(AgentStarted {
+            silence_timeout,
+            ..Default::default()
+        })
+    };
+    let wait: Make = |span| {
+        let max_wait = Some(span);
+        Payload::AgentWaiting(AgentWaiting {
+            max_wait,
+            ..Default::default()
+        })
+    };
+    let day = 86_400;
+    for (make, field, seconds, nanos, valid) in [
+        (execution, "agent_completed.execution_time", 0, 0, true),
+        (
+            execution,
+            "agent_completed.execution_time",
+            315_576_000_000,
+            999_999_999,
+            true,
+        ),
+        (
+            execution,
+            "agent_completed.execution_time",
+            315_576_000_001,
+            0,
+            false,
+        ),
+        (execution, "agent_completed.execution_time", -1, 0, false),
+        (execution, "agent_completed.execution_time", 0, -1, false),
+        (execution, "agent_completed.execution_time", 1, -1, false),
+        (
+            tool_execution,
+            "tool_completed.execution_time",
+            0,
+            1_000_000_000,
+            false,
+        ),
+        (
+            tool_execution,
+            "tool_completed.execution_time",
+            i64::MIN,
+            i32::MIN,
+            false,
+        ),
+        (
+            silence,
+            "agent_started.silence_timeout",
+            0,
+            999_999_999,
+            false,
+        ),
+        (silence, "agent_started.silence_timeout", 1, 0, true),
+        (silence, "agent_started.silence_timeout", day, 0, true),
+        (silence, "agent_started.silence_timeout", day, 1, false),
+        (silence, "agent_started.silence_timeout", -5, 0, false),
+        (wait, "agent_waiting.max_wait", 0, 0, false),
+        (wait, "agent_waiting.max_wait", 0, 1, true),
+        (wait, "agent_waiting.max_wait", 7 * day, 0, true),
+        (wait, "agent_waiting.max_wait", 7 * day, 1, false),
+    ] {
+        let event = event(make(Duration { seconds, nanos }));
+        if valid {
+            assert_ok(&event);
+        } else {
+            assert_refused(&event, field, "must be");
+        }
+    }
+}
+
+#[test]
+fn trace_context() {
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let valid = format!("00-{id}-00f067aa0ba902b7-01");
+    assert_ok(&with(|e| e.traceparent = valid.clone()));
+    let zero = "0".repeat(32);
+    for text in [
+        valid.to_uppercase(),
+        valid.replacen("00", "01", 1),
+        valid.replacen("00", "ff", 1),
+        format!("{valid}-"),
+        format!("{valid}-00"),
+        valid[..54].to_owned(),
+        format!("00-{zero}-00f067aa0ba902b7-01"),
+        format!("00-{id}-0000000000000000-01"),
+        format!("00-{id}-00f067aa0ba902b7-0g"),
+        "é".repeat(27) + "a",
+        "-".repeat(55),
+    ] {
+        assert_refused(&with(|e| e.traceparent = text), "traceparent", "W3C");
+    }
+    assert_ok(&with(|e| e.tracestate = "v".repeat(512)));
+    assert_refused(
+        &with(|e| e.tracestate = "v".repeat(513)),
+        "tracestate",
+        "512",
+    );
+    assert_refused(
+        &with(|e| e.tracestate = "a=é".into()),
+        "tracestate",
+        "printable",
+    );
+    assert_refused(
+        &with(|e| e.tracestate = "a=\n".into()),
+        "tracestate",
+        "printable",
+    );
+}
+
+#[test]
+fn labels() {
+    let labels = |count: usize| {
+        (0..count)
+            .map(|n| (format!("k{n}"), String::new()))
+            .collect()
+    };
+    assert_ok(&with(|e| e.labels = labels(32)));
+    assert_refused(&with(|e| e.labels = labels(33)), "labels", "more than 32");
+    let label =
+        |key: &str, value: &str| with(|e| e.labels = [(key.to_owned(), value.to_owned())].into());
+    assert_ok(&label(&"é".repeat(63), &"é".repeat(256)));
+    assert_ok(&label("k", ""));
+    assert_refused(&label("", "v"), "labels[\"\"]", "empty key");
+    let long = "k".repeat(64);
+    let cut = format!("labels[\"{}...\"]", "k".repeat(48));
+    assert_refused(&label(&long, "v"), &cut, "key longer than 63");
+    assert_refused(&label("k", &"v".repeat(257)), "labels.k", "longer than 256");
+    assert_refused(&label("k", "a\tb"), "labels.k", "control");
+    assert_refused(&label("a\tb", "v"), "labels[\"a\\tb\"]", "control");
+}
+
+#[test]
+fn usage() {
+    let most = (1 << 53) - 1;
+    let usage = |change: fn(&mut Usage)| {
+        let mut usage = Usage {
+            input_tokens: most,
+            output_tokens: most,
+            ..Usage::default()
+        };
+        change(&mut usage);
+        with(|e| e.usage = Some(usage))
+    };
+    assert_ok(&usage(|u| {
+        u.cached_input_tokens = u.input_tokens;
+        u.reasoning_tokens = u.output_tokens;
+        u.cost_nano_usd = Some((1 << 53) - 1);
+    }));
+    assert_refused(
+        &usage(|u| u.input_tokens += 1),
+        "usage.input_tokens",
+        "2^53 - 1",
+    );
+    assert_refused(
+        &usage(|u| u.output_tokens += 1),
+        "usage.output_tokens",
+        "2^53 - 1",
+    );
+    let cost = usage(|u| u.cost_nano_usd = Some(1 << 53));
+    assert_refused(&cost, "usage.cost_nano_usd", "2^53 - 1");
+    let cached = usage(|u| (u.input_tokens, u.cached_input_tokens) = (1, 2));
+    assert_refused(&cached, "usage.cached_input_tokens", "at most input_tokens");
+    let reasoning = usage(|u| (u.output_tokens, u.reasoning_tokens) = (1, 2));
+    assert_refused(
+        &reasoning,
+        "usage.reasoning_tokens",
+        "at most output_tokens",
+    );
+    assert_refused(&usage(|u| u.model = "m".repeat(129)), "usage.model", "128");
+    assert_refused(
+        &usage(|u| u.provider = "\r".into()),
+        "usage.provider",
+        "control",
+    );
+}
+
+#[test]
+fn sources() {
+    let source = |id: &str, term| {
+        let producer_id = id.to_owned();
+        with(|e| e.source = Some(Source { producer_id, term }))
+    };
+    assert_ok(&source("", 0));
+    assert_ok(&source(&"p".repeat(128), u64::MAX));
+    assert_refused(&source("", 1), "source.producer_id", "required");
+    assert_refused(&source(&"p".repeat(129), 0), "source.producer_id", "128");
+}
+
+#[test]
+fn an_event_has_up_to_64_kib_as_received() {
+    let sized = |bytes: usize| {
+        let text = |length| {
+            let text = "x".repeat(length);
+            event(Payload::Message(Message {
+                text,
+                ..Default::default()
+            }))
+        };
+        let event = text(bytes - 60_000);
+        let rest = bytes - event.encoded_len();
+        let event = text(bytes - 60_000 + rest);
+        // The lengths inside may take more bytes now.
+        let over = event.encoded_len() - bytes;
+        let event = text(bytes - 60_000 + rest - over);
+        assert_eq!(event.encoded_len(), bytes);
+        event
+    };
+    assert_ok(&sized(65_535));
+    assert_ok(&sized(65_536));
+    assert_refused(&sized(65_537), "", "is larger than 65536 bytes");
+
+    // Fields that this version does not know count too.
+    let mut wire = sized(65_530).encode_to_vec();
+    wire.extend([0xf8, 0x3f, 0x00, 0xf8, 0x3f, 0x00]);
+    let accept = |wire: &[u8]| intake().accept(wire, &producer(), &mut Vec::new());
+    assert!(accept(&wire).is_ok());
+    wire.extend([0xf8, 0x3f, 0x00]);
+    assert_eq!(
+        accept(&wire).unwrap_err().violations[0].description,
+        "is larger than 65536 bytes"
+    );
+}
+
+#[test]
+fn all_problems_are_told_up_to_a_bound() {
+    let several = with(|e| {
+        e.user_id.clear();
+        e.traceparent = "x".into();
+        e.usage = Some(Usage {
+            cached_input_tokens: 1,
+            ..Default::default()
+        });
+        e.payload = Some(Payload::AgentFailed(AgentFailed {
+            code: "\0".into(),
+            ..Default::default()
+        }));
+    });
+    let fields: Vec<_> = problems(&several)
+        .into_iter()
+        .map(|(field, _)| field)
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "user_id",
+            "traceparent",
+            "usage.cached_input_tokens",
+            "agent_failed.code"
+        ]
+    );
+
+    let many: Vec<_> = (0..40).map(|n| format!("{n}")).collect();
+    let many: Vec<_> = many
+        .iter()
+        .map(|k| (k.as_str(), Value::default()))
+        .collect();
+    assert_eq!(problems(&parameters(&many)).len(), 32);
+
+    // A status must fit into the headers that stock clients accept.
+    let keys: Vec<_> = (0..100)
+        .map(|n| format!("{n}{}", "\u{1F600}\"".repeat(50)))
+        .collect();
+    let worst: Vec<_> = keys
+        .iter()
+        .map(|k| (k.as_str(), Value::default()))
+        .collect();
+    let refusal = accept(&parameters(&worst))
+        .unwrap_err()
+        .below("events[999]");
+    let response = crate::reason::to_status(&refusal).into_http::<()>();
+    let bytes: usize = response
+        .headers()
+        .iter()
+        .map(|(k, v)| k.as_str().len() + v.len() + 32)
+        .sum();
+    assert!(bytes < 8 * 1024, "{bytes}");
+}
+
+#[test]
+fn what_cannot_be_decoded_is_refused() {
+    let wire = [0x0a, 5, b'x'];
+    let refusal = intake()
+        .accept(&wire, &producer(), &mut Vec::new())
+        .unwrap_err();
+    assert_eq!(refusal.reason, Reason::InvalidEvent);
+    assert!(refusal.message.contains("cannot be decoded"), "{refusal}");
+}
+
+#[test]
+fn the_credential_says_which_tenant_and_users() {
+    let mut principal = producer();
+    principal.users = Some([UserId::new("u1").unwrap()].into());
+    let accept = |event: &v1::Event| {
+        intake()
+            .accept(&event.encode_to_vec(), &principal, &mut Vec::new())
+            .map(|event| format!("{:?}", event.stream))
+            .map_err(|refusal| refusal.reason)
+    };
+    let stream = Ok(r#""acme"/"u1""#.to_owned());
+    assert_eq!(accept(&message()), stream);
+    assert_eq!(accept(&with(|e| e.tenant_id = "acme".into())), stream);
+    assert_eq!(
+        accept(&with(|e| e.tenant_id = "other".into())),
+        Err(Reason::TenantForbidden)
+    );
+    assert_eq!(
+        accept(&with(|e| e.user_id = "u2".into())),
+        Err(Reason::UserForbidden)
+    );
+}

@@ -1,0 +1,339 @@
+//! From the bytes of one event to a validated one: complete, bounded, redacted.
+
+use std::mem;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    access::Principal,
+    clock::{Clock, Entropy},
+    event::{AgentName, ContentHash, Event, EventId, Kind, RunId, Tenant, ThreadId, UserId},
+    proto::v1::{
+        self, ToolCompleted, ToolStatus, Usage,
+        event::Payload,
+        tool_executing::Input::{Parameters, ParametersJson},
+    },
+    reason::{Reason, Refusal},
+};
+
+use super::{Config, check::Checker, path::Path, payload, redact::Redactor};
+
+/// The most labels of an event.
+const LABELS: usize = 32;
+
+/// The longest key of a label, in characters.
+const LABEL_KEY_CHARS: usize = 63;
+
+/// The longest value of a label, in characters.
+const LABEL_VALUE_CHARS: usize = 256;
+
+/// The longest `tracestate`, in characters.
+const TRACESTATE_CHARS: usize = 512;
+
+/// The prefix of the event ids that the service derives itself.
+const OWN_IDS: &str = "emitter:";
+
+const ROOT: Path<'static> = Path::ROOT;
+
+/// Takes events in.
+pub(super) struct Intake {
+    clock: Clock,
+    entropy: Entropy,
+    event_bytes: usize,
+    depth: usize,
+    redactor: Option<Redactor>,
+}
+
+/// The fields of an event that stand beside its payload.
+struct Header {
+    event_id: EventId,
+    tenant: Option<Tenant>,
+    user: UserId,
+    thread_id: Option<ThreadId>,
+    run_id: Option<RunId>,
+    parent_run_id: Option<RunId>,
+    agent_name: Option<AgentName>,
+    kind: Kind,
+}
+
+impl Intake {
+    /// An intake by `config`.
+    pub(super) fn new(clock: Clock, entropy: Entropy, config: &Config) -> Self {
+        Self {
+            clock,
+            entropy,
+            event_bytes: config.event_bytes,
+            depth: config.depth,
+            redactor: Redactor::new(&config.redaction),
+        }
+    }
+
+    /// Validates the event in `wire`, which `principal` emits. `scratch` is working space, to be used again.
+    ///
+    /// # Errors
+    /// `INVALID_EVENT` with paths below the event; `TENANT_FORBIDDEN`, `USER_FORBIDDEN`.
+    pub(super) fn accept(
+        &self,
+        wire: &[u8],
+        principal: &Principal,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Event, Refusal> {
+        let mut event = self.decode(wire)?;
+        if event.event_id.is_empty() {
+            event.event_id = self.entropy.uuid(self.clock.now());
+        }
+        let header = check(&event, self.depth)?;
+        let stream = principal.may_emit_to(header.tenant.as_ref(), header.user)?;
+        let content = content_hash(&mut event, scratch);
+        self.complete(&mut event);
+        Ok(Event {
+            event_id: header.event_id,
+            stream,
+            run_id: header.run_id,
+            thread_id: header.thread_id,
+            parent_run_id: header.parent_run_id,
+            agent_name: header.agent_name,
+            joinable: header.kind.is_delta() && event.usage.is_none() && event.labels.is_empty(),
+            kind: header.kind,
+            content,
+            body: body(event),
+        })
+    }
+
+    fn decode(&self, wire: &[u8]) -> Result<v1::Event, Refusal> {
+        let invalid = |rule: String| Refusal::invalid_field(Reason::InvalidEvent, "", rule);
+        if wire.len() > self.event_bytes {
+            return Err(invalid(too_large(self.event_bytes)));
+        }
+        v1::Event::decode(wire).map_err(|error| invalid(format!("cannot be decoded: {error}")))
+    }
+
+    /// Fills in what was left to the server, and hides secrets.
+    fn complete(&self, event: &mut v1::Event) {
+        match &mut event.payload {
+            Some(Payload::ToolExecuting(tool)) => {
+                if tool.tool_call_id.is_empty() {
+                    tool.tool_call_id = self.entropy.uuid(self.clock.now());
+                }
+                let Some(redactor) = &self.redactor else {
+                    return;
+                };
+                match &mut tool.input {
+                    Some(Parameters(fields)) => redactor.redact_struct(fields),
+                    Some(ParametersJson(text)) => {
+                        if let Some(redacted) = redactor.redact_json(text) {
+                            *text = redacted;
+                        }
+                    }
+                    None => {}
+                }
+            }
+            Some(Payload::ToolCompleted(tool)) => tool.set_status(status(tool)),
+            _ => {}
+        }
+    }
+}
+
+/// The rule that an event of more than `bytes` breaks.
+pub(super) fn too_large(bytes: usize) -> String {
+    format!("is larger than {bytes} bytes")
+}
+
+/// How a tool call ended, told by its error where it is not stated.
+fn status(tool: &ToolCompleted) -> ToolStatus {
+    match tool.status() {
+        ToolStatus::Unspecified if tool.error.is_empty() => ToolStatus::Succeeded,
+        ToolStatus::Unspecified => ToolStatus::Failed,
+        stated => stated,
+    }
+}
+
+/// What a retry of `event` is compared by. Source and event id are gone from it afterwards.
+fn content_hash(event: &mut v1::Event, scratch: &mut Vec<u8>) -> ContentHash {
+    event.event_id.clear();
+    event.source = None;
+    // An honest retry may be traced anew.
+    let traceparent = mem::take(&mut event.traceparent);
+    let tracestate = mem::take(&mut event.tracestate);
+    scratch.clear();
+    scratch.reserve(event.encoded_len());
+    event.encode_raw(scratch);
+    event.traceparent = traceparent;
+    event.tracestate = tracestate;
+    ContentHash::of(scratch)
+}
+
+/// The bytes of what does not stand in the header.
+fn body(mut event: v1::Event) -> Bytes {
+    for stated in [
+        &mut event.event_id,
+        &mut event.tenant_id,
+        &mut event.user_id,
+        &mut event.thread_id,
+        &mut event.run_id,
+        &mut event.parent_run_id,
+        &mut event.agent_name,
+    ] {
+        stated.clear();
+    }
+    event.source = None;
+    event.encode_to_vec().into()
+}
+
+/// Checks every field of `event`, whose event id is filled in.
+fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
+    let mut checker = Checker::new(depth);
+    let c = &mut checker;
+    let event_id = event_id(&event.event_id, c);
+    let tenant = c.id(&ROOT.field("tenant_id"), &event.tenant_id, Tenant::new);
+    let user = c.required_id(&ROOT.field("user_id"), &event.user_id, UserId::new);
+    let thread_id = c.id(&ROOT.field("thread_id"), &event.thread_id, ThreadId::new);
+    let run_id = run_id(event, c);
+    let parent = &event.parent_run_id;
+    let parent_run_id = c.id(&ROOT.field("parent_run_id"), parent, RunId::new);
+    let agent_name = agent_name(event, c);
+    beside_payload(event, c);
+    let kind = match &event.payload {
+        Some(payload) => Some(payload::check(payload, c)),
+        None => {
+            c.fail(&ROOT.field("payload"), "is required");
+            None
+        }
+    };
+    match (event_id, user, kind, checker.refusal()) {
+        (Some(event_id), Some(user), Some(kind), None) => Ok(Header {
+            event_id,
+            tenant,
+            user,
+            thread_id,
+            run_id,
+            parent_run_id,
+            agent_name,
+            kind,
+        }),
+        (.., refusal) => {
+            Err(refusal.unwrap_or_else(|| Refusal::invalid(Reason::InvalidEvent, Vec::new())))
+        }
+    }
+}
+
+fn event_id(text: &str, c: &mut Checker) -> Option<EventId> {
+    let at = &ROOT.field("event_id");
+    if text.starts_with(OWN_IDS) {
+        c.fail(at, "has the prefix `emitter:`, which is the service's own");
+    }
+    c.required_id(at, text, EventId::new)
+}
+
+fn run_id(event: &v1::Event, c: &mut Checker) -> Option<RunId> {
+    let at = &ROOT.field("run_id");
+    match event.payload {
+        Some(Payload::Custom(_)) => c.id(at, &event.run_id, RunId::new),
+        _ => c.required_id(at, &event.run_id, RunId::new),
+    }
+}
+
+fn agent_name(event: &v1::Event, c: &mut Checker) -> Option<AgentName> {
+    let at = &ROOT.field("agent_name");
+    match event.payload {
+        Some(Payload::AgentStarted(_)) => c.required_id(at, &event.agent_name, AgentName::new),
+        _ => c.id(at, &event.agent_name, AgentName::new),
+    }
+}
+
+fn beside_payload(event: &v1::Event, c: &mut Checker) {
+    if let Some(source) = &event.source {
+        self::source(source, c);
+    }
+    c.moment(&ROOT.field("occurred_at"), event.occurred_at.as_ref());
+    if !event.traceparent.is_empty() && !is_traceparent(event.traceparent.as_bytes()) {
+        let rule =
+            "must be a W3C traceparent of version 00, in lower case, with ids that are not zero";
+        c.fail(&ROOT.field("traceparent"), rule);
+    }
+    let tracestate = &event.tracestate;
+    if tracestate.len() > TRACESTATE_CHARS
+        || !tracestate.bytes().all(|b| (b' '..=b'~').contains(&b))
+    {
+        let rule = "must be at most 512 printable ASCII characters";
+        c.fail(&ROOT.field("tracestate"), rule);
+    }
+    if !event.labels.is_empty() {
+        labels(event, c);
+    }
+    if let Some(usage) = &event.usage {
+        self::usage(usage, c);
+    }
+}
+
+fn source(source: &v1::Source, c: &mut Checker) {
+    let at = ROOT.field("source");
+    let at = at.field("producer_id");
+    if source.term > 0 {
+        c.required_name(&at, &source.producer_id);
+    } else {
+        c.name(&at, &source.producer_id);
+    }
+}
+
+fn labels(event: &v1::Event, c: &mut Checker) {
+    let labels = &event.labels;
+    let at = ROOT.field("labels");
+    if labels.len() > LABELS {
+        return c.fail(&at, format!("has more than {LABELS} entries"));
+    }
+    for (key, value) in labels {
+        let at = at.key(key);
+        if key.is_empty() {
+            c.fail(&at, "has an empty key");
+        }
+        if key.chars().count() > LABEL_KEY_CHARS {
+            c.fail(
+                &at,
+                format!("has a key longer than {LABEL_KEY_CHARS} characters"),
+            );
+        }
+        if key.chars().any(char::is_control) {
+            c.fail(&at, "has a key with a control character");
+        }
+        c.line(&at, value, LABEL_VALUE_CHARS);
+    }
+}
+
+fn usage(usage: &Usage, c: &mut Checker) {
+    let at = ROOT.field("usage");
+    c.name(&at.field("provider"), &usage.provider);
+    c.name(&at.field("model"), &usage.model);
+    c.count(&at.field("input_tokens"), usage.input_tokens);
+    c.count(&at.field("output_tokens"), usage.output_tokens);
+    c.count(&at.field("cost_nano_usd"), usage.cost_nano_usd.unwrap_or(0));
+    if usage.cached_input_tokens > usage.input_tokens {
+        c.fail(
+            &at.field("cached_input_tokens"),
+            "must be at most input_tokens",
+        );
+    }
+    if usage.reasoning_tokens > usage.output_tokens {
+        c.fail(
+            &at.field("reasoning_tokens"),
+            "must be at most output_tokens",
+        );
+    }
+}
+
+/// Whether `text` is `00-<32 hex digits>-<16>-<2>` in lower case, with ids that are not all zeros.
+fn is_traceparent(text: &[u8]) -> bool {
+    let mut parts = text.split(|b| *b == b'-');
+    let mut hex = |digits: usize| {
+        parts.next().filter(|part| {
+            part.len() == digits && part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
+    };
+    let is_set = |id: &[u8]| id.iter().any(|b| *b != b'0');
+    hex(2) == Some(b"00")
+        && hex(32).is_some_and(is_set)
+        && hex(16).is_some_and(is_set)
+        && hex(2).is_some()
+        && text.len() == 55
+}

@@ -3,7 +3,7 @@
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// The longest id, in Unicode scalar values.
-pub const ID_CHARS: usize = 128;
+const ID_CHARS: usize = 128;
 
 /// Why a text is no id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ mod hub;
 mod subscription;
 mod tail;
 
-pub use filter::Filter;
+pub use filter::{FILTER_TYPES, Filter};
 pub use hub::{Config, Hub};
 pub use subscription::{Delivery, Gap, GapReason, Start, Subscription};
 pub use tail::Entry;

@@ -1,0 +1,320 @@
+//! What a reader asked for, in either of its two spellings.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
+
+use axum::extract::Query;
+use http::Uri;
+
+use crate::{
+    event::{Kind, Position, RunId, ThreadId, custom_name_problem},
+    fanout::{FILTER_TYPES, Filter, Start},
+    proto::v1::{StartFrom, SubscribeRequest, subscribe_request},
+    reason::{Reason, Refusal, Violation},
+};
+
+/// Where a reader begins, and what it wants to see.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// Where it begins.
+    pub(super) start: Start,
+    /// What it is sent.
+    pub(super) filter: Filter,
+    /// Whether it may be sent joined deltas.
+    pub(super) join: bool,
+}
+
+/// The parameters of a stream's URL. Others are ignored.
+const PARAMETERS: [&str; 6] = ["after", "from", "thread_id", "run_id", "types", "join"];
+
+impl Asked {
+    /// Reads the query of a stream's URL.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`, with the parameters that are wrong.
+    pub(super) fn in_query(uri: &Uri) -> Result<Self, Refusal> {
+        let mut problems = Problems::default();
+        let mut given = parameters(uri, &mut problems);
+        let start = match (given.remove("after"), given.remove("from")) {
+            (None, None) => Some(Start::Head),
+            (Some(after), None) => problems.check("after", after.parse().map(Start::After)),
+            (None, Some(from)) => problems.check("from", from_name(&from)),
+            (Some(_), Some(_)) => problems.add("from", "cannot be given beside `after`"),
+        };
+        let join = given.remove("join").map(|join| match join.as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err("must be `true` or `false`"),
+        });
+        let types = given.remove("types");
+        let types = types
+            .as_deref()
+            .map(|types| types.split(',').collect::<Vec<_>>());
+        let filter = Filter {
+            thread_id: problems.optional("thread_id", given.remove("thread_id"), ThreadId::new),
+            run_id: problems.optional("run_id", given.remove("run_id"), RunId::new),
+            types: types.and_then(|types| problems.types(&types)),
+        };
+        let join = join
+            .and_then(|join| problems.check("join", join))
+            .unwrap_or(true);
+        problems.none(start.map(|start| Self {
+            start,
+            filter,
+            join,
+        }))
+    }
+
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST`, with the fields that are wrong.
+    pub(super) fn in_request(request: SubscribeRequest) -> Result<Self, Refusal> {
+        let mut problems = Problems::default();
+        let start = match request.start {
+            None => Some(Start::Head),
+            Some(subscribe_request::Start::After(after)) => {
+                let after = format!("{}-{}", after.epoch, after.offset);
+                problems.check("after", after.parse::<Position>().map(Start::After))
+            }
+            Some(subscribe_request::Start::From(from)) => problems.check("from", from_code(from)),
+        };
+        let stated = |text: String| (!text.is_empty()).then_some(text);
+        let types: Vec<_> = request.types.iter().map(String::as_str).collect();
+        let filter = Filter {
+            thread_id: problems.optional("thread_id", stated(request.thread_id), ThreadId::new),
+            run_id: problems.optional("run_id", stated(request.run_id), RunId::new),
+            types: if types.is_empty() {
+                None
+            } else {
+                problems.types(&types)
+            },
+        };
+        let join = request.join.unwrap_or(true);
+        problems.none(start.map(|start| Self {
+            start,
+            filter,
+            join,
+        }))
+    }
+}
+
+/// The known parameters of `uri`, percent-decoded.
+fn parameters(uri: &Uri, problems: &mut Problems) -> BTreeMap<&'static str, String> {
+    let mut given = BTreeMap::new();
+    let pairs = match Query::<Vec<(String, String)>>::try_from_uri(uri) {
+        Ok(Query(pairs)) => pairs,
+        Err(_) => {
+            problems.add::<()>("query", "cannot be read");
+            Vec::new()
+        }
+    };
+    for (name, value) in pairs {
+        if let Some(known) = PARAMETERS.into_iter().find(|known| *known == name)
+            && given.insert(known, value).is_some()
+        {
+            problems.add::<()>(known, "is given more than once");
+        }
+    }
+    given
+}
+
+fn from_name(from: &str) -> Result<Start, &'static str> {
+    match from {
+        "head" => Ok(Start::Head),
+        "oldest" => Ok(Start::Oldest),
+        _ => Err("must be `head` or `oldest`"),
+    }
+}
+
+fn from_code(from: i32) -> Result<Start, &'static str> {
+    match StartFrom::try_from(from) {
+        Ok(StartFrom::Unspecified | StartFrom::Head) => Ok(Start::Head),
+        Ok(StartFrom::Oldest) => Ok(Start::Oldest),
+        Err(_) => Err("is not a known value"),
+    }
+}
+
+/// What is wrong, gathered so that a caller learns all of it at once.
+#[derive(Default)]
+struct Problems(Vec<Violation>);
+
+impl Problems {
+    fn add<T>(&mut self, field: impl Into<String>, description: impl Display) -> Option<T> {
+        self.0.push(Violation {
+            field: field.into(),
+            description: description.to_string(),
+        });
+        None
+    }
+
+    fn check<T, E: Display>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
+        value.map_or_else(|problem| self.add(field, problem), Some)
+    }
+
+    fn optional<T, E: Display>(
+        &mut self,
+        field: &str,
+        text: Option<String>,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        text.and_then(|text| self.check(field, read(&text)))
+    }
+
+    fn types(&mut self, names: &[&str]) -> Option<BTreeSet<String>> {
+        if names.len() > FILTER_TYPES {
+            return self.add("types", format_args!("has more than {FILTER_TYPES} entries"));
+        }
+        for (n, name) in names.iter().enumerate() {
+            let typed = Kind::typed().any(|(_, wire_type)| wire_type == *name);
+            if !typed && let Some(problem) = custom_name_problem(name) {
+                self.add::<()>(
+                    format!("types[{n}]"),
+                    format_args!("is no event type: {problem}"),
+                );
+            }
+        }
+        Some(names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    fn none<T>(self, value: Option<T>) -> Result<T, Refusal> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(Refusal::invalid(Reason::InvalidRequest, self.0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Epoch, Offset},
+        proto::v1,
+    };
+
+    fn query(query: &str) -> Result<Asked, Vec<String>> {
+        let uri: Uri = format!("/v1/stream{query}").parse().unwrap();
+        Asked::in_query(&uri).map_err(fields)
+    }
+
+    fn fields(refusal: Refusal) -> Vec<String> {
+        assert_eq!(refusal.reason, Reason::InvalidRequest);
+        refusal
+            .violations
+            .into_iter()
+            .map(|violation| violation.field)
+            .collect()
+    }
+
+    fn everything_from(start: Start) -> Asked {
+        Asked {
+            start,
+            filter: Filter::default(),
+            join: true,
+        }
+    }
+
+    #[test]
+    fn queries_that_are_understood() {
+        let position = Position::new(Epoch::new(0xab), Offset(42));
+        for (text, start) in [
+            ("", Start::Head),
+            ("?from=head", Start::Head),
+            ("?from=oldest", Start::Oldest),
+            ("?after=00000000000000ab-42", Start::After(position)),
+            ("?after=00000000000000ab%2D42", Start::After(position)),
+            ("?unknown=1&unknown=2&token=x", Start::Head),
+        ] {
+            assert_eq!(query(text), Ok(everything_from(start)), "{text}");
+        }
+        let asked =
+            query("?thread_id=a%2Fb%20%C3%A9&run_id=r1&types=text_delta,my.type&join=false");
+        assert_eq!(
+            asked,
+            Ok(Asked {
+                start: Start::Head,
+                filter: Filter {
+                    thread_id: Some(ThreadId::new("a/b é").unwrap()),
+                    run_id: Some(RunId::new("r1").unwrap()),
+                    types: Some(["text_delta".to_owned(), "my.type".to_owned()].into()),
+                },
+                join: false,
+            })
+        );
+    }
+
+    #[test]
+    fn queries_that_are_refused() {
+        let long = format!("?run_id={}", "x".repeat(129));
+        let many = format!("?types={}", vec!["message"; 65].join(","));
+        for (text, wrong) in [
+            ("?after=1", "after"),
+            ("?after=", "after"),
+            ("?from=open", "from"),
+            ("?from=", "from"),
+            ("?after=00000000000000ab-42&from=head", "from"),
+            ("?from=head&from=head", "from"),
+            ("?types=message&types=message", "types"),
+            ("?types=", "types[0]"),
+            ("?types=message,Bad", "types[1]"),
+            ("?types=agent_unknown", "types[0]"),
+            ("?types=custom", "types[0]"),
+            (&many, "types"),
+            (&long, "run_id"),
+            ("?thread_id=", "thread_id"),
+            ("?thread_id=a%00b", "thread_id"),
+            ("?join=no", "join"),
+        ] {
+            assert_eq!(query(text), Err(vec![wrong.to_owned()]), "{text}");
+        }
+        assert_eq!(
+            query("?join=1&after=x"),
+            Err(vec!["after".to_owned(), "join".to_owned()])
+        );
+    }
+
+    #[test]
+    fn requests_are_understood_or_refused() {
+        let after = |epoch: &str, offset| SubscribeRequest {
+            start: Some(subscribe_request::Start::After(v1::Position {
+                epoch: epoch.to_owned(),
+                offset,
+            })),
+            ..Default::default()
+        };
+        let from = |from| SubscribeRequest {
+            start: Some(subscribe_request::Start::From(from)),
+            ..Default::default()
+        };
+        let position = Position::new(Epoch::new(0xab), Offset(7));
+        for (request, want) in [
+            (SubscribeRequest::default(), Ok(Start::Head)),
+            (from(0), Ok(Start::Head)),
+            (from(2), Ok(Start::Oldest)),
+            (from(9), Err("from")),
+            (after("00000000000000ab", 7), Ok(Start::After(position))),
+            (after("ab", 7), Err("after")),
+            (after("00000000000000ab", 1 << 53), Err("after")),
+        ] {
+            let got = Asked::in_request(request.clone()).map_err(fields);
+            let want = want
+                .map(everything_from)
+                .map_err(|field| vec![field.to_owned()]);
+            assert_eq!(got, want, "{request:?}");
+        }
+        let wrong = SubscribeRequest {
+            thread_id: "\n".to_owned(),
+            types: vec!["message".to_owned(), "A".to_owned()],
+            join: Some(false),
+            ..Default::default()
+        };
+        let wrong = Asked::in_request(wrong).map_err(fields);
+        assert_eq!(
+            wrong,
+            Err(vec!["thread_id".to_owned(), "types[1]".to_owned()])
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! What a reader is told beside its events.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{
+    frame::{Encoding, position},
+    json::Object,
+};
+use crate::{
+    clock::Timestamp,
+    event::Position,
+    fanout::{Gap, GapReason},
+    proto::v1::{self, subscribe_response::Item},
+    reason::Reason,
+};
+
+/// A control frame.
+#[derive(Debug)]
+pub(super) enum Control<'a> {
+    /// The stream begins. Always first.
+    Established {
+        /// Names the connection in logs.
+        connection_id: &'a str,
+        /// Whose stream it is.
+        user_id: &'a str,
+        /// What follows is after this.
+        position: Position,
+        /// How often the connection gives a sign of life.
+        heartbeat: Duration,
+    },
+    /// The connection lives; the reader has been sent everything up to here.
+    Heartbeat(Position),
+    /// Events may be missing here.
+    Gap(Gap),
+    /// The reader has everything up to here that its filter admits.
+    CaughtUp(Position),
+    /// The credential ends soon.
+    TokenExpiring {
+        /// When it ends.
+        at: Timestamp,
+        /// How long that is from now.
+        after: Duration,
+    },
+    /// The server ends the stream.
+    Closing(Closing),
+    /// What the client sent was not understood, or refused. The stream goes on.
+    Error {
+        /// Why.
+        reason: Reason,
+        /// For a person.
+        message: &'a str,
+    },
+}
+
+/// Why and how the server ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closing {
+    /// Why.
+    pub(super) reason: Reason,
+    /// How long to wait before coming back; `None`: do not come back.
+    pub(super) reconnect_after: Option<Duration>,
+}
+
+impl Control<'_> {
+    /// The frame in `encoding`; `None` where that has no such frame.
+    pub(super) fn encode(&self, encoding: Encoding) -> Option<Bytes> {
+        match encoding {
+            Encoding::Json => Some(self.json()),
+            Encoding::Proto => self.proto(),
+        }
+    }
+
+    /// The frame as a JSON object.
+    pub(super) fn json(&self) -> Bytes {
+        let mut out = Vec::with_capacity(192);
+        let mut frame = Object::begin(&mut out);
+        frame.plain("type", self.wire_type());
+        self.fields(&mut frame);
+        frame.end();
+        Bytes::from(out)
+    }
+
+    fn wire_type(&self) -> &'static str {
+        match self {
+            Self::Established { .. } => "connection_established",
+            Self::Heartbeat(_) => "connection_heartbeat",
+            Self::Gap(_) => "connection_gap",
+            Self::CaughtUp(_) => "connection_caught_up",
+            Self::TokenExpiring { .. } => "connection_token_expiring",
+            Self::Closing(_) => "connection_closing",
+            Self::Error { .. } => "connection_error",
+        }
+    }
+
+    fn fields(&self, frame: &mut Object<'_>) {
+        match self {
+            Self::Established {
+                connection_id,
+                user_id,
+                position,
+                heartbeat,
+            } => {
+                frame.text("connection_id", connection_id);
+                frame.text("user_id", user_id);
+                frame.plain("position", position);
+                frame.integer("heartbeat_interval_ms", millis(*heartbeat));
+            }
+            Self::Heartbeat(position) | Self::CaughtUp(position) => {
+                frame.plain("position", position);
+            }
+            Self::Gap(gap) => {
+                frame.plain("reason", gap_name(gap.reason));
+                frame.plain("after", gap.after);
+                frame.plain("next", gap.next);
+            }
+            Self::TokenExpiring { at, after } => {
+                frame.plain("expires_at", at);
+                frame.integer("expires_in_ms", millis(*after));
+            }
+            Self::Closing(closing) => {
+                frame.plain("reason", closing.reason.name());
+                if let Some(after) = closing.reconnect_after {
+                    frame.integer("reconnect_after_ms", millis(after));
+                }
+            }
+            Self::Error { reason, message } => {
+                frame.plain("reason", reason.name());
+                frame.text("message", message);
+            }
+        }
+    }
+
+    fn proto(&self) -> Option<Bytes> {
+        let item = match self {
+            Self::Established {
+                connection_id,
+                user_id,
+                position: at,
+                heartbeat: _,
+            } => Item::Established(v1::Established {
+                connection_id: (*connection_id).to_owned(),
+                user_id: (*user_id).to_owned(),
+                position: Some(position(*at)),
+            }),
+            Self::Gap(gap) => Item::Gap(v1::Gap {
+                reason: gap_code(gap.reason).into(),
+                after: Some(position(gap.after)),
+                next: Some(position(gap.next)),
+            }),
+            Self::CaughtUp(at) => Item::CaughtUp(v1::CaughtUp {
+                position: Some(position(*at)),
+            }),
+            Self::Closing(closing) => Item::Closing(v1::Closing {
+                reason: closing.reason.name().to_owned(),
+                // Out of range is beyond any wait that is ever told.
+                reconnect_after: closing
+                    .reconnect_after
+                    .and_then(|after| after.try_into().ok()),
+            }),
+            Self::Heartbeat(_) | Self::TokenExpiring { .. } | Self::Error { .. } => return None,
+        };
+        Some(
+            v1::SubscribeResponse { item: Some(item) }
+                .encode_to_vec()
+                .into(),
+        )
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn gap_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Trimmed => "trimmed",
+        GapReason::EpochChanged => "epoch_changed",
+        GapReason::PositionAhead => "position_ahead",
+    }
+}
+
+fn gap_code(reason: GapReason) -> v1::GapReason {
+    match reason {
+        GapReason::Trimmed => v1::GapReason::Trimmed,
+        GapReason::EpochChanged => v1::GapReason::EpochChanged,
+        GapReason::PositionAhead => v1::GapReason::PositionAhead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Epoch, Offset};
+
+    fn at(offset: u64) -> Position {
+        Position::new(Epoch::new(0xab), Offset(offset))
+    }
+
+    fn gap() -> Gap {
+        Gap {
+            reason: GapReason::EpochChanged,
+            after: at(3),
+            next: at(9),
+        }
+    }
+
+    fn closing(reason: Reason, reconnect_after: Option<u64>) -> Control<'static> {
+        Control::Closing(Closing {
+            reason,
+            reconnect_after: reconnect_after.map(Duration::from_millis),
+        })
+    }
+
+    #[test]
+    fn json_control_frames() {
+        let cases = [
+            (
+                Control::Established {
+                    connection_id: "c1",
+                    user_id: "u\"1",
+                    position: at(7),
+                    heartbeat: Duration::from_secs(20),
+                },
+                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000}"#,
+            ),
+            (
+                Control::Heartbeat(at(7)),
+                r#"{"type":"connection_heartbeat","position":"00000000000000ab-7"}"#,
+            ),
+            (
+                Control::Gap(gap()),
+                r#"{"type":"connection_gap","reason":"epoch_changed","after":"00000000000000ab-3","next":"00000000000000ab-9"}"#,
+            ),
+            (
+                Control::CaughtUp(at(0)),
+                r#"{"type":"connection_caught_up","position":"00000000000000ab-0"}"#,
+            ),
+            (
+                Control::TokenExpiring {
+                    at: Timestamp::from_millis(1_795_255_200_123),
+                    after: Duration::from_secs(60),
+                },
+                r#"{"type":"connection_token_expiring","expires_at":"2026-11-21T10:00:00.123Z","expires_in_ms":60000}"#,
+            ),
+            (
+                closing(Reason::Draining, Some(1500)),
+                r#"{"type":"connection_closing","reason":"DRAINING","reconnect_after_ms":1500}"#,
+            ),
+            (
+                closing(Reason::TooManyFrames, None),
+                r#"{"type":"connection_closing","reason":"TOO_MANY_FRAMES"}"#,
+            ),
+            (
+                Control::Error {
+                    reason: Reason::InvalidRequest,
+                    message: "say \"what\"",
+                },
+                r#"{"type":"connection_error","reason":"INVALID_REQUEST","message":"say \"what\""}"#,
+            ),
+        ];
+        for (control, want) in cases {
+            assert_eq!(control.json(), want);
+        }
+    }
+
+    fn item(control: &Control<'_>) -> Option<Item> {
+        let bytes = control.encode(Encoding::Proto)?;
+        v1::SubscribeResponse::decode(bytes).unwrap().item
+    }
+
+    #[test]
+    fn proto_control_frames() {
+        let position = |offset| {
+            Some(v1::Position {
+                epoch: "00000000000000ab".to_owned(),
+                offset,
+            })
+        };
+        let established = Control::Established {
+            connection_id: "c1",
+            user_id: "u1",
+            position: at(7),
+            heartbeat: Duration::from_secs(20),
+        };
+        assert_eq!(
+            item(&established),
+            Some(Item::Established(v1::Established {
+                connection_id: "c1".to_owned(),
+                user_id: "u1".to_owned(),
+                position: position(7),
+            }))
+        );
+        assert_eq!(
+            item(&Control::Gap(gap())),
+            Some(Item::Gap(v1::Gap {
+                reason: v1::GapReason::EpochChanged.into(),
+                after: position(3),
+                next: position(9),
+            }))
+        );
+        assert_eq!(
+            item(&Control::CaughtUp(at(1))),
+            Some(Item::CaughtUp(v1::CaughtUp {
+                position: position(1)
+            }))
+        );
+        assert_eq!(
+            item(&closing(Reason::Draining, Some(1500))),
+            Some(Item::Closing(v1::Closing {
+                reason: "DRAINING".to_owned(),
+                reconnect_after: Some(prost_types::Duration {
+                    seconds: 1,
+                    nanos: 500_000_000,
+                }),
+            }))
+        );
+        assert_eq!(item(&Control::Heartbeat(at(1))), None);
+    }
+}

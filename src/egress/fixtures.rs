@@ -1,0 +1,79 @@
+//! Records for tests.
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::{
+    clock::Timestamp,
+    event::{
+        AgentName, ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record,
+        RunId, RunSequence, StreamKey, Tenant, ThreadId, UserId,
+    },
+    fanout::Entry,
+    proto::v1::{self, event::Payload},
+};
+
+/// 2026-11-21T10:00:00.123Z.
+pub(super) const RECORDED_AT: Timestamp = Timestamp::from_millis(1_795_255_200_123);
+
+pub(super) fn stream() -> StreamKey {
+    StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u1").unwrap())
+}
+
+/// The event `e1` of run `r1` at offset 42, with `body`.
+pub(super) fn record(kind: Kind, body: &v1::Event) -> Record {
+    let draft = Draft {
+        event: Arc::new(Event {
+            event_id: EventId::new("e1").unwrap(),
+            stream: stream(),
+            run_id: Some(RunId::new("r1").unwrap()),
+            thread_id: None,
+            parent_run_id: None,
+            agent_name: None,
+            joinable: kind.is_delta(),
+            kind,
+            content: ContentHash([0; 16]),
+            body: body.encode_to_vec().into(),
+        }),
+        run_sequence: RunSequence(7),
+        recorded_at: RECORDED_AT,
+        thread_id: Some(ThreadId::new("t1").unwrap()),
+        agent_name: Some(AgentName::new("researcher").unwrap()),
+        parent_run_id: None,
+    };
+    Record {
+        position: Position::new(Epoch::new(0xab), Offset(42)),
+        prev: Offset(41),
+        draft,
+    }
+}
+
+/// A body with nothing but a payload.
+pub(super) fn body(payload: Payload) -> v1::Event {
+    v1::Event {
+        payload: Some(payload),
+        ..Default::default()
+    }
+}
+
+/// A piece of message `m1` at `offset`.
+pub(super) fn text_delta(offset: u64, message_id: &str, role: &str, text: &str) -> Arc<Entry> {
+    let delta = v1::TextDelta {
+        message_id: message_id.to_owned(),
+        role: role.to_owned(),
+        text: text.to_owned(),
+    };
+    entry(
+        offset,
+        record(Kind::TextDelta, &body(Payload::TextDelta(delta))),
+    )
+}
+
+/// `record`, moved to `offset`, as the event of that number in its run.
+pub(super) fn entry(offset: u64, mut record: Record) -> Arc<Entry> {
+    record.position.offset = Offset(offset);
+    record.draft.run_sequence = RunSequence(offset);
+    record.draft.recorded_at = Timestamp::from_millis(offset);
+    Arc::new(Entry::new(Arc::new(record)))
+}

@@ -1,0 +1,319 @@
+//! `GET /v1/stream`: who may open a WebSocket, checked before there is any state for it.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+};
+use base64::{Engine as _, engine::general_purpose};
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{Egress, asked::Asked, frame::Encoding, json::Object, session::Session, websocket};
+use crate::{
+    access::{self, Principal},
+    event::StreamKey,
+    reason::{Reason, Refusal},
+};
+
+/// The subprotocol of the JSON encoding.
+const JSON_PROTOCOL: &str = "emitter.v1.json";
+
+/// What a subprotocol entry begins with that carries a credential. Such an entry is never chosen, so never echoed.
+const TOKEN_PREFIX: &str = "base64url.bearer.authorization.emitter.";
+
+/// Answers a request for a stream. A script in a browser can't read the status of a handshake that fails, so a
+/// request with an `Origin` is completed and closed with the code; everyone else gets the status.
+pub(super) async fn stream(State(egress): State<Arc<Egress>>, mut request: Request) -> Response {
+    let upgrade = match Upgrade::of(request.method(), request.headers()) {
+        Ok(upgrade) => upgrade,
+        Err(problem) => return problem.response(),
+    };
+    // Without one the connection cannot be upgraded, such as when it does not speak HTTP/1.1.
+    let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return NoUpgrade::Unsupported.response();
+    };
+    let browser = request.headers().contains_key(ORIGIN);
+    match open(&egress, &request.into_parts().0).await {
+        Ok(session) => {
+            tokio::spawn(websocket::serve(egress, on_upgrade, session));
+            upgrade.response()
+        }
+        Err(refusal) => {
+            tracing::debug!(?refusal, "a WebSocket is refused");
+            egress.metrics.closed(Some(refusal.reason));
+            if !browser {
+                return refused(&refusal);
+            }
+            tokio::spawn(websocket::refuse(egress, on_upgrade, refusal.reason));
+            upgrade.response()
+        }
+    }
+}
+
+async fn open(egress: &Arc<Egress>, request: &http::request::Parts) -> Result<Session, Refusal> {
+    let (principal, stream, asked) = admit(egress, request)?;
+    Session::open(egress.clone(), Encoding::Json, principal, stream, asked).await
+}
+
+fn admit(egress: &Egress, request: &http::request::Parts) -> Result<Admitted, Refusal> {
+    let verify = |token: &str| egress.verify(token);
+    let admitted = check(
+        &request.headers,
+        &request.uri,
+        &egress.config.origins,
+        &verify,
+    )?;
+    egress.check_serving()?;
+    Ok(admitted)
+}
+
+type Admitted = (Arc<Principal>, StreamKey, Asked);
+
+/// Checks everything that the request itself decides, in the order in which it may be told to whoever asks.
+fn check(
+    headers: &HeaderMap,
+    uri: &Uri,
+    origins: &[String],
+    verify: &dyn Fn(&str) -> Result<Arc<Principal>, Refusal>,
+) -> Result<Admitted, Refusal> {
+    check_origin(headers, origins)?;
+    let offer = Offer::of(headers)?;
+    let principal = verify(&credential(headers, &offer)?)?;
+    let stream = principal.may_read(None)?;
+    offer.check()?;
+    let asked = Asked::in_query(uri)?;
+    Ok((principal, stream, asked))
+}
+
+/// Every `Origin` must be on the list.
+fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Refusal> {
+    let listed = |origin: &HeaderValue| {
+        origins
+            .iter()
+            .any(|listed| listed == "*" || listed.as_bytes() == origin.as_bytes())
+    };
+    if headers.get_all(ORIGIN).iter().all(listed) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Reason::OriginRefused,
+        "the page's origin is not on the allow list",
+    ))
+}
+
+/// The token of the `Authorization` header, else that of the subprotocols. Never one of the URL.
+fn credential(headers: &HeaderMap, offer: &Offer<'_>) -> Result<String, Refusal> {
+    let header = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    if let Some(token) = header.and_then(access::bearer) {
+        return Ok(token.to_owned());
+    }
+    let Some(entry) = offer.token else {
+        return Err(Refusal::new(
+            Reason::Unauthenticated,
+            "there is no credential",
+        ));
+    };
+    // A JWT has dots, which base64url has not.
+    if entry.contains('.') {
+        return Ok(entry.to_owned());
+    }
+    general_purpose::URL_SAFE_NO_PAD
+        .decode(entry)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| {
+            Refusal::new(
+                Reason::Unauthenticated,
+                "the credential in the subprotocols is not base64url",
+            )
+        })
+}
+
+/// The subprotocols that a client offers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Offer<'a> {
+    json: bool,
+    /// There is an entry other than `JSON_PROTOCOL`.
+    other: bool,
+    token: Option<&'a str>,
+}
+
+impl<'a> Offer<'a> {
+    fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+        let invalid = |what| Refusal::invalid_field(Reason::InvalidRequest, "subprotocols", what);
+        let mut offer = Self::default();
+        for line in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
+            let line = line.to_str().map_err(|_| invalid("are not text"))?;
+            for entry in line
+                .split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+            {
+                if entry == JSON_PROTOCOL {
+                    offer.json = true;
+                    continue;
+                }
+                offer.other = true;
+                if let Some(token) = entry.strip_prefix(TOKEN_PREFIX)
+                    && offer.token.replace(token).is_some()
+                {
+                    return Err(invalid("have two credentials"));
+                }
+            }
+        }
+        Ok(offer)
+    }
+
+    /// No offer at all means JSON too; an offer without it cannot be met.
+    fn check(&self) -> Result<(), Refusal> {
+        if self.json || !self.other {
+            return Ok(());
+        }
+        Err(Refusal::invalid_field(
+            Reason::InvalidRequest,
+            "subprotocols",
+            format!("must have `{JSON_PROTOCOL}`"),
+        ))
+    }
+}
+
+/// A handshake that can be completed.
+#[derive(Debug)]
+struct Upgrade {
+    accept: String,
+    json: bool,
+}
+
+/// Why a request cannot become a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoUpgrade {
+    /// It does not ask for one.
+    NotAsked,
+    /// It asks for another version of the protocol.
+    Version,
+    /// Its key is not one.
+    Key,
+    /// Its connection cannot become one.
+    Unsupported,
+}
+
+impl Upgrade {
+    fn of(method: &Method, headers: &HeaderMap) -> Result<Self, NoUpgrade> {
+        let asked = method == Method::GET
+            && has_token(headers, CONNECTION, "upgrade")
+            && has_token(headers, UPGRADE, "websocket");
+        if !asked {
+            return Err(NoUpgrade::NotAsked);
+        }
+        if headers
+            .get(SEC_WEBSOCKET_VERSION)
+            .is_none_or(|version| version != "13")
+        {
+            return Err(NoUpgrade::Version);
+        }
+        let key = headers
+            .get(SEC_WEBSOCKET_KEY)
+            .map_or(&[][..], HeaderValue::as_bytes);
+        if !general_purpose::STANDARD
+            .decode(key)
+            .is_ok_and(|key| key.len() == 16)
+        {
+            return Err(NoUpgrade::Key);
+        }
+        Ok(Self {
+            accept: derive_accept_key(key),
+            json: Offer::of(headers).is_ok_and(|offer| offer.json),
+        })
+    }
+
+    fn response(&self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
+        if self.json {
+            headers.insert(
+                SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(JSON_PROTOCOL),
+            );
+        }
+        response
+    }
+}
+
+impl NoUpgrade {
+    fn response(self) -> Response {
+        let (status, message) = match self {
+            Self::NotAsked => (StatusCode::UPGRADE_REQUIRED, "this is a WebSocket"),
+            Self::Version => (
+                StatusCode::UPGRADE_REQUIRED,
+                "the WebSocket version must be 13",
+            ),
+            Self::Key => (
+                StatusCode::BAD_REQUEST,
+                "the WebSocket key must be 16 bytes in base64",
+            ),
+            Self::Unsupported => (
+                StatusCode::BAD_REQUEST,
+                "this connection cannot be upgraded",
+            ),
+        };
+        let mut response = problem(status, Reason::InvalidRequest, message);
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}
+
+/// Whether one of the comma-separated tokens of `name` is `token`, in any case.
+fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|entry| entry.trim().eq_ignore_ascii_case(token))
+}
+
+/// A refusal for those who can read a status.
+fn refused(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.reason.http_status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    problem(status, refusal.reason, &refusal.message)
+}
+
+fn problem(status: StatusCode, reason: Reason, message: &str) -> Response {
+    let mut body = Vec::with_capacity(128);
+    let mut object = Object::begin(&mut body);
+    object.plain("reason", reason.name());
+    object.text("message", message);
+    object.end();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! One reader's stream, whatever carries it: from the cursor to frames, until something ends it.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::{
+    Egress,
+    asked::Asked,
+    control::{Closing, Control},
+    frame::Encoding,
+    join::{self, Frames},
+    readers::Reader,
+};
+use crate::{
+    access::Principal,
+    engine::EngineError,
+    event::StreamKey,
+    fanout::{Delivery, Entry, Subscription},
+    reason::{Reason, Refusal},
+    shutdown::Phase,
+};
+
+/// The most bytes of frames in one step, unless a single frame is larger.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// How often the clock and the drain are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a reader that is behind when the drain begins still gets what is stored.
+const DRAIN_LAG: Duration = Duration::from_secs(2);
+
+/// What a reader's connection is to do next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Send these frames; not empty.
+    Send(Vec<Bytes>),
+    /// Say why, and end.
+    Close(Closing),
+}
+
+/// One reader's stream. Dropping it takes the reader out everywhere.
+pub(super) struct Session {
+    egress: Arc<Egress>,
+    encoding: Encoding,
+    principal: Arc<Principal>,
+    stream: StreamKey,
+    join: bool,
+    subscription: Subscription,
+    /// Frames in order. No more are made before these are taken, so it holds what one delivery or tick makes.
+    outbox: VecDeque<Bytes>,
+    ending: Option<Reason>,
+    ticks: Interval,
+    heartbeat_at: Instant,
+    /// The reader was told that its credential ends soon.
+    noticed: bool,
+    drain: Pin<Box<dyn Future<Output = ()> + Send>>,
+    draining_since: Option<Instant>,
+    _reader: Reader,
+}
+
+impl Session {
+    /// Begins the stream that `asked` describes for whoever was admitted to it.
+    ///
+    /// # Errors
+    /// `CONNECTION_LIMIT`, `ENGINE_UNAVAILABLE`.
+    pub(super) async fn open(
+        egress: Arc<Egress>,
+        encoding: Encoding,
+        principal: Arc<Principal>,
+        stream: StreamKey,
+        asked: Asked,
+    ) -> Result<Self, Refusal> {
+        let gauge = match encoding {
+            Encoding::Json => &egress.metrics.websockets,
+            Encoding::Proto => &egress.metrics.subscriptions,
+        };
+        let reader = egress.readers.enter(&stream, gauge)?;
+        let subscription = egress
+            .hub
+            .subscribe(&stream, asked.start, asked.filter)
+            .await
+            .map_err(|error| Refusal::new(Reason::EngineUnavailable, error.to_string()))?;
+        let heartbeat = egress.config.heartbeat;
+        let mut ticks = tokio::time::interval(TICK.min(heartbeat).max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let drain = egress.drain.clone();
+        let mut session = Self {
+            encoding,
+            principal,
+            stream,
+            join: asked.join,
+            subscription,
+            outbox: VecDeque::new(),
+            ending: None,
+            ticks,
+            heartbeat_at: Instant::now() + heartbeat,
+            noticed: false,
+            drain: Box::pin(async move { drain.reached(Phase::Draining).await }),
+            draining_since: None,
+            _reader: reader,
+            egress,
+        };
+        session.establish();
+        Ok(session)
+    }
+
+    fn establish(&mut self) {
+        let connection_id = self.egress.entropy.uuid(self.egress.clock.now());
+        let position = self.subscription.position();
+        tracing::debug!(connection_id, stream = ?self.stream, %position, "a reader begins");
+        let stream = self.stream.clone();
+        self.push(&Control::Established {
+            connection_id: &connection_id,
+            user_id: stream.user().as_str(),
+            position,
+            heartbeat: self.egress.config.heartbeat,
+        });
+    }
+
+    /// Waits for what the connection is to do next. Cancel-safe. After `Close` it is `Close` for ever.
+    pub(super) async fn next(&mut self) -> Step {
+        loop {
+            if !self.outbox.is_empty() {
+                return Step::Send(self.batch());
+            }
+            if let Some(reason) = self.ending {
+                return Step::Close(self.egress.closing(reason));
+            }
+            // What is stored comes before the drain: a reader that is not behind misses nothing by it.
+            tokio::select! {
+                biased;
+                _ = self.ticks.tick() => self.tick(),
+                delivery = self.subscription.next(STEP_BYTES) => self.deliver(delivery),
+                () = &mut self.drain => self.ending = Some(Reason::Draining),
+            }
+        }
+    }
+
+    /// Takes a new credential of the same reader.
+    ///
+    /// # Errors
+    /// Those of the credential; `TENANT_FORBIDDEN` and `USER_FORBIDDEN` when it is someone else's.
+    pub(super) fn authenticate(&mut self, token: &str) -> Result<(), Refusal> {
+        let renewed = self.egress.verify(token)?;
+        if renewed.tenant != self.principal.tenant {
+            return Err(Refusal::new(
+                Reason::TenantForbidden,
+                "the credential is of another tenant",
+            ));
+        }
+        if renewed.subject != self.principal.subject {
+            return Err(Refusal::new(
+                Reason::UserForbidden,
+                "the credential is of another subject",
+            ));
+        }
+        renewed.may_read(Some(self.stream.user().clone()))?;
+        self.principal = renewed;
+        self.noticed = false;
+        Ok(())
+    }
+
+    /// What depends on time only: expiry, heartbeats, and the drain for a reader that is behind.
+    fn tick(&mut self) {
+        if self.egress.drain.is_draining() {
+            let since = *self.draining_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= DRAIN_LAG {
+                self.ending = Some(Reason::Draining);
+            }
+        }
+        let now = self.egress.clock.now();
+        let at = self.principal.expires_at;
+        if now >= at {
+            self.ending = Some(Reason::CredentialExpired);
+            return;
+        }
+        let after = at.since(now);
+        if !self.noticed && after <= self.egress.config.expiring_notice {
+            self.noticed = true;
+            self.push(&Control::TokenExpiring { at, after });
+        }
+        if Instant::now() >= self.heartbeat_at {
+            self.heartbeat_at = Instant::now() + self.egress.config.heartbeat;
+            self.push(&Control::Heartbeat(self.subscription.position()));
+        }
+    }
+
+    fn deliver(&mut self, delivery: Result<Delivery, EngineError>) {
+        match delivery {
+            Ok(Delivery::Events { entries, lagging }) => self.events(&entries, lagging),
+            Ok(Delivery::Gap(gap)) => self.push(&Control::Gap(gap)),
+            Ok(Delivery::CaughtUp(position)) => self.push(&Control::CaughtUp(position)),
+            Err(error) => {
+                tracing::debug!(stream = ?self.stream, ?error, "a reader ends");
+                self.ending = Some(Reason::EngineUnavailable);
+            }
+        }
+    }
+
+    fn events(&mut self, entries: &[Arc<Entry>], lagging: bool) {
+        let encoder = self.egress.encoder(self.encoding);
+        let frames = if lagging && self.join {
+            join::frames(entries, encoder)
+        } else {
+            Frames {
+                bytes: entries.iter().map(|entry| entry.encoded(encoder)).collect(),
+                joined: 0,
+            }
+        };
+        let metrics = &self.egress.metrics;
+        metrics.sent.increment(frames.bytes.len() as u64);
+        metrics.joined.increment(frames.joined);
+        if !lagging {
+            let now = self.egress.clock.now();
+            for entry in entries {
+                let age = now.since(entry.record.draft.recorded_at);
+                metrics.delivery_seconds.record(age.as_secs_f64());
+            }
+        }
+        self.outbox.extend(frames.bytes);
+    }
+
+    fn push(&mut self, control: &Control<'_>) {
+        self.outbox.extend(control.encode(self.encoding));
+    }
+
+    /// As many frames from the front of the outbox as one step may hold.
+    fn batch(&mut self) -> Vec<Bytes> {
+        take_batch(&mut self.outbox, STEP_BYTES)
+    }
+}
+
+fn take_batch(outbox: &mut VecDeque<Bytes>, most: usize) -> Vec<Bytes> {
+    let mut bytes = 0;
+    let fit = outbox
+        .iter()
+        .take_while(|frame| {
+            bytes += frame.len();
+            bytes <= most
+        })
+        .count();
+    outbox.drain(..fit.max(1).min(outbox.len())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_bounded_but_never_empty() {
+        let outbox = |sizes: &[usize]| -> VecDeque<Bytes> {
+            sizes
+                .iter()
+                .map(|size| Bytes::from(vec![b'x'; *size]))
+                .collect()
+        };
+        for (sizes, want) in [
+            (&[10][..], 1),
+            (&[4, 4, 4], 2),
+            (&[5, 5], 2),
+            (&[11, 1], 1),
+            (&[1, 11], 1),
+        ] {
+            let mut frames = outbox(sizes);
+            assert_eq!(take_batch(&mut frames, 10).len(), want, "{sizes:?}");
+            assert_eq!(frames.len(), sizes.len() - want);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! One WebSocket: frames out as fast as its peer takes them, a few messages in, and a clean end.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Instant, Interval, MissedTickBehavior},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as SocketError, Message,
+        error::ProtocolError,
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+use super::{
+    Config, Egress,
+    control::{Closing, Control},
+    limiter::Limiter,
+    session::{Session, Step},
+};
+use crate::{
+    net::{Activity, Conn},
+    reason::{Reason, Refusal},
+};
+
+type Socket = WebSocketStream<Conn>;
+
+/// What a socket reads into. It is held for as long as the socket lives.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// From how many bytes on frames are written without waiting for more. A socket keeps about twice this.
+const WRITE_BUFFER: usize = 16 * 1024;
+
+/// More than the largest frame can be: what is small on the wire may be many times larger as JSON.
+const WRITE_BUFFER_MOST: usize = 2 * 1024 * 1024;
+
+/// How many answers to a client's messages may wait while a write is under way. Further ones are not given.
+const REPLIES: usize = 32;
+
+/// How a conversation ends.
+#[derive(Debug)]
+enum End {
+    /// The peer is gone.
+    Gone,
+    /// The peer closed.
+    Left,
+    /// We close, for a reason of the table.
+    Closed(Closing),
+    /// We close, for a reason of the WebSocket protocol.
+    Broken(CloseCode, Reason),
+}
+
+/// Carries `session` over the connection that is about to be upgraded, until either ends.
+pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: Session) {
+    let Some(socket) = upgraded(&egress.config, on_upgrade).await else {
+        egress.metrics.closed(None);
+        return;
+    };
+    let mut peer = Peer::new(&egress, socket);
+    let end = peer.converse(session).await;
+    let (reason, last) = farewell(&end);
+    tracing::debug!(?end, "a WebSocket ends");
+    egress.metrics.closed(reason);
+    if !matches!(end, End::Gone)
+        && let Ok(socket) = peer.sink.reunite(peer.stream)
+    {
+        part(socket, last, egress.config.close_grace).await;
+    }
+}
+
+/// Closes the connection that is about to be upgraded, for `reason`.
+pub(super) async fn refuse(egress: Arc<Egress>, on_upgrade: OnUpgrade, reason: Reason) {
+    if let Some(socket) = upgraded(&egress.config, on_upgrade).await {
+        let last = close(reason.close_code().into(), reason.name());
+        part(socket, vec![last], egress.config.close_grace).await;
+    }
+}
+
+/// The socket, once the handshake's answer is sent.
+async fn upgraded(config: &Config, on_upgrade: OnUpgrade) -> Option<Socket> {
+    let upgraded = tokio::time::timeout(config.close_grace, on_upgrade)
+        .await
+        .ok()?
+        .ok()?;
+    let parts = upgraded.downcast::<TokioIo<Conn>>().ok()?;
+    let most = Some(config.client_frame_bytes);
+    let limits = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER)
+        .max_write_buffer_size(WRITE_BUFFER_MOST)
+        .max_message_size(most)
+        .max_frame_size(most);
+    let (conn, early) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    Some(Socket::from_partially_read(conn, early, Role::Server, Some(limits)).await)
+}
+
+/// What `end` is counted as, and what the peer is told.
+fn farewell(end: &End) -> (Option<Reason>, Vec<Message>) {
+    match end {
+        End::Gone | End::Left => (None, Vec::new()),
+        End::Broken(code, reason) => (Some(*reason), vec![close(*code, "")]),
+        End::Closed(closing) => {
+            let reason = closing.reason;
+            let last = vec![
+                text(Control::Closing(*closing).json()),
+                close(reason.close_code().into(), reason.name()),
+            ];
+            (Some(reason), last)
+        }
+    }
+}
+
+/// Says the last words and waits for the peer to take note, for at most `grace`. What the peer still sends is read
+/// and dropped: closing with bytes unread would reset the connection, and the last words with it.
+async fn part(mut socket: Socket, last: Vec<Message>, grace: Duration) {
+    let parted = async {
+        for message in last {
+            if socket.send(message).await.is_err() {
+                break;
+            }
+        }
+        while let Some(Ok(_)) = socket.next().await {}
+        let conn = socket.get_mut();
+        let _gone_already = conn.shutdown().await;
+        let mut unread = [0; 1024];
+        while conn.read(&mut unread).await.is_ok_and(|read| read > 0) {}
+    };
+    let _too_late = tokio::time::timeout(grace, parted).await;
+}
+
+/// The other end of a socket.
+struct Peer {
+    sink: SplitSink<Socket, Message>,
+    stream: SplitStream<Socket>,
+    ear: Ear,
+    egress: Arc<Egress>,
+    activity: Arc<Activity>,
+    pings: Interval,
+}
+
+impl Peer {
+    fn new(egress: &Arc<Egress>, socket: Socket) -> Self {
+        let heartbeat = egress.config.heartbeat.max(Duration::from_millis(1));
+        let mut pings = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let activity = socket.get_ref().activity();
+        let (sink, stream) = socket.split();
+        Self {
+            sink,
+            stream,
+            ear: Ear {
+                limiter: Limiter::new(egress.config.client_frames_per_second, Instant::now()),
+                replies: Vec::new(),
+            },
+            egress: egress.clone(),
+            activity,
+            pings,
+        }
+    }
+
+    /// Talks until something ends it. The session ends with it, before the peer has taken note.
+    async fn converse(&mut self, mut session: Session) -> End {
+        match self.talk(&mut session).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn talk(&mut self, session: &mut Session) -> Result<Infallible, End> {
+        loop {
+            if !self.ear.replies.is_empty() {
+                let replies = std::mem::take(&mut self.ear.replies);
+                self.write(replies.into_iter().map(text), session).await?;
+            }
+            tokio::select! {
+                biased;
+                heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
+                _ = self.pings.tick() => {
+                    self.check_alive()?;
+                    self.write([Message::Ping(Bytes::new())], session).await?;
+                }
+                step = session.next() => match step {
+                    Step::Send(frames) => self.write(frames.into_iter().map(text), session).await?,
+                    Step::Close(closing) => return Err(End::Closed(closing)),
+                },
+            }
+        }
+    }
+
+    /// A peer that answered neither of the last two pings is gone.
+    fn check_alive(&self) -> Result<(), End> {
+        let heartbeat = self.egress.config.heartbeat;
+        if self.activity.since_heard() > heartbeat * 2 + heartbeat / 2 {
+            return Err(End::Gone);
+        }
+        Ok(())
+    }
+
+    /// Writes `messages` and flushes once. Meanwhile the client is still heard, and no further write begins.
+    async fn write(
+        &mut self,
+        messages: impl IntoIterator<Item = Message>,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        let begun = Instant::now();
+        let stall = self.egress.config.write_stall;
+        let sink = &mut self.sink;
+        let mut written = pin!(async move {
+            for message in messages {
+                sink.feed(message).await?;
+            }
+            sink.flush().await
+        });
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut written => return done.map_err(|error| End::of(&error)),
+                heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
+                () = stalled(&self.activity, begun, stall) => {
+                    return Err(End::Closed(self.egress.closing(Reason::TooSlow)));
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a write that began at `begun` has made no progress for `stall`.
+async fn stalled(activity: &Activity, begun: Instant, stall: Duration) {
+    loop {
+        let still = activity.since_written().min(begun.elapsed());
+        if still >= stall {
+            return;
+        }
+        tokio::time::sleep(stall - still).await;
+    }
+}
+
+/// Hears what the client sends.
+struct Ear {
+    limiter: Limiter,
+    /// Answers that wait to be sent; at most `REPLIES`.
+    replies: Vec<Bytes>,
+}
+
+/// What a client may say. Fields that are not known are ignored.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(rename = "type")]
+    wire_type: String,
+    token: Option<String>,
+}
+
+impl Ear {
+    fn hear(
+        &mut self,
+        heard: Option<Result<Message, SocketError>>,
+        session: &mut Session,
+        egress: &Egress,
+    ) -> Result<(), End> {
+        let message = match heard {
+            None => return Err(End::Gone),
+            Some(Err(error)) => return Err(End::of(&error)),
+            Some(Ok(Message::Close(_))) => return Err(End::Left),
+            Some(Ok(message)) => message,
+        };
+        if !self.limiter.admit(Instant::now()) {
+            return Err(End::Closed(egress.closing(Reason::TooManyFrames)));
+        }
+        let obeyed = match message {
+            Message::Text(said) => understand(&said).and_then(|token| session.authenticate(&token)),
+            Message::Binary(_) => Err(not_understood("only text is understood")),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(()),
+        };
+        if let Err(refusal) = obeyed
+            && self.replies.len() < REPLIES
+        {
+            let reply = Control::Error {
+                reason: refusal.reason,
+                message: &refusal.message,
+            };
+            self.replies.push(reply.json());
+        }
+        Ok(())
+    }
+}
+
+/// The token of an `authenticate`, the one thing that a client can ask for.
+fn understand(said: &str) -> Result<String, Refusal> {
+    let said: Said = serde_json::from_str(said)
+        .map_err(|_| not_understood("the message is not a JSON object with a `type`"))?;
+    match (said.wire_type.as_str(), said.token) {
+        ("authenticate", Some(token)) => Ok(token),
+        ("authenticate", None) => Err(not_understood("`authenticate` needs a `token`")),
+        _ => Err(not_understood("the message's `type` is not known")),
+    }
+}
+
+fn not_understood(message: &str) -> Refusal {
+    Refusal::new(Reason::InvalidRequest, message)
+}
+
+impl End {
+    /// How a socket's error ends the conversation.
+    fn of(error: &SocketError) -> Self {
+        match error {
+            SocketError::Capacity(_) => Self::Broken(CloseCode::Size, Reason::LimitExceeded),
+            SocketError::Utf8(_) => Self::Broken(CloseCode::Invalid, Reason::InvalidRequest),
+            SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Gone,
+            SocketError::Protocol(_) => Self::Broken(CloseCode::Protocol, Reason::InvalidRequest),
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// A text message of `json`, which is UTF-8 as all that is encoded here, and not checked again.
+fn text(json: Bytes) -> Message {
+    Message::Frame(Frame::message(json, OpCode::Data(Data::Text), true))
+}
+
+fn close(code: CloseCode, reason: &'static str) -> Message {
+    Message::Close(Some(CloseFrame {
+        code,
+        reason: reason.into(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_may_say() {
+        let understood = |text| understand(text).map_err(|refusal| refusal.message);
+        assert_eq!(
+            understood(r#"{"type":"authenticate","token":"t","later":{"a":[1]}}"#),
+            Ok("t".to_owned())
+        );
+        for text in [
+            "",
+            "[]",
+            "{}",
+            "{",
+            r#"{"type":1}"#,
+            r#"{"type":"authenticate"}"#,
+            r#"{"type":"authenticate","token":1}"#,
+            r#"{"type":"ack","epoch":"x","offset":1}"#,
+        ] {
+            assert!(understood(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_end_is_told_as_its_row_of_the_table_says() {
+        for reason in Reason::ALL {
+            let closing = Closing {
+                reason,
+                reconnect_after: None,
+            };
+            let (counted, last) = farewell(&End::Closed(closing));
+            assert_eq!((counted, last.len()), (Some(reason), 2));
+            let Some(Message::Close(Some(frame))) = last.last() else {
+                panic!("{last:?}");
+            };
+            assert_eq!(u16::from(frame.code), reason.close_code());
+            assert_eq!(frame.reason.as_str(), reason.name());
+        }
+        assert_eq!(farewell(&End::Left).1, vec![]);
+    }
+}

@@ -1,7 +1,10 @@
 //! Who is who: what a verified credential allows.
 
+mod cache;
+mod claims;
 mod principal;
 mod token;
 
+pub use claims::{Grant, MintError, mint};
 pub use principal::{Principal, Scope};
-pub use token::{Authenticator, Config, bearer};
+pub use token::{Authenticator, Config, SECRET_BYTES, TOKEN_BYTES, bearer};

@@ -82,11 +82,7 @@ impl Principal {
                 "the credential is of another tenant",
             ));
         }
-        if self
-            .users
-            .as_ref()
-            .is_some_and(|users| !users.contains(&user))
-        {
+        if self.users.as_ref().is_some_and(|users| !users.contains(&user)) {
             return Err(Refusal::new(
                 Reason::UserForbidden,
                 "the credential may not address this user",

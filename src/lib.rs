@@ -14,10 +14,18 @@
 //!
 //! Each module imports only from the rungs below its own; `tests/it/ladder.rs` says which rung that is.
 
+pub mod access;
+pub mod app;
+pub mod client;
 pub mod clock;
+pub mod config;
+pub mod egress;
 pub mod engine;
 pub mod event;
 pub mod fanout;
+pub mod ingest;
+pub mod net;
+pub mod operator;
 pub mod proto;
 pub mod reason;
 pub mod run;

@@ -1,0 +1,320 @@
+//! Builds the service and runs it: everything from the listeners down to the engine, and its end.
+
+mod grpc;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tonic_health::server::HealthReporter;
+
+use crate::{
+    access::Authenticator,
+    clock::{Clock, Entropy},
+    config::Config,
+    egress::Egress,
+    engine::{Engine, memory::MemoryEngine},
+    fanout::Hub,
+    ingest::EmitterService,
+    net::{self, Door, Listener},
+    operator::{self, Node},
+    sequencer::Sequencer,
+    shutdown::{Phase, Shutdown},
+    telemetry::Metrics,
+};
+
+/// What the service takes from outside besides its settings.
+#[derive(Clone, Default)]
+pub struct Environment {
+    /// The wall clock.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+    /// Where events are stored; `None`: in memory, as the settings say.
+    pub engine: Option<Arc<dyn Engine>>,
+}
+
+/// Where the service can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Agent services, over gRPC.
+    pub grpc: SocketAddr,
+    /// Browsers, over HTTP.
+    pub http: SocketAddr,
+    /// Operators, over HTTP.
+    pub admin: SocketAddr,
+}
+
+/// The service cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A port cannot be had.
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Port {
+        /// The setting.
+        key: &'static str,
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The contract that the gRPC port describes itself by is broken.
+    #[error("server reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The service stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+#[error("a listener stopped: {0}")]
+pub struct RunError(String);
+
+/// The service, bound to its ports. Nothing is served until `run`.
+pub struct App {
+    addresses: Addresses,
+    shutdown: Shutdown,
+    core: Core,
+    grpc: (grpc::Server, Listener),
+    health: HealthReporter,
+    http: (axum::Router, Listener),
+    admin: (axum::Router, Listener),
+}
+
+/// What stores events and hands them on.
+struct Core {
+    engine: Arc<dyn Engine>,
+    sequencer: Arc<Sequencer>,
+    hub: Arc<Hub>,
+    egress: Arc<Egress>,
+}
+
+/// How often what is no longer needed is given back.
+const UPKEEP: Duration = Duration::from_secs(1);
+
+/// How often a drain looks whether the last emit is done.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl App {
+    /// Builds the service and binds its ports.
+    ///
+    /// # Errors
+    /// When a port cannot be had.
+    pub async fn bind(config: &Config, environment: Environment) -> Result<Self, BindError> {
+        let Environment {
+            clock,
+            entropy,
+            engine,
+        } = environment;
+        let settings = &config.settings;
+        let (metrics, rendered) = Metrics::new();
+        let metrics = Arc::new(metrics);
+        let shutdown = Shutdown::new(settings.drain);
+        let node = node(engine.is_some());
+        let engine = engine.unwrap_or_else(|| {
+            MemoryEngine::new(config.memory(), clock.clone(), &entropy, metrics.clone())
+        });
+        let sequencer = Sequencer::new(
+            engine.clone(),
+            clock.clone(),
+            entropy.clone(),
+            config.sequencer(),
+            metrics.clone(),
+        );
+        let authenticator = Arc::new(Authenticator::new(&config.access, clock.clone()));
+        let ingest = EmitterService::new(
+            authenticator.clone(),
+            sequencer.clone(),
+            clock.clone(),
+            entropy.clone(),
+            metrics.clone(),
+            shutdown.drain(),
+            config.ingest(),
+        );
+        let hub = Hub::new(engine.clone(), config.fanout(), clock.clone(), metrics.clone());
+        let egress = Egress::new(
+            hub.clone(),
+            authenticator,
+            clock,
+            entropy,
+            metrics.clone(),
+            shutdown.drain(),
+            config.egress(),
+        );
+
+        // Operators get in however many others are at the door.
+        let door = Door::new(config.net(), metrics.clone());
+        let side_door = Door::new(config.net(), metrics);
+        let grpc = listen("grpc_listen", settings.grpc_listen, &door).await?;
+        let http = listen("http_listen", settings.http_listen, &door).await?;
+        let admin = listen("admin_listen", settings.admin_listen, &side_door).await?;
+        let addresses = Addresses {
+            grpc: grpc.0,
+            http: http.0,
+            admin: admin.0,
+        };
+        let (server, health) = grpc::server(&settings.limits, ingest, egress.grpc()).await?;
+        let admin_routes = operator::routes(rendered, shutdown.drain(), node);
+        Ok(Self {
+            addresses,
+            grpc: (server, grpc.1),
+            health,
+            http: (egress.routes(), http.1),
+            admin: (admin_routes, admin.1),
+            shutdown,
+            core: Core {
+                engine,
+                sequencer,
+                hub,
+                egress,
+            },
+        })
+    }
+
+    /// The bound addresses, with the ports that port 0 became.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `stop` is ready, then drains: new work is refused and readers are sent away, what is under way
+    /// finishes, and the listeners close, all within the deadline for it.
+    ///
+    /// # Errors
+    /// When a listener stops by itself.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let (shutdown, core) = (self.shutdown, self.core);
+        let upkeep = core.upkeep();
+        let mut serving = JoinSet::new();
+        let (server, listener) = self.grpc;
+        serving.spawn(grpc::serve(server, listener, shutdown.drain()));
+        for (routes, listener) in [self.http, self.admin] {
+            let serving_http = net::serve_http(listener, routes, shutdown.drain());
+            serving.spawn(async {
+                serving_http.await;
+                Ok(())
+            });
+        }
+        tokio::select! {
+            () = stop => {}
+            ended = serving.join_next() => {
+                upkeep.abort();
+                return Err(RunError(format!("{ended:?}")));
+            }
+        }
+
+        tracing::info!("draining");
+        shutdown.advance(Phase::Draining);
+        grpc::not_serving(&self.health).await;
+        let deadline = shutdown.drain().deadline();
+        // A tenth of the time is for what the listeners still have under way.
+        let begun = Instant::now();
+        let quiet = time::timeout(deadline * 9 / 10, core.quiet()).await.is_ok();
+        shutdown.advance(Phase::Stopped);
+        let closed = time::timeout(deadline / 10, async {
+            while serving.join_next().await.is_some() {}
+        });
+        let closed = closed.await.is_ok();
+        upkeep.abort();
+        tracing::info!(quiet, closed, took = ?begun.elapsed(), "stopped");
+        Ok(())
+    }
+
+    /// Serves in the background until the returned handle stops it.
+    pub fn start(self) -> Running {
+        let addresses = self.addresses;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(self.run(async {
+            // Dropping the handle stops the service as well.
+            let _asked_or_dropped = stopped.await;
+        }));
+        Running {
+            addresses,
+            stop,
+            running,
+        }
+    }
+}
+
+/// A service in the background. Dropping this begins its drain.
+pub struct Running {
+    addresses: Addresses,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Result<(), RunError>>,
+}
+
+impl Running {
+    /// Where it can be reached.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Drains it and waits until it has stopped.
+    ///
+    /// # Errors
+    /// When it stopped by itself before.
+    pub async fn stop(self) -> Result<(), RunError> {
+        let _ended_already = self.stop.send(());
+        self.running
+            .await
+            .unwrap_or_else(|error| Err(RunError(error.to_string())))
+    }
+}
+
+impl Core {
+    /// Gives back what is no longer needed, for as long as the returned task lives.
+    fn upkeep(&self) -> JoinHandle<()> {
+        let (engine, sequencer, hub) =
+            (self.engine.clone(), self.sequencer.clone(), self.hub.clone());
+        tokio::spawn(async move {
+            let mut ticks = time::interval(UPKEEP);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                engine.maintain().await;
+                sequencer.maintain();
+                hub.maintain();
+            }
+        })
+    }
+
+    /// Waits until every reader is gone and every accepted event is stored or refused.
+    async fn quiet(&self) {
+        self.egress.idle().await;
+        while self.sequencer.in_flight() > 0 {
+            time::sleep(LOOK).await;
+        }
+    }
+}
+
+fn node(foreign: bool) -> Node {
+    if foreign {
+        Node {
+            engine: "embedded",
+            level: "embedded",
+        }
+    } else {
+        Node {
+            engine: "memory",
+            level: "process",
+        }
+    }
+}
+
+async fn listen(
+    key: &'static str,
+    address: SocketAddr,
+    door: &Arc<Door>,
+) -> Result<(SocketAddr, Listener), BindError> {
+    let bound = async {
+        let tcp = TcpListener::bind(address).await?;
+        Ok((tcp.local_addr()?, tcp))
+    };
+    let (bound, tcp) = bound.await.map_err(|error| BindError::Port {
+        key,
+        address,
+        error,
+    })?;
+    Ok((bound, Listener::new(tcp, door.clone())))
+}

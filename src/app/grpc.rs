@@ -1,0 +1,92 @@
+//! The gRPC port: the services, what describes them, and their health.
+
+use std::time::Duration;
+
+use tonic::{
+    server::NamedService,
+    service::{LayerExt, Routes},
+    transport::{self, server::Router},
+};
+use tonic_health::{
+    ServingStatus,
+    server::{HealthReporter, health_reporter},
+};
+use tonic_reflection::server::{Builder, Error};
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::{
+    config::Limits,
+    egress,
+    ingest::{EmitterServer, EmitterService},
+    net::Listener,
+    proto::DESCRIPTORS,
+    shutdown::{Drain, Phase},
+};
+
+/// The gRPC port's services, ready to be served.
+pub(super) type Server = Router;
+
+type Subscriber = egress::grpc::EventSubscriberServer<egress::grpc::Subscriber>;
+
+/// The services that have a health of their own; the empty name is the server's as a whole.
+const HEALTHY: [&str; 3] = ["", EmitterServer::NAME, Subscriber::NAME];
+
+/// How often a silent connection is asked whether it lives, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
+
+/// The server for `ingest` and `egress`, and what tells its health.
+pub(super) async fn server(
+    limits: &Limits,
+    ingest: EmitterService,
+    egress: Subscriber,
+) -> Result<(Server, HealthReporter), Error> {
+    let (reporter, health) = health_reporter();
+    for service in HEALTHY {
+        reporter.set_service_status(service, ServingStatus::Serving).await;
+    }
+    // What an emit holds in memory is bounded by its size, so that all of them are bounded by their number.
+    let ingest = GlobalConcurrencyLimitLayer::new(limits.grpc_calls).named_layer(ingest.into_server());
+    let mut routes = Routes::builder();
+    routes
+        .add_service(ingest)
+        .add_service(egress)
+        .add_service(health)
+        .add_service(described().build_v1()?)
+        // Older clients know only this one.
+        .add_service(described().build_v1alpha()?);
+    let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
+    let server = transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .http2_max_header_list_size(head_bytes)
+        .max_concurrent_streams(limits.grpc_streams)
+        .add_routes(routes.routes());
+    Ok((server, reporter))
+}
+
+/// Everything that can be asked for by reflection: the contract, health, and the details of errors.
+fn described() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Serves until the drain has stopped; calls under way may finish.
+pub(super) async fn serve(
+    server: Server,
+    listener: Listener,
+    drain: Drain,
+) -> Result<(), transport::Error> {
+    let stopped = async move { drain.reached(Phase::Stopped).await };
+    server
+        .serve_with_incoming_shutdown(listener.incoming(), stopped)
+        .await
+}
+
+/// Tells whoever asks that no new work is taken.
+pub(super) async fn not_serving(reporter: &HealthReporter) {
+    for service in HEALTHY {
+        reporter.set_service_status(service, ServingStatus::NotServing).await;
+    }
+}

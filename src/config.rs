@@ -1,0 +1,182 @@
+//! The service's settings: defaults, a TOML file, variables, flags, in that order, each over the one before.
+
+mod compose;
+mod error;
+mod layer;
+mod settings;
+
+pub use error::{ConfigError, Problem};
+pub use settings::{Dedupe, Limits, Log, Redaction, Retention, Settings};
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use figment::{Figment, value::Value};
+
+use crate::access;
+use layer::{Layer, Origin};
+
+/// Every key with its default and its documentation, as a TOML file that can be used as it is once `auth` is filled
+/// in.
+pub const REFERENCE: &str = include_str!("config/defaults.toml");
+
+/// Variables that begin like settings but belong to the commands.
+pub const COMMAND_VARIABLES: [&str; 8] = [
+    "EMITTER_CONFIG",
+    "EMITTER_JSON",
+    "EMITTER_DEV_SECRET",
+    "EMITTER_SESSION_FILE",
+    "EMITTER_GRPC",
+    "EMITTER_HTTP",
+    "EMITTER_TOKEN",
+    "EMITTER_ISSUER",
+];
+
+/// Where settings come from, besides the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// The process's environment; what does not begin with `EMITTER_` is left alone.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Flags as (key, text).
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Valid settings: every value is within its bounds, and the secret is at hand.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The settings, less the secret.
+    pub settings: Settings,
+    /// How tokens are verified.
+    pub access: access::Config,
+}
+
+/// Settings as they were put together, valid or not.
+pub struct Resolved {
+    figment: Figment,
+    /// The keys that are set, in the order of the reference.
+    keys: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Config {
+    /// The settings from `sources`.
+    ///
+    /// # Errors
+    /// Every value that is wrong, with its key and where it comes from.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Resolved::new(sources).into_config()
+    }
+}
+
+impl Resolved {
+    /// Puts the settings from `sources` together.
+    pub fn new(sources: &Sources) -> Self {
+        let mut problems = Vec::new();
+        let defaults = Layer::toml(Origin::Defaults, REFERENCE).unwrap_or_else(|problem| {
+            problems.push(problem);
+            Layer::empty(Origin::Defaults)
+        });
+        let keys = defaults.keys();
+        let file = sources.file.as_deref().map(read_layer);
+        let file = file.and_then(|read| read.map_err(|problem| problems.push(problem)).ok());
+        let variables = Layer::variables(&defaults, &sources.environment, &mut problems);
+        let flags = Layer::flags(&defaults, &sources.flags, &mut problems);
+        let mut figment = Figment::from(defaults);
+        for layer in file.into_iter().chain([variables, flags]) {
+            layer.report_unknown(&keys, &mut problems);
+            figment = figment.merge(layer);
+        }
+        Self {
+            figment,
+            keys,
+            problems,
+        }
+    }
+
+    /// The settings, if they are valid.
+    ///
+    /// # Errors
+    /// Every value that is wrong, with its key and where it comes from.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let mut problems = self.problems;
+        if !problems.is_empty() {
+            return Err(ConfigError(problems));
+        }
+        let settings: Settings = self
+            .figment
+            .extract()
+            .map_err(|error| ConfigError(error::from_figment(error)))?;
+        settings.check(&mut |key, problem| {
+            problems.push(Problem::of_value(&self.figment, key, problem));
+        });
+        let secret = settings
+            .auth
+            .load_secret()
+            .map_err(|(key, problem)| {
+                problems.push(Problem::of_value(&self.figment, key, problem));
+            })
+            .unwrap_or_default();
+        if !problems.is_empty() {
+            return Err(ConfigError(problems));
+        }
+        let issuer = settings.auth.issuer.clone();
+        Ok(Config {
+            settings,
+            access: access::Config { issuer, secret },
+        })
+    }
+
+    /// The settings as TOML with the origin of each that is not a default. The secret is shown as `[set]`.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut table = "";
+        for key in &self.keys {
+            let Ok(value) = self.figment.find_value(key) else {
+                continue;
+            };
+            let (place, name) = key.rsplit_once('.').unwrap_or(("", key));
+            if place != table {
+                let _ = writeln!(text, "\n[{place}]");
+                table = place;
+            }
+            let shown = match (key.as_str(), value.as_str()) {
+                ("auth.secret", Some("")) => "\"\"".to_owned(),
+                ("auth.secret", _) => "\"[set]\"".to_owned(),
+                _ => toml(&value),
+            };
+            let origin = layer::origin_of(&self.figment, key);
+            let _ = match origin {
+                Some(origin) => writeln!(text, "{name} = {shown} # {origin}"),
+                None => writeln!(text, "{name} = {shown}"),
+            };
+        }
+        text
+    }
+}
+
+fn read_layer(path: &Path) -> Result<Layer, Problem> {
+    let origin = Origin::File(path.to_owned());
+    let text = fs::read_to_string(path)
+        .map_err(|error| Problem::of_origin(&origin, format!("cannot be read: {error}")))?;
+    Layer::toml(origin, &text)
+}
+
+/// `value` as TOML. Texts are written as in JSON, which TOML reads alike.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::Array(_, items) => {
+            let items: Vec<String> = items.iter().map(toml).collect();
+            format!("[{}]", items.join(", "))
+        }
+        value => serde_json::to_string(value).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

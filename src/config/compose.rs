@@ -1,0 +1,121 @@
+//! Each module's own configuration, out of the settings.
+
+use super::Config;
+use crate::{egress, engine::memory, fanout, ingest, net, sequencer};
+
+impl Config {
+    /// For the memory engine.
+    pub fn memory(&self) -> memory::Config {
+        let settings = &self.settings;
+        memory::Config {
+            retention_age: settings.retention.age,
+            retention_records: settings.retention.events,
+            retention_bytes: settings.retention.bytes,
+            total_bytes: settings.retention.total_bytes,
+            dedupe_window: settings.dedupe.window,
+            dedupe_ids_per_user: settings.dedupe.ids_per_user,
+            dedupe_ids_per_node: settings.dedupe.ids_per_node,
+        }
+    }
+
+    /// For the sequencer.
+    pub fn sequencer(&self) -> sequencer::Config {
+        let limits = &self.settings.limits;
+        sequencer::Config {
+            dedupe_window: self.settings.dedupe.window,
+            dedupe_ids_per_user: self.settings.dedupe.ids_per_user,
+            queue_events: limits.queue_events,
+            queue_bytes: limits.queue_bytes,
+            lanes: limits.lanes,
+            open_runs: limits.open_runs,
+        }
+    }
+
+    /// For the fan-out.
+    pub fn fanout(&self) -> fanout::Config {
+        let limits = &self.settings.limits;
+        fanout::Config {
+            tail_records: limits.tail_records,
+            tail_bytes: limits.tail_bytes,
+            tail_total_bytes: limits.tail_total_bytes,
+            tail_age: limits.tail_age,
+            page_records: limits.page_records,
+        }
+    }
+
+    /// For the way in.
+    pub fn ingest(&self) -> ingest::Config {
+        let limits = &self.settings.limits;
+        let redaction = self.settings.redaction.clone();
+        ingest::Config {
+            event_bytes: limits.event_bytes,
+            depth: limits.depth,
+            batch_events: limits.batch_events,
+            batch_bytes: limits.batch_bytes,
+            redaction: ingest::Redaction {
+                enabled: redaction.enabled,
+                words: redaction.words,
+            },
+        }
+    }
+
+    /// For the way out.
+    pub fn egress(&self) -> egress::Config {
+        let limits = &self.settings.limits;
+        egress::Config {
+            heartbeat: limits.heartbeat,
+            write_stall: limits.write_stall,
+            connections_per_user: limits.connections_per_user,
+            client_frame_bytes: limits.client_frame_bytes,
+            client_frames_per_second: limits.client_frames_per_second,
+            origins: self.settings.origins.clone(),
+            reconnect_least: limits.reconnect_least,
+            reconnect_most: limits.reconnect_most,
+            expiring_notice: limits.expiring_notice,
+            close_grace: limits.close_grace,
+        }
+    }
+
+    /// For the listeners.
+    pub fn net(&self) -> net::Config {
+        let limits = &self.settings.limits;
+        net::Config {
+            connections: limits.connections,
+            connections_per_address: limits.connections_per_address,
+            send_buffer: limits.send_buffer,
+            handshake: limits.handshake,
+            head_bytes: limits.head_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn the_reference_states_each_modules_own_defaults() {
+        let auth = [
+            ("EMITTER_AUTH__ISSUER", "platform"),
+            ("EMITTER_AUTH__SECRET", "0123456789abcdef0123456789abcdef"),
+        ];
+        let config = Config::load(&Sources {
+            environment: auth.map(|(name, text)| (name.into(), text.into())).into(),
+            ..Sources::default()
+        })
+        .unwrap();
+        same(&config.memory(), &memory::Config::default());
+        same(&config.sequencer(), &sequencer::Config::default());
+        same(&config.fanout(), &fanout::Config::default());
+        same(&config.ingest(), &ingest::Config::default());
+        same(&config.egress(), &egress::Config::default());
+        same(&config.net(), &net::Config::default());
+    }
+
+    fn same<T: Debug>(ours: &T, theirs: &T) {
+        assert_eq!(format!("{ours:#?}"), format!("{theirs:#?}"));
+    }
+}

@@ -1,0 +1,259 @@
+use std::{io::Write as _, time::Duration};
+
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    let auth = [
+        ("EMITTER_AUTH__ISSUER", "platform"),
+        ("EMITTER_AUTH__SECRET", SECRET),
+    ];
+    auth.iter()
+        .chain(pairs)
+        .map(|(name, text)| (name.into(), text.into()))
+        .collect()
+}
+
+fn load(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load(&Sources {
+        environment: variables(pairs),
+        ..Sources::default()
+    })
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn load_file(text: &str) -> Result<Config, String> {
+    let file = file(text);
+    Config::load(&Sources {
+        file: Some(file.path().to_owned()),
+        environment: variables(&[]),
+        ..Sources::default()
+    })
+    .map_err(|error| {
+        let path = file.path().display().to_string();
+        error.to_string().replace(&path, "FILE")
+    })
+}
+
+#[test]
+fn the_reference_lacks_nothing_but_who_issues_tokens() {
+    let config = load(&[]).unwrap();
+    let settings = &config.settings;
+    assert_eq!(settings.grpc_listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(settings.http_listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.admin_listen.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.drain, Duration::from_secs(30));
+    assert_eq!(settings.limits.event_bytes, 64 << 10);
+    assert_eq!(settings.retention.total_bytes, 1 << 30);
+    assert_eq!(settings.dedupe.window, Duration::from_secs(600));
+    assert_eq!(config.access.secret, SECRET.as_bytes());
+
+    let error = Config::load(&Sources::default()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "auth.issuer: is required\nauth.secret: is required: this or auth.secret_file"
+    );
+}
+
+#[test]
+fn the_reference_used_as_a_file_changes_nothing() {
+    let file = file(REFERENCE);
+    let with = Resolved::new(&Sources {
+        file: Some(file.path().to_owned()),
+        environment: variables(&[]),
+        ..Sources::default()
+    });
+    let without = Resolved::new(&Sources {
+        environment: variables(&[]),
+        ..Sources::default()
+    });
+    let plain = |resolved: &Resolved| {
+        let text = resolved.to_toml();
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split(" # ").next().unwrap_or_default().to_owned())
+            .collect();
+        lines
+    };
+    assert_eq!(plain(&with), plain(&without));
+    assert!(with.into_config().is_ok());
+}
+
+#[test]
+fn flags_beat_variables_beat_the_file() {
+    let file = file("http_listen = '127.0.0.1:1'\nadmin_listen = '127.0.0.1:1'\ndrain = '1m'");
+    let config = Config::load(&Sources {
+        file: Some(file.path().to_owned()),
+        environment: variables(&[
+            ("EMITTER_HTTP_LISTEN", "127.0.0.1:2"),
+            ("EMITTER_ADMIN_LISTEN", "127.0.0.1:2"),
+        ]),
+        flags: vec![("admin_listen", "127.0.0.1:3".into())],
+    })
+    .unwrap();
+    assert_eq!(config.settings.drain, Duration::from_secs(60));
+    assert_eq!(config.settings.http_listen.port(), 2);
+    assert_eq!(config.settings.admin_listen.port(), 3);
+}
+
+#[test]
+fn variables_are_read_as_what_their_key_is() {
+    let config = load(&[
+        ("EMITTER_LIMITS__EVENT_BYTES", "32KiB"),
+        ("EMITTER_LIMITS__TAIL_BYTES", "65536"),
+        ("EMITTER_LIMITS__BATCH_EVENTS", "10"),
+        ("EMITTER_RETENTION__AGE", "90m"),
+        ("EMITTER_REDACTION__ENABLED", "false"),
+        (
+            "EMITTER_ORIGINS",
+            "https://a.example, http://localhost:3000",
+        ),
+        ("EMITTER_LOG__LEVEL", "warn,emitter::egress=debug"),
+        // Neither of these is a setting.
+        ("EMITTER_DEV_SECRET", "x"),
+        ("EMITTER_SERVICE_HOST", "10.0.0.1"),
+        ("EMITTER_PORT", "tcp://10.0.0.1:8080"),
+        ("EMITTER_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("HOME", "/"),
+    ])
+    .unwrap();
+    let settings = &config.settings;
+    assert_eq!(settings.limits.event_bytes, 32 << 10);
+    assert_eq!(settings.limits.tail_bytes, 65536);
+    assert_eq!(settings.limits.batch_events, 10);
+    assert_eq!(settings.retention.age, Duration::from_secs(5400));
+    assert!(!settings.redaction.enabled);
+    assert_eq!(
+        settings.origins,
+        ["https://a.example", "http://localhost:3000"]
+    );
+}
+
+#[test]
+fn a_wrong_variable_is_told_by_its_name() {
+    let cases = [
+        (
+            ("EMITTER_LIMITS__BATCH_EVENTS", "0"),
+            "limits.batch_events: 0 is not within 1 and 1000 (EMITTER_LIMITS__BATCH_EVENTS)",
+        ),
+        (
+            ("EMITTER_LIMITS__BATCH_EVENTS", "ten"),
+            "limits.batch_events: \"ten\" is not a whole number (EMITTER_LIMITS__BATCH_EVENTS)",
+        ),
+        (
+            ("EMITTER_LIMITS__EVENT_BYTES", "large"),
+            "limits.event_bytes: invalid value string \"large\", expected a size such as \"64KiB\" or a number of \
+             bytes (EMITTER_LIMITS__EVENT_BYTES)",
+        ),
+        (
+            ("EMITTER_LIMITS__EVENT_BITES", "1"),
+            "limits.event_bites: is not a known key (EMITTER_LIMITS__EVENT_BITES)",
+        ),
+        (
+            ("EMITTER_GRPC_LISTN", "1"),
+            "grpc_listn: is not a known key (EMITTER_GRPC_LISTN)",
+        ),
+        (
+            ("EMITTER_DRAIN", "0s"),
+            "drain: 0s is not within 1s and 1h (EMITTER_DRAIN)",
+        ),
+        (
+            ("EMITTER_LOG__JSON", "maybe"),
+            "log.json: \"maybe\" is not true or false (EMITTER_LOG__JSON)",
+        ),
+        (
+            ("EMITTER_AUTH__SECRET", "short"),
+            "auth.secret: the secret has 5 bytes; it needs 32 or more (EMITTER_AUTH__SECRET)",
+        ),
+        (
+            ("EMITTER_ORIGINS", "https://a.example/"),
+            "origins: \"https://a.example/\" is not an origin, such as https://app.example.com (EMITTER_ORIGINS)",
+        ),
+    ];
+    for ((name, text), want) in cases {
+        let error = load(&[(name, text)]).unwrap_err();
+        assert_eq!(error.to_string(), want, "{name}={text}");
+    }
+    let error = load(&[("EMITTER_GRPC_LISTEN", "nowhere")]).unwrap_err();
+    assert!(
+        error.to_string().contains("(EMITTER_GRPC_LISTEN)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_wrong_file_is_told_by_its_path() {
+    let cases = [
+        (
+            "[limits]\ndepth = 0",
+            "limits.depth: 0 is not within 1 and 64 (FILE)",
+        ),
+        ("nonsense = 1", "nonsense: is not a known key (FILE)"),
+        ("[limits]\nx = 1", "limits.x: is not a known key (FILE)"),
+        (
+            "drain = 5",
+            "drain: invalid type: found signed int `5`, expected a duration (FILE)",
+        ),
+        ("limits = 3", "limits: is not a known key (FILE)"),
+    ];
+    for (text, want) in cases {
+        assert_eq!(load_file(text).unwrap_err(), want, "{text}");
+    }
+    let error = load_file("drain = '1s'\n[auth]\nsecret = \"topsecret").unwrap_err();
+    assert!(error.starts_with("FILE: line 3: "), "{error}");
+    assert!(!error.contains("topsecret"), "{error}");
+
+    let missing = Config::load(&Sources {
+        file: Some("/nonexistent/emitter.toml".into()),
+        environment: variables(&[]),
+        ..Sources::default()
+    })
+    .unwrap_err();
+    let want = "/nonexistent/emitter.toml: cannot be read: ";
+    assert!(missing.to_string().starts_with(want), "{missing}");
+}
+
+#[test]
+fn the_secret_may_stand_in_a_file() {
+    let secret = file(&format!("{SECRET}\n"));
+    let path = secret.path().display().to_string();
+    let sources = |secret: &str| Sources {
+        environment: vec![
+            ("EMITTER_AUTH__ISSUER".into(), "platform".into()),
+            ("EMITTER_AUTH__SECRET".into(), secret.into()),
+            ("EMITTER_AUTH__SECRET_FILE".into(), path.clone().into()),
+        ],
+        ..Sources::default()
+    };
+    let config = Config::load(&sources("")).unwrap();
+    assert_eq!(config.access.secret, SECRET.as_bytes());
+    let both = Config::load(&sources(SECRET)).unwrap_err().to_string();
+    assert!(both.contains("auth.secret_file: is set besides"), "{both}");
+}
+
+#[test]
+fn the_secret_is_never_printed() {
+    let resolved = Resolved::new(&Sources {
+        environment: variables(&[]),
+        ..Sources::default()
+    });
+    let shown = resolved.to_toml();
+    assert!(
+        shown.contains("secret = \"[set]\" # EMITTER_AUTH__SECRET"),
+        "{shown}"
+    );
+    let config = resolved.into_config().unwrap();
+    for text in [shown, format!("{config:?}")] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+    let numeric = load_file("[auth]\nsecret = 12345678901234567").unwrap_or_else(|error| {
+        panic!("the variable comes over the file: {error}");
+    });
+    assert_eq!(numeric.access.secret, SECRET.as_bytes());
+}

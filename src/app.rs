@@ -133,7 +133,12 @@ impl App {
             shutdown.drain(),
             config.ingest(),
         );
-        let hub = Hub::new(engine.clone(), config.fanout(), clock.clone(), metrics.clone());
+        let hub = Hub::new(
+            engine.clone(),
+            config.fanout(),
+            clock.clone(),
+            metrics.clone(),
+        );
         let egress = Egress::new(
             hub.clone(),
             authenticator,
@@ -265,8 +270,11 @@ impl Running {
 impl Core {
     /// Gives back what is no longer needed, for as long as the returned task lives.
     fn upkeep(&self) -> JoinHandle<()> {
-        let (engine, sequencer, hub) =
-            (self.engine.clone(), self.sequencer.clone(), self.hub.clone());
+        let (engine, sequencer, hub) = (
+            self.engine.clone(),
+            self.sequencer.clone(),
+            self.hub.clone(),
+        );
         tokio::spawn(async move {
             let mut ticks = time::interval(UPKEEP);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

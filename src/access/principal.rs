@@ -82,7 +82,11 @@ impl Principal {
                 "the credential is of another tenant",
             ));
         }
-        if self.users.as_ref().is_some_and(|users| !users.contains(&user)) {
+        if self
+            .users
+            .as_ref()
+            .is_some_and(|users| !users.contains(&user))
+        {
             return Err(Refusal::new(
                 Reason::UserForbidden,
                 "the credential may not address this user",

@@ -42,10 +42,13 @@ pub(super) async fn server(
 ) -> Result<(Server, HealthReporter), Error> {
     let (reporter, health) = health_reporter();
     for service in HEALTHY {
-        reporter.set_service_status(service, ServingStatus::Serving).await;
+        reporter
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
     }
     // What an emit holds in memory is bounded by its size, so that all of them are bounded by their number.
-    let ingest = GlobalConcurrencyLimitLayer::new(limits.grpc_calls).named_layer(ingest.into_server());
+    let ingest =
+        GlobalConcurrencyLimitLayer::new(limits.grpc_calls).named_layer(ingest.into_server());
     let mut routes = Routes::builder();
     routes
         .add_service(ingest)
@@ -87,6 +90,8 @@ pub(super) async fn serve(
 /// Tells whoever asks that no new work is taken.
 pub(super) async fn not_serving(reporter: &HealthReporter) {
     for service in HEALTHY {
-        reporter.set_service_status(service, ServingStatus::NotServing).await;
+        reporter
+            .set_service_status(service, ServingStatus::NotServing)
+            .await;
     }
 }

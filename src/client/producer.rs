@@ -1,4 +1,8 @@
 //! Emits events over gRPC, and again until it is known what became of them.
+#![expect(
+    clippy::result_large_err,
+    reason = "a refusal is what the service sent, and rare"
+)]
 
 use std::{sync::Arc, time::Duration};
 

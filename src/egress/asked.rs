@@ -165,7 +165,10 @@ impl Problems {
 
     fn types(&mut self, names: &[&str]) -> Option<BTreeSet<String>> {
         if names.len() > FILTER_TYPES {
-            return self.add("types", format_args!("has more than {FILTER_TYPES} entries"));
+            return self.add(
+                "types",
+                format_args!("has more than {FILTER_TYPES} entries"),
+            );
         }
         for (n, name) in names.iter().enumerate() {
             let typed = Kind::typed().any(|(_, wire_type)| wire_type == *name);

@@ -19,7 +19,7 @@ use crate::{
 
 /// How a reader gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub enum Encoding {
     /// JSON objects, for browsers.
     Json,
     /// `emitter.v1.SubscribeResponse`, for gRPC.
@@ -36,13 +36,14 @@ pub(super) struct Joined {
 }
 
 /// Makes frames in one encoding, and counts them.
-pub(super) struct Encoder {
+pub struct Encoder {
     encoding: Encoding,
     encoded: Counter,
 }
 
 impl Encoder {
-    pub(super) fn new(encoding: Encoding, encoded: Counter) -> Self {
+    /// An encoder into `encoding` that counts what it makes in `encoded`.
+    pub fn new(encoding: Encoding, encoded: Counter) -> Self {
         Self { encoding, encoded }
     }
 

@@ -32,7 +32,7 @@ use crate::{
     telemetry::Metrics,
 };
 use control::Closing;
-use frame::{Encoder, Encoding};
+pub use frame::{Encoder, Encoding};
 use readers::Readers;
 
 /// Bounds of the way out.

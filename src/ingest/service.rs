@@ -111,7 +111,7 @@ impl EmitterService {
         let principal = self.authenticator.verify(token)?;
         principal.require(Scope::Emit)?;
         Ok(Caller {
-            principal: principal.into(),
+            principal,
             deadline: deadline(headers),
         })
     }

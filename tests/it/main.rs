@@ -1,5 +1,14 @@
 //! Integration tests: the library driven from outside, and a real server through real clients.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and prints what it saw"
+)]
 
+mod e2e;
 mod engine_conformance;
 mod ladder;
 mod support;

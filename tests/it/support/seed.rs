@@ -10,6 +10,16 @@ pub(crate) fn cases(small: u64, long: u64) -> u64 {
     }
 }
 
+/// A seed: that of `EMITTER_SEED`, or a new one. It is printed with the test's output.
+pub(crate) fn seed() -> u64 {
+    let seed = match std::env::var("EMITTER_SEED") {
+        Ok(seed) => seed.parse().expect("EMITTER_SEED is a number"),
+        Err(_) => u64::from(rand::random::<u32>()),
+    };
+    println!("EMITTER_SEED={seed}");
+    seed
+}
+
 /// Runs `case` for `cases` seeds; for one only, if `EMITTER_SEED` names it. A failing seed is printed.
 pub(crate) fn each_seed<F: Future<Output = ()>>(cases: u64, case: impl Fn(u64) -> F) {
     let one = std::env::var("EMITTER_SEED").ok();

@@ -1,0 +1,224 @@
+//! The emission path, piece by piece: decide, append, encode, hub wake-up.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark fails by panicking"
+)]
+
+use std::{collections::HashSet, hint::black_box, sync::Arc};
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use emitter::{
+    clock::{Clock, Entropy},
+    egress::{Encoder, Encoding},
+    engine::{
+        Commit, Engine, StreamState,
+        memory::{self, MemoryEngine},
+    },
+    event::{
+        ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record, RunId,
+        RunSequence, StreamKey, Tenant, ThreadId, UserId,
+    },
+    fanout::{self, Delivery, Encode, Filter, Hub, Start},
+    proto::v1,
+    sequencer::{Group, Rules, Sequencer},
+    telemetry::Metrics,
+};
+use prost::Message;
+
+const BATCH: usize = 100;
+
+fn event(n: usize) -> Arc<Event> {
+    let payload = v1::event::Payload::AgentThinking(v1::AgentThinking {
+        reasoning: "Comparing the three candidates by price and delivery date.".into(),
+        step_number: Some(3),
+        ..Default::default()
+    });
+    let body = v1::Event {
+        payload: Some(payload),
+        ..Default::default()
+    };
+    let body = body.encode_to_vec();
+    Arc::new(Event {
+        event_id: EventId::new(&format!("01890a5d-ac96-774b-bcce-{n:012}")).unwrap(),
+        stream: stream(),
+        run_id: Some(RunId::new("run-1").unwrap()),
+        thread_id: Some(ThreadId::new("thread-1").unwrap()),
+        parent_run_id: None,
+        agent_name: None,
+        kind: Kind::AgentThinking,
+        content: ContentHash::of(&body),
+        joinable: false,
+        body: body.into(),
+    })
+}
+
+fn stream() -> StreamKey {
+    StreamKey::new(
+        Tenant::new("default").unwrap(),
+        UserId::new("user-1").unwrap(),
+    )
+}
+
+fn draft(n: usize) -> Draft {
+    let event = event(n);
+    Draft {
+        thread_id: event.thread_id.clone(),
+        agent_name: None,
+        parent_run_id: None,
+        run_sequence: RunSequence(n as u64 + 1),
+        recorded_at: Clock::system().now(),
+        event,
+    }
+}
+
+fn record(n: usize) -> Record {
+    Record {
+        position: Position::new(Epoch::new(1), Offset(n as u64 + 1)),
+        prev: Offset(n as u64),
+        draft: draft(n),
+    }
+}
+
+fn engine() -> (Arc<MemoryEngine>, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new().0);
+    let config = memory::Config::default();
+    let clock = Clock::system();
+    let engine = MemoryEngine::new(config, clock, &Entropy::system(), metrics.clone());
+    (engine, metrics)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn decide(c: &mut Criterion) {
+    let rules = Rules {
+        dedupe_window: std::time::Duration::from_secs(600),
+        open_runs: 1_000,
+    };
+    let state = StreamState::empty(Position::new(Epoch::new(1), Offset(0)));
+    let events: Vec<_> = (0..BATCH).map(event).collect();
+    let nobody = HashSet::new();
+    let now = Clock::system().now();
+    let mut group = c.benchmark_group("decide");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("batch of 100", |b| {
+        b.iter(|| {
+            let mut group = Group::new(&state, rules, now, &nobody);
+            for event in &events {
+                black_box(group.decide(event).is_ok());
+            }
+            group.into_drafts()
+        });
+    });
+    group.finish();
+}
+
+fn append(c: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = c.benchmark_group("append");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("engine, commit of 100", |b| {
+        let (engine, _) = engine();
+        let stream = stream();
+        let mut head = runtime.block_on(engine.load(&stream)).unwrap().head;
+        let mut n = 0;
+        b.iter_batched(
+            || {
+                n += BATCH;
+                (n..n + BATCH).map(draft).collect()
+            },
+            |drafts| {
+                let append = engine.append(&stream, head, Commit { drafts });
+                let appended = runtime.block_on(append).unwrap();
+                head = appended.records[BATCH - 1].position;
+                appended
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    for size in [1, BATCH] {
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(format!("sequencer, call of {size}"), |b| {
+            let (engine, metrics) = engine();
+            let config = emitter::sequencer::Config::default();
+            let sequencer =
+                Sequencer::new(engine, Clock::system(), Entropy::system(), config, metrics);
+            let mut n = 0;
+            b.iter_batched(
+                || {
+                    n += size;
+                    (n..n + size).map(event).collect()
+                },
+                |events| runtime.block_on(sequencer.submit(stream(), events, None)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn encode(c: &mut Criterion) {
+    let record = record(1);
+    let mut group = c.benchmark_group("encode");
+    group.throughput(Throughput::Elements(1));
+    for (name, encoding) in [
+        ("json frame", Encoding::Json),
+        ("protobuf response", Encoding::Proto),
+    ] {
+        let encoder = Encoder::new(encoding, metrics::Counter::noop());
+        group.bench_function(name, |b| b.iter(|| encoder.encode(&record)));
+    }
+    group.finish();
+}
+
+fn wake_up(c: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = c.benchmark_group("hub");
+    for readers in [1, 100] {
+        group.throughput(Throughput::Elements(readers));
+        group.bench_function(format!("append to delivery, {readers} readers"), |b| {
+            let (engine, metrics) = engine();
+            let hub = Hub::new(
+                engine.clone(),
+                fanout::Config::default(),
+                Clock::system(),
+                metrics,
+            );
+            let stream = stream();
+            let mut subscriptions = runtime.block_on(async {
+                let mut all = Vec::new();
+                for _ in 0..readers {
+                    let filter = Filter::default();
+                    let mut one = hub.subscribe(&stream, Start::Head, filter).await.unwrap();
+                    assert!(matches!(one.next(1 << 16).await, Ok(Delivery::CaughtUp(_))));
+                    all.push(one);
+                }
+                all
+            });
+            let mut head = runtime.block_on(engine.load(&stream)).unwrap().head;
+            let mut n = 0;
+            b.iter(|| {
+                n += 1;
+                runtime.block_on(async {
+                    let commit = Commit {
+                        drafts: vec![draft(n)],
+                    };
+                    let appended = engine.append(&stream, head, commit).await.unwrap();
+                    head = appended.records[0].position;
+                    for one in &mut subscriptions {
+                        black_box(one.next(1 << 16).await.unwrap());
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(path, decide, append, encode, wake_up);
+criterion_main!(path);

@@ -1,0 +1,141 @@
+//! The end of the process: nothing under way is lost, and readers are sent away.
+
+use std::{sync::Arc, time::Duration};
+
+use emitter::proto::v1::{self, SubscribeRequest, subscribe_response::Item};
+use tonic_types::StatusExt;
+
+use super::{
+    server::Server,
+    wire::{self, Socket},
+};
+
+#[tokio::test]
+async fn readers_are_told_when_to_come_back_and_everything_stops() {
+    let server = Server::start().await;
+    let token = server.token("alice", "subscribe");
+    let mut sockets = Vec::new();
+    for _ in 0..10 {
+        let mut socket = Socket::connect(server.http, &token, "").await;
+        socket.frame_of("connection_caught_up").await;
+        sockets.push(socket);
+    }
+    let mut client = server.subscriber().await;
+    let request = wire::with_token(&token, SubscribeRequest::default());
+    let mut stream = client.subscribe(request).await.unwrap().into_inner();
+    server
+        .emit_all("agents", wire::whole_run("alice", "run-1"))
+        .await;
+
+    let (grpc, http) = (server.grpc, server.http);
+    let stopping = tokio::spawn(server.stop());
+    let mut times = Vec::new();
+    for socket in &mut sockets {
+        for n in 1..=5 {
+            assert_eq!(socket.event().await["event_id"], format!("run-1-{n}"));
+        }
+        let closing = socket.frame_of("connection_closing").await;
+        assert_eq!(closing["reason"], "DRAINING");
+        times.push(closing["reconnect_after_ms"].as_u64().unwrap());
+        assert_eq!(socket.closed().await, 4001);
+    }
+    times.sort_unstable();
+    times.dedup();
+    assert!(
+        times.len() > 5,
+        "all are told to come back at once: {times:?}"
+    );
+
+    let mut closing = None;
+    let status = loop {
+        match stream.message().await {
+            Ok(message) => closing = message.expect("a status").item,
+            Err(status) => break status,
+        }
+    };
+    assert!(
+        matches!(&closing, Some(Item::Closing(closing)) if closing.reason == "DRAINING"),
+        "{closing:?}"
+    );
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().reason,
+        "DRAINING"
+    );
+    stopping.await.unwrap();
+    for address in [grpc, http] {
+        assert!(
+            tokio::net::TcpStream::connect(address).await.is_err(),
+            "{address} still listens"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn emits_during_a_drain_are_stored_or_refused_as_draining() {
+    // A reader that is slow to leave keeps the drain going.
+    let server = Server::start_with(|settings| {
+        settings.drain = Duration::from_secs(10);
+    })
+    .await;
+    let engine_keeps = Arc::new(tokio::sync::Notify::new());
+    let token = server.token("agents", "emit");
+    let mut client = wire::emitter(server.grpc).await;
+    let producing = engine_keeps.clone();
+    let producer = tokio::spawn(async move {
+        let (mut stored, mut n) = (0, 0);
+        loop {
+            n += 1;
+            let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking("x"));
+            let request = v1::EmitRequest { event: Some(event) };
+            match client.emit(wire::with_token(&token, request)).await {
+                Ok(_) => stored += 1,
+                Err(status) => {
+                    let details = status.get_error_details();
+                    let reason = details.error_info().map(|info| info.reason.clone());
+                    return (stored, reason, status);
+                }
+            }
+            if n == 50 {
+                producing.notify_one();
+            }
+        }
+    });
+    engine_keeps.notified().await;
+    server.stop().await;
+    let (stored, reason, status) = producer.await.unwrap();
+    assert!(stored >= 50);
+    // Refused with the reason, or the connection was closed between two calls.
+    let closed = reason.is_none() && status.code() == tonic::Code::Unavailable;
+    assert!(
+        closed || reason.as_deref() == Some("DRAINING"),
+        "{status:?}"
+    );
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_served_to_operators() {
+    let server = Server::start().await;
+    assert_eq!(server.admin("/healthz").await.0, 200);
+    let (status, body) = server.admin("/readyz").await;
+    assert_eq!(status, 200, "{body}");
+    server
+        .emit_all("agents", wire::whole_run("alice", "run-1"))
+        .await;
+    let invalid = v1::Event::default();
+    server.try_emit("agents", vec![invalid]).await;
+    assert_eq!(server.metric("emitter_events_emitted_total").await, 5.0);
+    let refused = "emitter_events_refused_total{reason=\"INVALID_EVENT\"}";
+    assert_eq!(server.metric(refused).await, 1.0);
+    let token = server.token("alice", "subscribe");
+    let mut socket = Socket::connect(server.http, &token, "from=oldest").await;
+    socket.frame_of("connection_caught_up").await;
+    assert_eq!(server.metric("emitter_websocket_connections").await, 1.0);
+    assert_eq!(server.metric("emitter_events_sent_total").await, 5.0);
+    for name in [
+        "emitter_append_seconds_count",
+        "emitter_reader_lag_records_count",
+    ] {
+        assert!(server.metric(name).await > 0.0, "{name}");
+    }
+    server.stop().await;
+}

@@ -1,0 +1,12 @@
+//! A real server on free ports, driven through stock clients.
+
+mod abuse;
+mod drain;
+mod expiry;
+mod http;
+mod isolation;
+mod server;
+mod slow;
+mod storm;
+mod stream;
+mod wire;

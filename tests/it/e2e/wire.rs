@@ -1,0 +1,185 @@
+//! Stock clients for the tests: tonic stubs and a plain WebSocket, nothing of the crate's own client.
+
+use std::{net::SocketAddr, time::Duration};
+
+use emitter::proto::v1::{self, event::Payload, event_emitter_client::EventEmitterClient};
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
+};
+use tonic::{Request, transport::Channel};
+
+/// How long anything may take that is expected to happen.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The emitter's stub at `grpc`.
+pub(super) async fn emitter(grpc: SocketAddr) -> EventEmitterClient<Channel> {
+    EventEmitterClient::connect(format!("http://{grpc}"))
+        .await
+        .unwrap()
+        .max_encoding_message_size(16 << 20)
+}
+
+/// `message` with a bearer token.
+pub(super) fn with_token<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let bearer = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    request
+}
+
+/// An event of `user` and `run` with the id `id`.
+pub(super) fn event(user: &str, run: &str, id: &str, payload: Payload) -> v1::Event {
+    v1::Event {
+        event_id: id.into(),
+        user_id: user.into(),
+        run_id: run.into(),
+        agent_name: "researcher".into(),
+        payload: Some(payload),
+        ..Default::default()
+    }
+}
+
+/// A thought.
+pub(super) fn thinking(text: &str) -> Payload {
+    Payload::AgentThinking(v1::AgentThinking {
+        reasoning: text.into(),
+        ..Default::default()
+    })
+}
+
+/// The five critical events of a run, in order, with ids `<run>-1` to `<run>-5`.
+pub(super) fn whole_run(user: &str, run: &str) -> Vec<v1::Event> {
+    let payloads = [
+        Payload::AgentStarted(v1::AgentStarted::default()),
+        thinking("which one?"),
+        Payload::ToolExecuting(v1::ToolExecuting {
+            tool_call_id: "c1".into(),
+            tool_name: "search".into(),
+            ..Default::default()
+        }),
+        Payload::ToolCompleted(v1::ToolCompleted {
+            tool_call_id: "c1".into(),
+            tool_name: "search".into(),
+            ..Default::default()
+        }),
+        Payload::AgentCompleted(v1::AgentCompleted::default()),
+    ];
+    let numbered = payloads.into_iter().zip(1..);
+    numbered
+        .map(|(payload, n)| event(user, run, &format!("{run}-{n}"), payload))
+        .collect()
+}
+
+/// A WebSocket client of `/v1/stream`.
+pub(super) struct Socket(pub(super) WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+/// What came over a socket.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// A text frame.
+    Frame(Value),
+    /// A close frame with this code.
+    Closed(u16),
+    /// The connection ended without one.
+    Ended,
+}
+
+impl Socket {
+    /// Connects with the query `query` and `headers`.
+    pub(super) async fn open(
+        http: SocketAddr,
+        query: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, Error> {
+        let url = format!("ws://{http}/v1/stream?{query}");
+        let mut request = url.into_client_request()?;
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().insert(*name, value);
+        }
+        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
+        Ok(Self(stream))
+    }
+
+    /// Connects with a bearer token.
+    pub(super) async fn connect(http: SocketAddr, token: &str, query: &str) -> Self {
+        let bearer = format!("Bearer {token}");
+        Self::open(http, query, &[("authorization", bearer)])
+            .await
+            .unwrap_or_else(|error| panic!("?{query}: {error}"))
+    }
+
+    /// What comes next.
+    pub(super) async fn next(&mut self) -> Came {
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        return Came::Frame(serde_json::from_str(&text).unwrap());
+                    }
+                    Some(Ok(Message::Close(close))) => {
+                        return Came::Closed(close.map_or(1005, |close| close.code.into()));
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Came::Ended,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, next)
+            .await
+            .expect("nothing came")
+    }
+
+    /// The next frame.
+    pub(super) async fn frame(&mut self) -> Value {
+        match self.next().await {
+            Came::Frame(frame) => frame,
+            other => panic!("expected a frame, got {other:?}"),
+        }
+    }
+
+    /// The next frame of this type; others before it are dropped.
+    pub(super) async fn frame_of(&mut self, wire_type: &str) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if frame["type"] == wire_type {
+                return frame;
+            }
+        }
+    }
+
+    /// The next frame that is an event.
+    pub(super) async fn event(&mut self) -> Value {
+        loop {
+            let frame = self.frame().await;
+            if !is_control(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// The code that the server closes with; frames before it are dropped.
+    pub(super) async fn closed(&mut self) -> u16 {
+        loop {
+            match self.next().await {
+                Came::Frame(_) => {}
+                Came::Closed(code) => return code,
+                Came::Ended => panic!("the connection ended without a close frame"),
+            }
+        }
+    }
+}
+
+/// Whether `frame` speaks of the connection.
+pub(super) fn is_control(frame: &Value) -> bool {
+    frame["type"].as_str().unwrap().starts_with("connection_")
+}
+
+/// The position of an event's frame, as `after` takes it.
+pub(super) fn position(frame: &Value) -> String {
+    format!("{}-{}", frame["epoch"].as_str().unwrap(), frame["offset"])
+}

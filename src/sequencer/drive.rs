@@ -40,11 +40,7 @@ impl Sequencer {
             if jobs.is_empty() {
                 return;
             }
-            let (events, bytes) = jobs.iter().fold((0, 0), |(n, b), job| {
-                (n + job.events.len(), b + job.bytes())
-            });
             self.settle(&mut driving, jobs).await;
-            self.queued(-(events as isize), -(bytes as isize));
             if turn % GROUPS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
             }

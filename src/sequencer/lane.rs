@@ -1,6 +1,12 @@
 //! One user's queue, and the driving of it: what waits goes into one append.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
@@ -20,12 +26,56 @@ pub(super) struct Job {
     pub(super) events: Vec<Arc<Event>>,
     pub(super) deadline: Option<Instant>,
     pub(super) answer: oneshot::Sender<Answers>,
+    /// Its part in the counts, for as long as it lives.
+    pub(super) _counted: Counted,
+}
+
+/// Events and bytes that wait or are being stored.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) events: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+}
+
+/// A part in the counts, given back when dropped: whatever becomes of a job, the counts do not drift.
+pub(super) struct Counted {
+    counts: Arc<Counts>,
+    events: usize,
+    bytes: usize,
+}
+
+impl Counted {
+    pub(super) fn new(counts: Arc<Counts>, events: &[Arc<Event>]) -> Self {
+        let counted = Self {
+            counts,
+            events: events.len(),
+            bytes: bytes_of(events),
+        };
+        let Counts { events, bytes } = &*counted.counts;
+        events.fetch_add(counted.events, Ordering::Relaxed);
+        bytes.fetch_add(counted.bytes, Ordering::Relaxed);
+        counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Counts { events, bytes } = &*self.counts;
+        events.fetch_sub(self.events, Ordering::Relaxed);
+        bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// About how many bytes of memory `events` take.
+fn bytes_of(events: &[Arc<Event>]) -> usize {
+    let weight = |event: &Arc<Event>| size_of::<Event>() + event.body.len();
+    events.iter().map(weight).sum()
 }
 
 impl Job {
-    /// How many bytes of payload it holds.
+    /// About how many bytes it holds.
     pub(super) fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.body.len()).sum()
+        bytes_of(&self.events)
     }
 
     /// Answers every event with the same refusal.
@@ -39,7 +89,7 @@ impl Job {
 /// The most events that go into one append, unless a single call has more.
 const GROUP_EVENTS: usize = 1_000;
 
-/// The most payload bytes that go into one append, unless a single call has more.
+/// The most bytes that go into one append, unless a single call has more.
 const GROUP_BYTES: usize = 4 << 20;
 
 /// One active user: what waits, and what is known of its stream while nobody drives it.

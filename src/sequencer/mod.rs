@@ -11,10 +11,7 @@ pub use decide::{Decision, Group, Rules};
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,7 +19,7 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use self::lane::{Job, Lane};
+use self::lane::{Counted, Counts, Job, Lane};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::Engine,
@@ -40,7 +37,7 @@ pub struct Config {
     pub dedupe_ids_per_user: usize,
     /// How many events of one user may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
     pub queue_events: usize,
-    /// How many payload bytes of all users may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
+    /// How many bytes of all users' events may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
     pub queue_bytes: usize,
     /// How many users' states are kept at hand; beyond that the one used least recently is dropped and loaded again
     /// when it is needed.
@@ -84,8 +81,7 @@ pub struct Sequencer {
     config: Config,
     metrics: Arc<Metrics>,
     shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
-    queued_events: AtomicUsize,
-    queued_bytes: AtomicUsize,
+    counts: Arc<Counts>,
 }
 
 impl Sequencer {
@@ -104,8 +100,7 @@ impl Sequencer {
             config,
             metrics,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            queued_events: AtomicUsize::new(0),
-            queued_bytes: AtomicUsize::new(0),
+            counts: Arc::default(),
         })
     }
 
@@ -120,14 +115,14 @@ impl Sequencer {
     ) -> Vec<Result<Receipt, Refusal>> {
         let count = events.len();
         let (answer, answered) = oneshot::channel();
-        self.enqueue(
-            stream,
-            Job {
-                events,
-                deadline,
-                answer,
-            },
-        );
+        let job = Job {
+            // Counted before it can be driven.
+            _counted: Counted::new(self.counts.clone(), &events),
+            events,
+            deadline,
+            answer,
+        };
+        self.enqueue(stream, job);
         let answers = match answered.await {
             Ok(answers) => answers,
             // The driver ended before its time.
@@ -151,29 +146,22 @@ impl Sequencer {
             lanes += shard.len();
         }
         self.metrics.lanes.set(lanes as f64);
-        let queued = self.queued_events.load(Ordering::Relaxed);
-        self.metrics.queued.set(queued as f64);
+        self.metrics.queued.set(self.in_flight() as f64);
     }
 
     /// How many events are being stored or wait to be.
     pub fn in_flight(&self) -> usize {
-        self.queued_events.load(Ordering::Relaxed)
+        self.counts.events.load(Ordering::Relaxed)
     }
 
     /// Puts `job` in its user's lane, and drives the lane if nobody does.
     fn enqueue(self: &Arc<Self>, stream: StreamKey, job: Job) {
-        let (events, bytes) = (job.events.len() as isize, job.bytes() as isize);
-        if self.queued_bytes.load(Ordering::Relaxed) > self.config.queue_bytes {
+        if self.counts.bytes.load(Ordering::Relaxed) > self.config.queue_bytes {
             return job.refuse(&overfull());
         }
-        // Counted before it can be driven, so that the count never goes below zero.
-        self.queued(events, bytes);
         match self.push(stream, job) {
             Ok(lane) => self.start(&lane),
-            Err(job) => {
-                self.queued(-events, -bytes);
-                job.refuse(&overfull());
-            }
+            Err(job) => job.refuse(&overfull()),
         }
     }
 
@@ -214,14 +202,6 @@ impl Sequencer {
             shard.remove(&stream);
             self.metrics.lanes_evicted.increment(1);
         }
-    }
-
-    /// Counts events and bytes in and out of the queues.
-    fn queued(&self, events: isize, bytes: isize) {
-        self.queued_events
-            .fetch_add(events.cast_unsigned(), Ordering::Relaxed);
-        self.queued_bytes
-            .fetch_add(bytes.cast_unsigned(), Ordering::Relaxed);
     }
 }
 

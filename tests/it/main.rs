@@ -11,4 +11,5 @@
 mod e2e;
 mod engine_conformance;
 mod ladder;
+mod sequencer;
 mod support;

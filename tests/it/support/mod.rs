@@ -1,4 +1,6 @@
 //! What tests share: events, engines that misbehave on purpose, seeds.
 
 pub(crate) mod events;
+pub(crate) mod faulty_engine;
+pub(crate) mod rig;
 pub(crate) mod seed;

@@ -1,0 +1,6 @@
+//! The sequencer over a real engine, and over one that misbehaves.
+
+mod answers;
+mod claims;
+mod faults;
+mod lanes;

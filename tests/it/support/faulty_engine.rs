@@ -1,0 +1,305 @@
+//! An engine that misbehaves as real ones do: by script, or by chance from a seed.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use emitter::{
+    engine::{
+        AppendError, Appended, Commit, Engine, EngineError, Key, KeyEntry, Page, ReadLimit,
+        StreamState, Watch, Watcher,
+    },
+    event::{Offset, Position, Record, RunId, StreamKey},
+    run::RunState,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::sync::watch;
+
+/// What becomes of an append.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing out of the ordinary.
+    None,
+    /// A conflict is told that was none.
+    Conflict,
+    /// The stream must be loaded again.
+    Reload,
+    /// Nothing is stored.
+    Unavailable,
+    /// Nothing is stored.
+    Full,
+    /// Nothing is stored, but nobody says so.
+    UnknownBefore,
+    /// All is stored, but nobody says so.
+    UnknownAfter,
+    /// Another writer comes first.
+    Rival(Commit),
+    /// The engine has a bug.
+    Panic,
+}
+
+/// How often things go wrong, from 0 to 1.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Odds {
+    /// An append has a fault.
+    pub(crate) append: f64,
+    /// Another call is answered with `Unavailable`.
+    pub(crate) call: f64,
+    /// A call takes some milliseconds.
+    pub(crate) delay: f64,
+    /// A watcher does not hear of an append.
+    pub(crate) lost_hint: f64,
+}
+
+/// Wraps an engine.
+pub(crate) struct FaultyEngine {
+    inner: Arc<dyn Engine>,
+    chance: Arc<Chance>,
+    script: Mutex<VecDeque<Fault>>,
+    held: watch::Sender<bool>,
+    appends: AtomicUsize,
+    waiting: AtomicUsize,
+    loads: AtomicUsize,
+    failing_sets: AtomicUsize,
+}
+
+struct Chance {
+    rng: Mutex<StdRng>,
+    odds: Mutex<Odds>,
+}
+
+impl Chance {
+    fn odds(&self) -> Odds {
+        *self.odds.lock().unwrap()
+    }
+
+    fn happens(&self, odds: f64) -> bool {
+        odds > 0.0 && self.rng.lock().unwrap().random_bool(odds)
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        self.rng.lock().unwrap().random_range(0..bound)
+    }
+}
+
+impl FaultyEngine {
+    /// `inner`, as it is until told otherwise.
+    pub(crate) fn new(inner: Arc<dyn Engine>, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            chance: Arc::new(Chance {
+                rng: Mutex::new(StdRng::seed_from_u64(seed)),
+                odds: Mutex::default(),
+            }),
+            script: Mutex::default(),
+            held: watch::Sender::new(false),
+            appends: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
+            failing_sets: AtomicUsize::new(0),
+        })
+    }
+
+    /// How often things go wrong from now on.
+    pub(crate) fn set_odds(&self, odds: Odds) {
+        *self.chance.odds.lock().unwrap() = odds;
+    }
+
+    /// What becomes of the next appends.
+    pub(crate) fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.script.lock().unwrap().extend(faults);
+    }
+
+    /// Holds appends up until `release`.
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Lets appends go on.
+    pub(crate) fn release(&self) {
+        self.held.send_replace(false);
+    }
+
+    /// How many appends are held up.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// How often `append` was called.
+    pub(crate) fn appends(&self) -> usize {
+        self.appends.load(Ordering::Acquire)
+    }
+
+    /// How often `load` was called.
+    pub(crate) fn loads(&self) -> usize {
+        self.loads.load(Ordering::Acquire)
+    }
+
+    /// The next `compare_and_set` fails as if another writer came first.
+    pub(crate) fn fail_next_set(&self) {
+        self.failing_sets.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn next_fault(&self) -> Fault {
+        if let Some(fault) = self.script.lock().unwrap().pop_front() {
+            return fault;
+        }
+        if !self.chance.happens(self.chance.odds().append) {
+            return Fault::None;
+        }
+        match self.chance.below(6) {
+            0 => Fault::Conflict,
+            1 => Fault::Reload,
+            2 => Fault::Unavailable,
+            3 => Fault::Full,
+            4 => Fault::UnknownBefore,
+            _ => Fault::UnknownAfter,
+        }
+    }
+
+    async fn delay(&self) {
+        if self.chance.happens(self.chance.odds().delay) {
+            let millis = self.chance.below(20);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+    }
+
+    /// A call other than an append.
+    async fn call(&self) -> Result<(), EngineError> {
+        self.delay().await;
+        match self.chance.happens(self.chance.odds().call) {
+            true => Err(EngineError::Unavailable("by chance".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for FaultyEngine {
+    async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
+        self.loads.fetch_add(1, Ordering::AcqRel);
+        self.call().await?;
+        self.inner.load(stream).await
+    }
+
+    async fn run(
+        &self,
+        stream: &StreamKey,
+        run_id: &RunId,
+    ) -> Result<Option<RunState>, EngineError> {
+        self.call().await?;
+        self.inner.run(stream, run_id).await
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        expected: Position,
+        commit: Commit,
+    ) -> Result<Appended, AppendError> {
+        self.appends.fetch_add(1, Ordering::AcqRel);
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let mut held = self.held.subscribe();
+        drop(held.wait_for(|held| !held).await);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.delay().await;
+        match self.next_fault() {
+            Fault::None => {}
+            Fault::Conflict => return Err(AppendError::Conflict(Vec::new())),
+            Fault::Reload => return Err(AppendError::Reload),
+            Fault::Unavailable => return Err(AppendError::Unavailable("scripted".into())),
+            Fault::Full => return Err(AppendError::Full),
+            Fault::UnknownBefore => return Err(AppendError::Unknown("before".into())),
+            Fault::UnknownAfter => {
+                let stored = self.inner.append(stream, expected, commit).await;
+                self.delay().await;
+                stored?;
+                return Err(AppendError::Unknown("after".into()));
+            }
+            Fault::Rival(rival) => {
+                let head = self.inner.load(stream).await.expect("load").head;
+                let stored = self.inner.append(stream, head, rival).await;
+                stored.expect("the rival's append");
+            }
+            Fault::Panic => panic!("a bug in the engine, on purpose"),
+        }
+        let appended = self.inner.append(stream, expected, commit).await;
+        self.delay().await;
+        appended
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        limit: ReadLimit,
+    ) -> Result<Page, EngineError> {
+        self.call().await?;
+        let page = self.inner.read(stream, after, limit).await;
+        self.delay().await;
+        page
+    }
+
+    async fn watch(
+        &self,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError> {
+        self.call().await?;
+        let watcher = Arc::new(Forgetful {
+            chance: self.chance.clone(),
+            watcher,
+        });
+        self.inner.watch(stream, watcher).await
+    }
+
+    async fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<KeyEntry>, EngineError> {
+        self.call().await?;
+        self.inner.put_if_absent(key, value, ttl).await
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, EngineError> {
+        self.call().await?;
+        if self.failing_sets.load(Ordering::Acquire) > 0 {
+            self.failing_sets.fetch_sub(1, Ordering::AcqRel);
+            return Ok(false);
+        }
+        self.inner.compare_and_set(key, expected, value, ttl).await
+    }
+
+    async fn maintain(&self) {
+        self.inner.maintain().await;
+    }
+}
+
+/// Does not pass every hint on.
+struct Forgetful {
+    chance: Arc<Chance>,
+    watcher: Arc<dyn Watcher>,
+}
+
+impl Watcher for Forgetful {
+    fn appended(&self, records: &[Arc<Record>]) {
+        if !self.chance.happens(self.chance.odds().lost_hint) {
+            self.watcher.appended(records);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A sequencer over a memory engine that can be told to misbehave.
+
+use std::{sync::Arc, time::Duration};
+
+use emitter::{
+    clock::{Clock, Entropy},
+    engine::memory::{self, MemoryEngine},
+    event::{Event, Receipt, Record, StreamKey},
+    reason::Refusal,
+    sequencer::{Config, Sequencer},
+};
+
+use super::{events, faulty_engine::FaultyEngine};
+
+pub(crate) type Answer = Result<Receipt, Refusal>;
+
+pub(crate) struct Rig {
+    pub(crate) memory: Arc<MemoryEngine>,
+    pub(crate) engine: Arc<FaultyEngine>,
+    pub(crate) sequencer: Arc<Sequencer>,
+    pub(crate) clock: Clock,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self::with(Config::default(), memory::Config::default(), 1)
+    }
+
+    pub(crate) fn with(config: Config, bounds: memory::Config, seed: u64) -> Self {
+        let (memory, clock) = events::memory(bounds);
+        let engine = FaultyEngine::new(memory.clone(), seed);
+        let sequencer = Sequencer::new(
+            engine.clone(),
+            clock.clone(),
+            Entropy::seeded(seed),
+            config,
+            events::metrics(),
+        );
+        Self {
+            memory,
+            engine,
+            sequencer,
+            clock,
+        }
+    }
+
+    /// Emits `events` in one call, without a deadline.
+    pub(crate) async fn emit(
+        &self,
+        stream: &StreamKey,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Vec<Answer> {
+        let events = events.into_iter().map(Arc::new).collect();
+        self.sequencer.submit(stream.clone(), events, None).await
+    }
+
+    /// Everything retained of `stream`, asked of the engine behind the faults.
+    pub(crate) async fn stored(&self, stream: &StreamKey) -> Vec<Arc<Record>> {
+        events::all(&*self.memory, stream).await
+    }
+
+    /// The ids of everything retained.
+    pub(crate) async fn stored_ids(&self, stream: &StreamKey) -> Vec<String> {
+        events::ids(&self.stored(stream).await)
+    }
+}
+
+/// `stored`, `duplicate`, or the reason of a refusal.
+pub(crate) fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Ok(receipt) if receipt.duplicate => "duplicate",
+        Ok(_) => "stored",
+        Err(refusal) => refusal.reason.name(),
+    }
+}
+
+pub(crate) fn words(answers: &[Answer]) -> Vec<&'static str> {
+    answers.iter().map(word).collect()
+}
+
+/// Lets other tasks run until `done`. Panics after a long time by the runtime's clock, naming `what`.
+pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if done() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    let later = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(tokio::time::Instant::now() < later, "never: {what}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+}

@@ -137,3 +137,24 @@ async fn of_two_users_that_start_one_run_at_once_one_gets_it() {
         assert_eq!(got, [REFUSED, REFUSED, "stored"], "seed {seed}");
     }
 }
+
+/// The first user's append failed long ago and left its claim. Both come at once: one may take the claim over, the
+/// other may renew it, but not both.
+#[tokio::test(start_paused = true)]
+async fn of_two_users_that_find_an_old_claim_at_once_one_gets_the_run() {
+    for seed in 0..100 {
+        let rig = Rig::with(Config::default(), memory::Config::default(), seed);
+        let (mine, other) = (stream("mine"), stream("other"));
+        rig.engine.script([Fault::Unavailable]);
+        assert_eq!(emit(&rig, &mine, "e", "r").await, "ENGINE_UNAVAILABLE");
+        rig.clock.advance(MINUTE);
+        rig.engine.set_odds(Odds {
+            delay: 0.7,
+            ..Odds::default()
+        });
+        let (mine, other) = tokio::join!(emit(&rig, &mine, "e", "r"), emit(&rig, &other, "x", "r"));
+        let mut got = [mine, other];
+        got.sort_unstable();
+        assert_eq!(got, [REFUSED, "stored"], "seed {seed}");
+    }
+}

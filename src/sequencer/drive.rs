@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Commit, EngineError, Key, StreamState},
-    event::{Record, RunId, StreamKey},
+    event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
     run::CLAIM_TTL,
 };
@@ -28,6 +28,12 @@ const GROUPS_PER_TURN: usize = 16;
 
 /// After this time a claim that its stream knows nothing of may be replaced.
 const CLAIM_SETTLES: Duration = Duration::from_secs(60);
+
+/// How often a claim that changes meanwhile is looked at.
+const CLAIM_ATTEMPTS: usize = 3;
+
+/// How many bytes of a claim come before the user.
+const NONCE: usize = 8;
 
 /// What each event of each job came to, before the append.
 type Decided = Vec<Vec<Result<Decision, Refusal>>>;
@@ -89,8 +95,10 @@ impl Sequencer {
                 }
             }
             self.metrics.conflicts.increment(1);
-            let jitter = 0.5 + self.entropy.fraction();
-            tokio::time::sleep(BACKOFF.mul_f64(jitter * f64::from(1 << attempt))).await;
+            if attempt + 1 < ATTEMPTS {
+                let jitter = 0.5 + self.entropy.fraction();
+                tokio::time::sleep(BACKOFF.mul_f64(jitter * f64::from(1 << attempt))).await;
+            }
         }
         let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
         refuse_all(jobs, &refusal);
@@ -157,22 +165,40 @@ impl Sequencer {
     /// Puts or renews the claim on a run's id. Whether the run is this user's.
     async fn claim(&self, stream: &StreamKey, run_id: &RunId) -> Result<bool, EngineError> {
         let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
-        let mine = Bytes::copy_from_slice(stream.user().as_str().as_bytes());
-        let put = self
-            .engine
-            .put_if_absent(&key, mine.clone(), CLAIM_TTL)
-            .await?;
-        let Some(claim) = put else { return Ok(true) };
-        if claim.value != mine {
-            // A claim may have outlived the append that it was put for.
-            let settled = claim.put_at + CLAIM_SETTLES <= self.clock.now();
-            if !settled || self.knows_run(stream, &claim.value, run_id).await? {
-                return Ok(false);
+        for _ in 0..CLAIM_ATTEMPTS {
+            let mine = self.claim_of(stream.user());
+            let put = self
+                .engine
+                .put_if_absent(&key, mine.clone(), CLAIM_TTL)
+                .await?;
+            let Some(claim) = put else { return Ok(true) };
+            let owner = claim.value.get(NONCE..).unwrap_or_default();
+            if owner != stream.user().as_str().as_bytes() {
+                // A claim may have outlived the append that it was put for.
+                let settled = claim.put_at + CLAIM_SETTLES <= self.clock.now();
+                if !settled || self.knows_run(stream, owner, run_id).await? {
+                    return Ok(false);
+                }
             }
+            let renewed = self
+                .engine
+                .compare_and_set(&key, &claim.value, mine, CLAIM_TTL)
+                .await?;
+            if renewed {
+                return Ok(true);
+            }
+            // It changed since: look again.
         }
-        self.engine
-            .compare_and_set(&key, &claim.value, mine, CLAIM_TTL)
-            .await
+        Err(EngineError::Unavailable(
+            "a run's claim keeps changing".into(),
+        ))
+    }
+
+    /// A claim for `user`. No two are equal, so that one that was renewed is not taken for the one that was there
+    /// before.
+    fn claim_of(&self, user: &UserId) -> Bytes {
+        let nonce = self.entropy.bits().to_le_bytes();
+        [&nonce, user.as_str().as_bytes()].concat().into()
     }
 
     /// Whether the user that a claim names knows the run.
@@ -184,7 +210,7 @@ impl Sequencer {
     ) -> Result<bool, EngineError> {
         let Some(owner) = std::str::from_utf8(claimed_by)
             .ok()
-            .and_then(|user| crate::event::UserId::new(user).ok())
+            .and_then(|user| UserId::new(user).ok())
         else {
             return Ok(false);
         };

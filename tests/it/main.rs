@@ -12,4 +12,5 @@ mod e2e;
 mod engine_conformance;
 mod ladder;
 mod sequencer;
+mod subscription;
 mod support;

@@ -67,6 +67,8 @@ pub(crate) struct FaultyEngine {
     appends: AtomicUsize,
     waiting: AtomicUsize,
     loads: AtomicUsize,
+    reads: AtomicUsize,
+    read_time: Mutex<Duration>,
     failing_sets: AtomicUsize,
 }
 
@@ -103,6 +105,8 @@ impl FaultyEngine {
             appends: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+            read_time: Mutex::default(),
             failing_sets: AtomicUsize::new(0),
         })
     }
@@ -140,6 +144,16 @@ impl FaultyEngine {
     /// How often `load` was called.
     pub(crate) fn loads(&self) -> usize {
         self.loads.load(Ordering::Acquire)
+    }
+
+    /// How often `read` was called.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::Acquire)
+    }
+
+    /// How long a read takes from now on.
+    pub(crate) fn set_read_time(&self, time: Duration) {
+        *self.read_time.lock().unwrap() = time;
     }
 
     /// The next `compare_and_set` fails as if another writer came first.
@@ -241,6 +255,11 @@ impl Engine for FaultyEngine {
         after: Offset,
         limit: ReadLimit,
     ) -> Result<Page, EngineError> {
+        self.reads.fetch_add(1, Ordering::AcqRel);
+        let time = *self.read_time.lock().unwrap();
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
         self.call().await?;
         let page = self.inner.read(stream, after, limit).await;
         self.delay().await;

@@ -1,6 +1,8 @@
 //! What tests share: events, engines that misbehave on purpose, seeds.
 
+pub(crate) mod epoch_engine;
 pub(crate) mod events;
 pub(crate) mod faulty_engine;
+pub(crate) mod readers;
 pub(crate) mod rig;
 pub(crate) mod seed;

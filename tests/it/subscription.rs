@@ -1,0 +1,7 @@
+//! Readers: a cursor each, and nothing lost without a word.
+
+mod caught_up;
+mod gaps;
+mod hints;
+mod start;
+mod tails;

@@ -1,0 +1,107 @@
+//! Hints may be lost, and readers may be dropped while they wait: nothing is.
+
+use std::time::Duration;
+
+use emitter::fanout::{Config, Delivery, Start};
+use futures_util::FutureExt;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::support::{
+    events::{all, ids},
+    faulty_engine::Odds,
+    readers::{Readers, seen},
+    seed,
+};
+
+fn lost(odds: f64) -> Odds {
+    Odds {
+        lost_hint: odds,
+        ..Odds::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_hint_in_mid_stream_is_healed_by_the_next() {
+    let r = Readers::new();
+    let mut reader = r.reader(Start::Head).await;
+    r.notes(["a"]).await;
+    assert_eq!(seen(&mut reader), ["a", "caught up 1"]);
+    r.engine.set_odds(lost(1.0));
+    r.notes(["b", "c"]).await;
+    assert_eq!(seen(&mut reader), [""; 0], "it cannot know");
+    r.engine.set_odds(lost(0.0));
+    r.notes(["d"]).await;
+    assert_eq!(seen(&mut reader), ["b c d"]);
+    r.notes(["e"]).await;
+    assert_eq!(seen(&mut reader), ["e"]);
+}
+
+/// A reader that comes sees what the tail has not heard of, and the tail is whole again afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_comes_after_a_lost_hint_misses_nothing() {
+    let r = Readers::new();
+    let mut first = r.reader(Start::Head).await;
+    assert_eq!(seen(&mut first), ["caught up 0"]);
+    r.engine.set_odds(lost(1.0));
+    r.notes(["a", "b"]).await;
+    let mut second = r.reader(Start::Oldest).await;
+    r.engine.set_odds(lost(0.0));
+    r.notes(["c"]).await;
+    assert_eq!(seen(&mut second), ["a b c", "caught up 3"]);
+    assert_eq!(seen(&mut first), ["a b c"]);
+}
+
+/// Dropped at any point, `next` has lost nothing and repeats nothing.
+#[test]
+fn next_is_cancel_safe() {
+    seed::each_seed(seed::cases(50, 1_000), |seed| async move {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let small = Config {
+            tail_records: 4,
+            page_records: 3,
+            ..Config::default()
+        };
+        let r = Readers::with(small, emitter::engine::memory::Config::default());
+        let mut reader = r.reader(Start::Oldest).await;
+        r.engine.set_odds(Odds {
+            delay: 0.7,
+            lost_hint: 0.2,
+            ..Odds::default()
+        });
+        let mut got = Vec::new();
+        for n in 0..100 {
+            if rng.random_bool(0.6) {
+                r.notes([&*format!("n{n}")]).await;
+            }
+            // Dropped at once, or in the middle of a read.
+            let next = match rng.random_bool(0.5) {
+                true => reader.next(rng.random_range(0..3_000)).now_or_never(),
+                false => {
+                    let patience = Duration::from_millis(rng.random_range(0..12));
+                    let next = reader.next(rng.random_range(0..3_000));
+                    tokio::time::timeout(patience, next).await.ok()
+                }
+            };
+            if let Some(delivery) = next {
+                collect(&mut got, delivery.unwrap());
+            }
+        }
+        r.engine.set_odds(Odds::default());
+        r.notes(["last"]).await;
+        while got.last().is_none_or(|id| id != "last") {
+            collect(&mut got, reader.next(3_000).await.unwrap());
+        }
+        assert_eq!(got, ids(&all(&*r.memory, &r.user).await));
+    });
+}
+
+fn collect(got: &mut Vec<String>, delivery: Delivery) {
+    match delivery {
+        Delivery::Events { entries, .. } => {
+            let records: Vec<_> = entries.iter().map(|e| e.record.clone()).collect();
+            got.extend(ids(&records));
+        }
+        Delivery::CaughtUp(_) => {}
+        Delivery::Gap(gap) => panic!("{gap:?} after {:?}", got.last()),
+    }
+}

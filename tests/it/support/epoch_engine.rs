@@ -1,0 +1,166 @@
+//! An engine whose epoch can change under its users: what is retained keeps its offsets.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use emitter::{
+    engine::{
+        AppendError, Appended, Commit, Engine, EngineError, Key, KeyEntry, Page, ReadLimit,
+        StreamState, Watch, Watcher,
+    },
+    event::{Epoch, Offset, Position, Record, RunId, StreamKey},
+    run::RunState,
+};
+
+/// Wraps an engine and names its epoch otherwise, once it has changed.
+pub(crate) struct EpochEngine {
+    inner: Arc<dyn Engine>,
+    epoch: Arc<Mutex<Option<Epoch>>>,
+}
+
+impl EpochEngine {
+    pub(crate) fn new(inner: Arc<dyn Engine>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            epoch: Arc::default(),
+        })
+    }
+
+    /// From now on everything is of `epoch`. Nobody is told.
+    pub(crate) fn change(&self, epoch: Epoch) {
+        *self.epoch.lock().unwrap() = Some(epoch);
+    }
+
+    fn out(&self, position: Position) -> Position {
+        named(*self.epoch.lock().unwrap(), position)
+    }
+}
+
+fn named(epoch: Option<Epoch>, position: Position) -> Position {
+    Position::new(epoch.unwrap_or(position.epoch), position.offset)
+}
+
+fn under(epoch: &Mutex<Option<Epoch>>, records: &[Arc<Record>]) -> Vec<Arc<Record>> {
+    let epoch = *epoch.lock().unwrap();
+    if epoch.is_none() {
+        return records.to_vec();
+    }
+    let out = |record: &Arc<Record>| {
+        Arc::new(Record {
+            position: named(epoch, record.position),
+            ..Record::clone(record)
+        })
+    };
+    records.iter().map(out).collect()
+}
+
+#[async_trait]
+impl Engine for EpochEngine {
+    async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
+        let mut state = self.inner.load(stream).await?;
+        state.head = self.out(state.head);
+        Ok(state)
+    }
+
+    async fn run(
+        &self,
+        stream: &StreamKey,
+        run_id: &RunId,
+    ) -> Result<Option<RunState>, EngineError> {
+        self.inner.run(stream, run_id).await
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        expected: Position,
+        commit: Commit,
+    ) -> Result<Appended, AppendError> {
+        if self.out(expected) != expected {
+            return Err(AppendError::Reload);
+        }
+        let within = self.inner.load(stream).await;
+        let epoch = within
+            .map_err(|error| AppendError::Unavailable(error.to_string()))?
+            .head
+            .epoch;
+        let expected = Position::new(epoch, expected.offset);
+        match self.inner.append(stream, expected, commit).await {
+            Ok(appended) => Ok(Appended {
+                records: under(&self.epoch, &appended.records),
+            }),
+            Err(AppendError::Conflict(missed)) => {
+                Err(AppendError::Conflict(under(&self.epoch, &missed)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        limit: ReadLimit,
+    ) -> Result<Page, EngineError> {
+        let page = self.inner.read(stream, after, limit).await?;
+        Ok(Page {
+            records: under(&self.epoch, &page.records),
+            head: self.out(page.head),
+            trimmed: page.trimmed,
+        })
+    }
+
+    async fn watch(
+        &self,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError> {
+        let watcher = Arc::new(Under {
+            epoch: self.epoch.clone(),
+            watcher,
+        });
+        let watch = self.inner.watch(stream, watcher).await?;
+        Ok(Watch {
+            head: self.out(watch.head),
+            ..watch
+        })
+    }
+
+    async fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<KeyEntry>, EngineError> {
+        self.inner.put_if_absent(key, value, ttl).await
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, EngineError> {
+        self.inner.compare_and_set(key, expected, value, ttl).await
+    }
+
+    async fn maintain(&self) {
+        self.inner.maintain().await;
+    }
+}
+
+struct Under {
+    epoch: Arc<Mutex<Option<Epoch>>>,
+    watcher: Arc<dyn Watcher>,
+}
+
+impl Watcher for Under {
+    fn appended(&self, records: &[Arc<Record>]) {
+        self.watcher.appended(&under(&self.epoch, records));
+    }
+}

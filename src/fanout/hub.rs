@@ -142,10 +142,14 @@ impl Hub {
             hub: self.clone(),
             _watch: watch.guard,
         });
-        // Two first readers at once may each make one: both work, and the map keeps the later.
-        let weak = Arc::downgrade(&watched);
-        self.shard(stream).lock().insert(stream.clone(), weak);
-        Ok(watched)
+        // Of two first readers at once, the later takes the earlier's. Its own is dropped after the lock.
+        let mut shard = self.shard(stream).lock();
+        let earlier = shard.get(stream).and_then(Weak::upgrade);
+        if earlier.is_none() {
+            shard.insert(stream.clone(), Arc::downgrade(&watched));
+        }
+        drop(shard);
+        Ok(earlier.unwrap_or(watched))
     }
 
     fn shard(&self, stream: &StreamKey) -> &Mutex<HashMap<StreamKey, Weak<Watched>>> {

@@ -176,6 +176,7 @@ impl Subscription {
         let Some(first) = page.records.first() else {
             // Nothing between the cursor and the head: offsets are not dense.
             self.cursor = page.head;
+            watched.tail.saw(page.head);
             return Ok(None);
         };
         if first.prev > self.cursor.offset {

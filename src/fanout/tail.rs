@@ -105,6 +105,24 @@ impl Tail {
         });
     }
 
+    /// Tells the tail a head that the engine named. One of another epoch than the tail's own is news: the tail begins
+    /// anew there, and readers of the old epoch look again.
+    pub(super) fn saw(&self, head: Position) {
+        let mut inner = self.inner.lock();
+        let reach = inner.reach.as_ref();
+        if reach.is_some_and(|reach| reach.epoch == head.epoch) {
+            return;
+        }
+        self.clear(&mut inner);
+        inner.reach = Some(Reach {
+            epoch: head.epoch,
+            floor: head.offset,
+            head: head.offset,
+        });
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
     /// What is there for `cursor`: at most `records`, and of at most about `bytes`, but at least one.
     pub(super) fn ahead_of(&self, cursor: Position, records: usize, bytes: usize) -> Ahead {
         let inner = self.inner.lock();

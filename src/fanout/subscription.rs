@@ -76,8 +76,10 @@ pub struct Subscription {
     cursor: Position,
     /// How many events the filter skipped since the reader was last told a position.
     skipped: usize,
-    /// When the reader was last told a position; `None` until it first caught up.
-    told: Option<Instant>,
+    /// When the reader was last told a position, or began.
+    told: Instant,
+    /// It was told that it caught up, at the head.
+    caught_up: bool,
     /// A gap that is to be told before anything else.
     gap: Option<Gap>,
 }
@@ -116,7 +118,8 @@ impl Subscription {
             filter,
             cursor,
             skipped: 0,
-            told: None,
+            told: Instant::now(),
+            caught_up: false,
             gap,
         })
     }
@@ -144,7 +147,10 @@ impl Subscription {
                 Ahead::Entries(entries, behind) => self.take(entries, behind >= LAGGING),
                 Ahead::AskEngine => self.read(&watched, records, bytes).await?,
                 Ahead::Nothing => match self.at_head() {
-                    AtHead::Tell => Some(self.tell()),
+                    AtHead::Tell => {
+                        self.caught_up = true;
+                        Some(self.tell())
+                    }
                     AtHead::Wait(until) => {
                         wait(changed, until).await;
                         None
@@ -214,22 +220,26 @@ impl Subscription {
             return Some(Delivery::Events { entries, lagging });
         }
         self.skipped += all;
-        let due = self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        let due = self.told.elapsed() >= TELL_EVERY;
         (self.skipped >= SKIPPED && due).then(|| self.tell())
     }
 
     fn at_head(&self) -> AtHead {
-        match self.told {
-            None => AtHead::Tell,
-            Some(_) if self.skipped == 0 => AtHead::Wait(None),
-            Some(told) if told.elapsed() >= TELL_EVERY => AtHead::Tell,
-            Some(told) => AtHead::Wait(Some(told + TELL_EVERY)),
+        let due = self.told + TELL_EVERY;
+        if !self.caught_up {
+            AtHead::Tell
+        } else if self.skipped == 0 {
+            AtHead::Wait(None)
+        } else if due <= Instant::now() {
+            AtHead::Tell
+        } else {
+            AtHead::Wait(Some(due))
         }
     }
 
     fn tell(&mut self) -> Delivery {
         self.skipped = 0;
-        self.told = Some(Instant::now());
+        self.told = Instant::now();
         Delivery::CaughtUp(self.cursor)
     }
 

@@ -9,6 +9,7 @@
 )]
 
 mod e2e;
+mod emission_property;
 mod engine_conformance;
 mod ladder;
 mod sequencer;

@@ -4,6 +4,7 @@ mod grpc;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
     sync::oneshot,
@@ -89,6 +90,7 @@ struct Core {
     sequencer: Arc<Sequencer>,
     hub: Arc<Hub>,
     egress: Arc<Egress>,
+    rendered: PrometheusHandle,
 }
 
 /// How often what is no longer needed is given back.
@@ -161,7 +163,7 @@ impl App {
             admin: admin.0,
         };
         let (server, health) = grpc::server(&settings.limits, ingest, egress.grpc()).await?;
-        let admin_routes = operator::routes(rendered, shutdown.drain(), node);
+        let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), node);
         Ok(Self {
             addresses,
             grpc: (server, grpc.1),
@@ -174,6 +176,7 @@ impl App {
                 sequencer,
                 hub,
                 egress,
+                rendered,
             },
         })
     }
@@ -270,11 +273,8 @@ impl Running {
 impl Core {
     /// Gives back what is no longer needed, for as long as the returned task lives.
     fn upkeep(&self) -> JoinHandle<()> {
-        let (engine, sequencer, hub) = (
-            self.engine.clone(),
-            self.sequencer.clone(),
-            self.hub.clone(),
-        );
+        let (engine, sequencer) = (self.engine.clone(), self.sequencer.clone());
+        let (hub, rendered) = (self.hub.clone(), self.rendered.clone());
         tokio::spawn(async move {
             let mut ticks = time::interval(UPKEEP);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -283,6 +283,8 @@ impl Core {
                 engine.maintain().await;
                 sequencer.maintain();
                 hub.maintain();
+                // Samples of histograms are kept one by one until this or a scrape adds them up.
+                rendered.run_upkeep();
             }
         })
     }

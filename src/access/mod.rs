@@ -7,4 +7,4 @@ mod token;
 
 pub use claims::{Grant, MintError, mint};
 pub use principal::{Principal, Scope};
-pub use token::{Authenticator, Config, SECRET_BYTES, TOKEN_BYTES, bearer};
+pub use token::{Authenticator, Config, SECRET_BYTES, TOKEN_BYTES, bearer, trim_newline};

@@ -125,6 +125,12 @@ fn invalid() -> Refusal {
     Refusal::new(Reason::Unauthenticated, "the credential is not valid")
 }
 
+/// A secret as it stands in a file, without the newline at its end.
+pub fn trim_newline(secret: &[u8]) -> &[u8] {
+    let secret = secret.strip_suffix(b"\n").unwrap_or(secret);
+    secret.strip_suffix(b"\r").unwrap_or(secret)
+}
+
 /// The token in the value of an `Authorization` header, if it is a bearer's.
 pub fn bearer(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de};
 use tracing_subscriber::EnvFilter;
 
-use crate::access::SECRET_BYTES;
+use crate::access::{SECRET_BYTES, trim_newline};
 
 /// Everything that can be set. What each means stands in the reference.
 #[derive(Clone, Debug, Deserialize)]
@@ -172,17 +172,11 @@ impl Auth {
     }
 
     fn read_secret_file(&self) -> Result<Vec<u8>, (&'static str, String)> {
-        let mut secret = fs::read(&self.secret_file).map_err(|error| {
+        let secret = fs::read(&self.secret_file).map_err(|error| {
             let path = self.secret_file.display();
             ("auth.secret_file", format!("cannot read {path}: {error}"))
         })?;
-        if secret.last() == Some(&b'\n') {
-            secret.pop();
-        }
-        if secret.last() == Some(&b'\r') {
-            secret.pop();
-        }
-        Ok(secret)
+        Ok(trim_newline(&secret).to_vec())
     }
 }
 

@@ -192,7 +192,7 @@ fn a_wrong_file_is_told_by_its_path() {
     let cases = [
         (
             "[limits]\ndepth = 0",
-            "limits.depth: 0 is not within 1 and 64 (FILE)",
+            "limits.depth: 0 is not within 1 and 32 (FILE)",
         ),
         ("nonsense = 1", "nonsense: is not a known key (FILE)"),
         ("[limits]\nx = 1", "limits.x: is not a known key (FILE)"),

@@ -63,23 +63,32 @@ pub enum Reason {
 struct Row {
     name: &'static str,
     code: Code,
-    /// The WebSocket close code: 4000–4499 "come back", 4500–4999 "do not".
-    close: u16,
-    /// The status of a failed handshake, for those who can read it.
-    http: u16,
+    /// How it ends or refuses a stream, if it does: the WebSocket close code (4000–4499 "come back", 4500–4999 "do
+    /// not"), and the HTTP status of a handshake for those who can read it.
+    stream: Option<(u16, u16)>,
     /// Whether the same event is worth sending again as it is.
     retryable: bool,
+    meaning: &'static str,
 }
 
-const fn row(name: &'static str, code: Code, close: u16, http: u16, retryable: bool) -> Row {
+const fn row(
+    name: &'static str,
+    code: Code,
+    stream: Option<(u16, u16)>,
+    retryable: bool,
+    meaning: &'static str,
+) -> Row {
     Row {
         name,
         code,
-        close,
-        http,
+        stream,
         retryable,
+        meaning,
     }
 }
+
+/// RFC 6455: an unexpected condition. For a stream that ends for a reason which is none of streams.
+const INTERNAL_CLOSE: u16 = 1011;
 
 impl Reason {
     /// Every reason, in the order of the table.
@@ -110,27 +119,48 @@ impl Reason {
     #[rustfmt::skip]
     const fn row(self) -> Row {
         match self {
-            Self::InvalidEvent        => row("INVALID_EVENT",           Code::InvalidArgument,    4501, 400, false),
-            Self::InvalidRequest      => row("INVALID_REQUEST",         Code::InvalidArgument,    4501, 400, false),
-            Self::EventIdReused       => row("EVENT_ID_REUSED",         Code::AlreadyExists,      4501, 409, false),
-            Self::RunOwnedByOtherUser => row("RUN_OWNED_BY_OTHER_USER", Code::PermissionDenied,   4501, 403, false),
-            Self::Unauthenticated     => row("UNAUTHENTICATED",         Code::Unauthenticated,    4500, 401, false),
-            Self::CredentialExpired   => row("CREDENTIAL_EXPIRED",      Code::Unauthenticated,    4003, 401, false),
-            Self::ScopeMissing        => row("SCOPE_MISSING",           Code::PermissionDenied,   4500, 403, false),
-            Self::TenantForbidden     => row("TENANT_FORBIDDEN",        Code::PermissionDenied,   4500, 403, false),
-            Self::UserForbidden       => row("USER_FORBIDDEN",          Code::PermissionDenied,   4500, 403, false),
-            Self::OriginRefused       => row("ORIGIN_REFUSED",          Code::PermissionDenied,   4505, 403, false),
-            Self::StreamFull          => row("STREAM_FULL",             Code::ResourceExhausted,  4007, 503, true),
-            Self::LimitExceeded       => row("LIMIT_EXCEEDED",          Code::ResourceExhausted,  4007, 429, false),
-            Self::ConnectionLimit     => row("CONNECTION_LIMIT",        Code::ResourceExhausted,  4006, 429, true),
-            Self::TooManyFrames       => row("TOO_MANY_FRAMES",         Code::ResourceExhausted,  4506, 429, false),
-            Self::TooSlow             => row("TOO_SLOW",                Code::ResourceExhausted,  4002, 503, true),
-            Self::PrecedingFailed     => row("PRECEDING_FAILED",        Code::Aborted,            4004, 503, true),
-            Self::EngineUnavailable   => row("ENGINE_UNAVAILABLE",      Code::Unavailable,        4004, 503, true),
-            Self::OutcomeUnknown      => row("OUTCOME_UNKNOWN",         Code::Unavailable,        4004, 503, true),
-            Self::Contended           => row("CONTENDED",               Code::Unavailable,        4004, 503, true),
-            Self::Draining            => row("DRAINING",                Code::Unavailable,        4001, 503, true),
-            Self::DeadlineExceeded    => row("DEADLINE_EXCEEDED",       Code::DeadlineExceeded,   4004, 504, true),
+            Self::InvalidEvent => row("INVALID_EVENT", Code::InvalidArgument, None, false,
+                "a field is missing, malformed, too large or too deep"),
+            Self::InvalidRequest => row("INVALID_REQUEST", Code::InvalidArgument, Some((4501, 400)), false,
+                "the call or the handshake makes no sense"),
+            Self::EventIdReused => row("EVENT_ID_REUSED", Code::AlreadyExists, None, false,
+                "a known `event_id` came again with other content"),
+            Self::RunOwnedByOtherUser => row("RUN_OWNED_BY_OTHER_USER", Code::PermissionDenied, None, false,
+                "the `run_id` belongs to another user of the tenant"),
+            Self::Unauthenticated => row("UNAUTHENTICATED", Code::Unauthenticated, Some((4500, 401)), false,
+                "there is no credential, or it does not verify"),
+            Self::CredentialExpired => row("CREDENTIAL_EXPIRED", Code::Unauthenticated, Some((4003, 401)), false,
+                "get a new credential first"),
+            Self::ScopeMissing => row("SCOPE_MISSING", Code::PermissionDenied, Some((4500, 403)), false,
+                "the credential lacks the scope"),
+            Self::TenantForbidden => row("TENANT_FORBIDDEN", Code::PermissionDenied, None, false,
+                "the credential is of another tenant"),
+            Self::UserForbidden => row("USER_FORBIDDEN", Code::PermissionDenied, Some((4500, 403)), false,
+                "the credential may not address this user"),
+            Self::OriginRefused => row("ORIGIN_REFUSED", Code::PermissionDenied, Some((4505, 403)), false,
+                "the page's origin is not on the allow list"),
+            Self::StreamFull => row("STREAM_FULL", Code::ResourceExhausted, None, true,
+                "there is no room in the store"),
+            Self::LimitExceeded => row("LIMIT_EXCEEDED", Code::ResourceExhausted, None, false,
+                "a count was reached, such as the open runs of a user"),
+            Self::ConnectionLimit => row("CONNECTION_LIMIT", Code::ResourceExhausted, Some((4006, 429)), true,
+                "the user has too many readers"),
+            Self::TooManyFrames => row("TOO_MANY_FRAMES", Code::ResourceExhausted, Some((4506, 429)), false,
+                "the client sends frames too fast"),
+            Self::TooSlow => row("TOO_SLOW", Code::ResourceExhausted, Some((4002, 503)), true,
+                "the reader took nothing in for 30 s"),
+            Self::PrecedingFailed => row("PRECEDING_FAILED", Code::Aborted, None, true,
+                "an earlier item of the batch must be retried first"),
+            Self::EngineUnavailable => row("ENGINE_UNAVAILABLE", Code::Unavailable, Some((4004, 503)), true,
+                "the store cannot be reached, or its queue is full; not stored"),
+            Self::OutcomeUnknown => row("OUTCOME_UNKNOWN", Code::Unavailable, None, true,
+                "the store did not answer: stored or not"),
+            Self::Contended => row("CONTENDED", Code::Unavailable, None, true,
+                "other writers came first too often; not stored"),
+            Self::Draining => row("DRAINING", Code::Unavailable, Some((4001, 503)), true,
+                "the server is shutting down; not stored"),
+            Self::DeadlineExceeded => row("DEADLINE_EXCEEDED", Code::DeadlineExceeded, None, true,
+                "the caller's deadline passed; not stored"),
         }
     }
 
@@ -144,14 +174,31 @@ impl Reason {
         self.row().code
     }
 
-    /// The WebSocket close code.
+    /// What it means, in a few words.
+    pub const fn meaning(self) -> &'static str {
+        self.row().meaning
+    }
+
+    /// The WebSocket close code and the status of a failed handshake, where streams end or are refused for this
+    /// reason.
+    pub const fn of_streams(self) -> Option<(u16, u16)> {
+        self.row().stream
+    }
+
+    /// The WebSocket close code of a stream that ends for this reason.
     pub const fn close_code(self) -> u16 {
-        self.row().close
+        match self.row().stream {
+            Some((close, _)) => close,
+            None => INTERNAL_CLOSE,
+        }
     }
 
     /// The HTTP status of a handshake that fails for this reason.
     pub const fn http_status(self) -> u16 {
-        self.row().http
+        match self.row().stream {
+            Some((_, http)) => http,
+            None => 500,
+        }
     }
 
     /// Whether the same event is worth sending again as it is, with the same id.
@@ -161,7 +208,7 @@ impl Reason {
 
     /// Whether a reader that was closed for this reason should come back.
     pub const fn come_back(self) -> bool {
-        self.row().close < 4500
+        matches!(self.row().stream, Some((4000..4500, _)))
     }
 
     /// This reason's place in `ALL`, for tables of counters.
@@ -198,8 +245,10 @@ mod tests {
     #[test]
     fn close_codes_keep_to_the_two_private_ranges() {
         for reason in Reason::ALL {
-            let code = reason.close_code();
-            assert!((4000..5000).contains(&code), "{}: {code}", reason.name());
+            if let Some((close, http)) = reason.of_streams() {
+                assert!((4000..5000).contains(&close), "{}: {close}", reason.name());
+                assert!((400..600).contains(&http), "{}: {http}", reason.name());
+            }
         }
     }
 }

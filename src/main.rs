@@ -1,3 +1,7 @@
-//! The `emitter` command.
+//! The command `emitter`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    emitter::cli::run(std::env::args_os(), std::env::vars_os())
+}

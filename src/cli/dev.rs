@@ -1,0 +1,241 @@
+//! `emitter dev`.
+
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use super::{
+    Environment, Failure, Listen, say,
+    serve::{listening_json, serve},
+    session::{self, DEV_ISSUER, Session},
+    variable,
+};
+use crate::{
+    access::Scope,
+    app::Addresses,
+    clock::Entropy,
+    config::{Config, Sources},
+};
+
+/// Run a service on this machine for development: in memory, no config needed
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  emitter dev
+  emitter dev --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+      on any free ports; `emit` and `tail` find them
+  emitter dev --json
+      the first line says where it listens, for scripts
+
+Tokens are by the issuer `emitter-dev` under a secret kept in the session file, or under the one in EMITTER_DEV_SECRET
+(at least 32 bytes). `emit`, `tail` and `token` read that file, so they need no flags.")]
+pub(super) struct Dev {
+    #[command(flatten)]
+    listen: Listen,
+    /// Where to keep the secret and the addresses [default: in the user's runtime or cache directory]
+    #[arg(long, value_name = "PATH", env = "EMITTER_SESSION_FILE")]
+    session_file: Option<PathBuf>,
+    /// Print where it listens as one line of JSON, and log JSON lines
+    #[arg(long, env = "EMITTER_JSON")]
+    json: bool,
+}
+
+impl Dev {
+    pub(super) fn run(self, environment: &Environment) -> Result<ExitCode, Failure> {
+        let path = session::path(self.session_file.as_deref(), environment)?;
+        let secret = secret(&path, environment)?;
+        let config = self.config(&secret, environment)?;
+        serve(&config, |addresses| {
+            let session = Session {
+                secret,
+                grpc: reachable(addresses.grpc).to_string(),
+                http: reachable(addresses.http).to_string(),
+                admin: reachable(addresses.admin).to_string(),
+            };
+            session
+                .write(&path)
+                .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+            if self.json {
+                say(&listening_json(addresses))
+            } else {
+                say(&welcome(&program(), addresses, &session)?)
+            }
+        })
+    }
+
+    fn config(&self, secret: &str, environment: &Environment) -> Result<Config, Failure> {
+        let mut sources = Sources {
+            file: None,
+            environment: environment.clone(),
+            flags: vec![
+                ("auth.issuer", DEV_ISSUER.to_owned()),
+                ("auth.secret", secret.to_owned()),
+                ("auth.secret_file", String::new()),
+            ],
+        };
+        // Pages under development come from anywhere; they need a token all the same.
+        if variable(environment, "EMITTER_ORIGINS").is_none() {
+            sources.flags.push(("origins", "*".to_owned()));
+        }
+        self.listen.add_to(&mut sources);
+        let mut config = Config::load(&sources)?;
+        config.settings.log.json |= self.json;
+        Ok(config)
+    }
+}
+
+/// The secret of this session: as asked, else that of the last one, else a new one.
+fn secret(path: &std::path::Path, environment: &Environment) -> Result<String, Failure> {
+    if let Some(secret) = variable(environment, "EMITTER_DEV_SECRET") {
+        return match secret.into_string() {
+            Ok(secret) if secret.len() >= crate::access::SECRET_BYTES => Ok(secret),
+            _ => Err(Failure::Config(
+                "EMITTER_DEV_SECRET: it needs 32 or more bytes of UTF-8".into(),
+            )),
+        };
+    }
+    match Session::read(path) {
+        Ok(session) => Ok(session.secret),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(fresh_secret()),
+        Err(error) => Err(Failure::Failed(format!("{}: {error}", path.display()))),
+    }
+}
+
+fn fresh_secret() -> String {
+    let mut bytes = [0; 32];
+    Entropy::system().fill(&mut bytes);
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _never_fails = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// An address that can be connected to: one that is bound to every interface is reached over loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// This program as a shell in any directory finds it.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_else(|_| "emitter".into());
+    let path = path.to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    if path.chars().all(plain) {
+        return path.into_owned();
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+/// What to do next, for a person.
+fn welcome(program: &str, addresses: &Addresses, session: &Session) -> Result<String, Failure> {
+    let token = session.token("demo-agent", Scope::Emit)?;
+    let Addresses { grpc, http, admin } = addresses;
+    let reach = &session.grpc;
+    // Nothing is indented that is to be pasted: the end of a here-document stands at the line's start.
+    Ok(format!(
+        r#"emitter dev: one node, in memory. Its events are gone when it ends.
+
+  agent services   {grpc}   gRPC: emitter.v1, health, reflection
+  browsers         {http}   WebSocket: /v1/stream
+  operators        {admin}   /healthz /readyz /metrics
+
+See what the user `demo` sees, in another terminal:
+
+{program} tail --user demo --from oldest
+
+Emit a whole run to that user, as often as you like:
+
+RUN=run-$(date +%s%N); grpcurl -plaintext -H 'authorization: Bearer {token}' -d @ {reach} emitter.v1.EventEmitter/EmitBatch <<EOF
+{{"events": [
+{{"user_id": "demo", "run_id": "$RUN", "agent_name": "researcher", "agent_started": {{"message": "Looking into it"}}}},
+{{"user_id": "demo", "run_id": "$RUN", "agent_thinking": {{"reasoning": "The documents should tell", "step_number": 1, "total_steps": 2}}}},
+{{"user_id": "demo", "run_id": "$RUN", "tool_executing": {{"tool_call_id": "call-1", "tool_name": "search", "parameters": {{"query": "order of events"}}}}}},
+{{"user_id": "demo", "run_id": "$RUN", "tool_completed": {{"tool_call_id": "call-1", "tool_name": "search", "status": "TOOL_STATUS_SUCCEEDED", "execution_time": "0.118s", "result": {{"hits": 3}}}}}},
+{{"user_id": "demo", "run_id": "$RUN", "agent_completed": {{"message": "Three documents say so", "execution_time": "1.2s"}}}}
+]}}
+EOF
+"#
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_can_be_pasted() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let addresses = Addresses {
+            grpc: address,
+            http: address,
+            admin: address,
+        };
+        let session = Session {
+            secret: fresh_secret(),
+            grpc: address.to_string(),
+            http: address.to_string(),
+            admin: address.to_string(),
+        };
+        let text = welcome("/bin/emitter", &addresses, &session).unwrap();
+        assert!(
+            text.contains("\n/bin/emitter tail --user demo --from oldest\n"),
+            "{text}"
+        );
+        assert!(!text.contains(&session.secret));
+        let (_, pasted) = text.split_once("RUN=").unwrap();
+        let (call, rest) = pasted.split_once("<<EOF\n").unwrap();
+        assert!(call.ends_with("-d @ 127.0.0.1:1 emitter.v1.EventEmitter/EmitBatch "));
+        let (body, end) = rest.split_once("\nEOF\n").unwrap();
+        assert_eq!(end, "");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let events = body["events"].as_array().unwrap();
+        assert_eq!(events.len(), 5);
+        for event in events {
+            // Fixed ids would collide when it is pasted again.
+            assert_eq!(event["run_id"], "$RUN");
+            assert!(event.get("event_id").is_none());
+        }
+    }
+
+    #[test]
+    fn the_secret_is_as_asked_or_kept_or_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("session.json");
+        let none = Environment::new();
+        let first = secret(&path, &none).unwrap();
+        assert_eq!(first.len(), 64);
+        assert_ne!(first, secret(&path, &none).unwrap());
+        let session = Session {
+            secret: first.clone(),
+            grpc: String::new(),
+            http: String::new(),
+            admin: String::new(),
+        };
+        session.write(&path).unwrap();
+        assert_eq!(secret(&path, &none).unwrap(), first);
+        let asked = |text: &str| vec![("EMITTER_DEV_SECRET".into(), text.into())];
+        let long = "x".repeat(32);
+        assert_eq!(secret(&path, &asked(&long)).unwrap(), long);
+        assert!(matches!(
+            secret(&path, &asked("short")),
+            Err(Failure::Config(_))
+        ));
+    }
+
+    #[test]
+    fn every_interface_is_reached_over_loopback() {
+        for (bound, want) in [
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), want);
+        }
+    }
+}

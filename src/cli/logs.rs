@@ -1,0 +1,20 @@
+//! Logs, on standard error.
+
+use std::io;
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::Log;
+
+/// Sends logs to standard error from here on: readable, or as JSON lines.
+pub(super) fn begin(log: &Log) {
+    // A level that does not parse was refused with the settings.
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_default();
+    let logs = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Logs that were begun before, by whoever embeds this, stay as they are.
+    let _begun_before = if log.json {
+        logs.json().flatten_event(true).try_init()
+    } else {
+        logs.try_init()
+    };
+}

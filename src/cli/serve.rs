@@ -1,0 +1,124 @@
+//! `emitter serve`, and what `dev` shares with it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Environment, Failure, Listen, logs, say, warn};
+use crate::{
+    app::{self, Addresses, App},
+    config::{Config, Sources},
+};
+
+/// Run the service
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  emitter serve --config emitter.toml
+  EMITTER_AUTH__ISSUER=platform EMITTER_AUTH__SECRET_FILE=/run/secrets/emitter emitter serve
+      no file needed: every key is also a variable
+
+Every key: emitter check-config --print-defaults. SIGTERM and SIGINT drain it; a second one ends it at once.")]
+pub(super) struct Serve {
+    /// The TOML file
+    #[arg(long, value_name = "FILE", env = "EMITTER_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    listen: Listen,
+    /// Print where it listens as one line of JSON, and log JSON lines
+    #[arg(long, env = "EMITTER_JSON")]
+    json: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self, environment: Environment) -> Result<ExitCode, Failure> {
+        let mut sources = Sources {
+            file: self.config,
+            environment,
+            flags: Vec::new(),
+        };
+        self.listen.add_to(&mut sources);
+        let mut config = Config::load(&sources)?;
+        config.settings.log.json |= self.json;
+        serve(&config, |addresses| {
+            say(&if self.json {
+                listening_json(addresses)
+            } else {
+                format!(
+                    "listening: gRPC on {}, HTTP on {}, admin on {}",
+                    addresses.grpc, addresses.http, addresses.admin
+                )
+            })
+        })
+    }
+}
+
+/// Where the service listens, as the first line of `--json`.
+pub(super) fn listening_json(addresses: &Addresses) -> String {
+    // Written by hand for the order of the fields; an address needs no escapes.
+    format!(
+        r#"{{"type":"listening","grpc":"{}","http":"{}","admin":"{}"}}"#,
+        addresses.grpc, addresses.http, addresses.admin
+    )
+}
+
+/// Runs the service that `config` describes until a signal ends it. `announce` is told where it listens.
+pub(super) fn serve(
+    config: &Config,
+    announce: impl FnOnce(&Addresses) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    logs::begin(&config.settings.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let app = App::bind(config, app::Environment::default()).await?;
+        announce(&app.addresses())?;
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let stop = async {
+            let _ended_by_itself = begun.await;
+        };
+        let mut running = std::pin::pin!(app.run(stop));
+        tokio::select! {
+            ended = &mut running => ended?,
+            () = signals.next() => {
+                let _ended_by_itself = begin.send(());
+                tokio::select! {
+                    ended = &mut running => ended?,
+                    () = signals.next() => {
+                        warn("ended at once");
+                        return Ok(ExitCode::FAILURE);
+                    }
+                }
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    runtime.shutdown_background();
+    served
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

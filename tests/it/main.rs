@@ -12,6 +12,7 @@ mod e2e;
 mod emission_property;
 mod engine_conformance;
 mod ladder;
+mod readme;
 mod sequencer;
 mod subscription;
 mod support;

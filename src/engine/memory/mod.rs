@@ -95,7 +95,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Bucket {
-    streams: HashMap<StreamKey, Stream>,
+    /// Boxed, so that a table's empty places take little.
+    streams: HashMap<StreamKey, Box<Stream>>,
     /// The highest offset of any record that an evicted stream of this bucket held. A resume from below it may miss
     /// something.
     evicted: Offset,
@@ -180,7 +181,7 @@ impl Inner {
         if expected.offset > self.absent_head().offset {
             return Err(AppendError::Reload);
         }
-        self.check_room(bucket.streams.get(key), &commit, now)?;
+        self.check_room(bucket.streams.get(key).map(Box::as_ref), &commit, now)?;
         let stream = self.stream(&mut bucket, key, expected, now);
         Ok(self.store(stream, commit, now))
     }
@@ -217,7 +218,7 @@ impl Inner {
             Entry::Vacant(place) => {
                 self.streams.fetch_add(1, Ordering::Relaxed);
                 self.grow(Stream::WEIGHT, 0);
-                place.insert(Stream::new(head, evicted, now))
+                place.insert(Box::new(Stream::new(head, evicted, now)))
             }
         }
     }

@@ -12,6 +12,7 @@ mod e2e;
 mod emission_property;
 mod engine_conformance;
 mod ladder;
+mod memory_growth;
 mod readme;
 mod sequencer;
 mod subscription;

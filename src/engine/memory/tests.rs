@@ -109,6 +109,15 @@ impl Watcher for Deaf {
     fn appended(&self, _records: &[Arc<Record>]) {}
 }
 
+/// May hear of nothing.
+struct Never;
+
+impl Watcher for Never {
+    fn appended(&self, records: &[Arc<Record>]) {
+        panic!("heard of {records:?}");
+    }
+}
+
 #[tokio::test]
 async fn beyond_its_bytes_it_is_full_and_a_user_at_its_own_cap_still_replaces() {
     let (large, small) = (10_000, 20);
@@ -126,6 +135,7 @@ async fn beyond_its_bytes_it_is_full_and_a_user_at_its_own_cap_still_replaces() 
     // 20,000 bytes are left: one large record fits beside the user at its cap, two do not.
     let drafts = vec![draft(&new, "n0", None, large)];
     append(&engine, &new, drafts).await.unwrap();
+    let watch = engine.watch(&new, Arc::new(Never)).await.unwrap();
     let before = (engine.bytes(), engine.streams());
     let two = (1..3).map(|n| draft(&new, &format!("n{n}"), None, large));
     let full = append(&engine, &new, two.collect()).await;
@@ -145,6 +155,7 @@ async fn beyond_its_bytes_it_is_full_and_a_user_at_its_own_cap_still_replaces() 
         assert!(replaced.is_ok(), "o{n}: {replaced:?}");
     }
     assert_eq!(engine.bytes(), before.0 + 2 * 2 * 4, "longer ids, no more");
+    drop(watch);
     // Time makes room.
     clock.advance(24 * HOUR);
     maintain_all(&engine).await;

@@ -8,6 +8,7 @@ use emitter::{
     event::{Epoch, Offset, Position, Record},
 };
 
+use super::watch::Heard;
 use crate::support::events::{START, all, append, draft, ids, note, notes, offsets, sized, stream};
 
 pub(super) async fn records_come_back_in_order_and_offsets_strictly_increase(
@@ -184,6 +185,8 @@ pub(super) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _cl
     let first = append(&*engine, &user, notes(&user, &["a"], START)).await;
     append(&*engine, &user, notes(&user, &["b"], START)).await;
     let before = engine.load(&user).await.unwrap();
+    let heard = Arc::new(Heard::default());
+    let _watch = engine.watch(&user, heard.clone()).await.unwrap();
     let refused = notes(&user, &["x", "y", "z"], START);
     for expected in [
         first.records[0].position,
@@ -194,6 +197,7 @@ pub(super) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _cl
         let after = engine.load(&user).await.unwrap();
         assert_eq!(after.head, before.head);
         assert_eq!(after.dedupe.len(), before.dedupe.len());
+        assert_eq!(ids(&heard.records()), [""; 0], "a watcher heard of it");
         assert_eq!(ids(&all(&*engine, &user).await), ["a", "b"]);
     }
     let next = append(&*engine, &user, notes(&user, &["c"], START)).await;

@@ -11,10 +11,10 @@ use emitter::{
 use crate::support::events::{START, append, ids, notes, offsets, stream};
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<Arc<Record>>>);
+pub(super) struct Heard(Mutex<Vec<Arc<Record>>>);
 
 impl Heard {
-    fn records(&self) -> Vec<Arc<Record>> {
+    pub(super) fn records(&self) -> Vec<Arc<Record>> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -3,17 +3,17 @@
 mod answer;
 mod lines;
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use prost::Message as _;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, Value, to_raw_value};
 
 use self::lines::Lines;
 use super::{Environment, Failure, input, say, target::Target, text::plain, warn};
 use crate::{
     access::Scope,
-    client::{Producer, ProducerConfig},
+    client::{Fate, Producer, ProducerConfig},
     proto::v1::Event,
 };
 
@@ -102,8 +102,9 @@ impl Emit {
             }
             // Wrong flags are told before a service is looked for.
             let event = self.event().map_err(Failure::Usage)?;
-            self.emit_batch(&self.producer(environment)?, vec![event])
-                .await
+            let answer = self.producer(environment)?.emit(event).await;
+            self.print(&answer)?;
+            Ok(usize::from(answer.is_err()))
         });
         // A read of standard input may be under way that nobody waits for any more.
         runtime.shutdown_background();
@@ -137,31 +138,26 @@ impl Emit {
     /// The payload that the flags describe, as the text of a JSON object.
     fn payload(&self, kind: &str) -> Result<String, String> {
         let data = self.data.as_deref().unwrap_or("{}");
-        let mut payload: Map<String, Value> =
+        // Kept as texts, so that numbers keep their digits.
+        let mut payload: BTreeMap<String, Box<RawValue>> =
             serde_json::from_str(data).map_err(|error| format!("--data: {error}"))?;
-        let mut add = |field: &str, text: &str| payload.insert(field.to_owned(), text.into());
+        let mut add = |field: &str, text: &str| {
+            let text = to_raw_value(text).map_err(|error| error.to_string())?;
+            payload.insert(field.to_owned(), text);
+            Ok::<(), String>(())
+        };
         if let Some(text) = &self.message {
-            let field = words(kind).ok_or_else(|| {
-                format!(
-                    "--message: `{}` has no field for it; use --data",
-                    plain(kind)
-                )
-            })?;
-            add(field, text);
+            let shown = plain(kind);
+            let none = || format!("--message: `{shown}` has no field for it; use --data");
+            add(words(kind).ok_or_else(none)?, text)?;
         }
         if let Some(text) = &self.tool {
-            add("tool_name", text);
+            add("tool_name", text)?;
         }
         if let Some(text) = &self.call {
-            add("tool_call_id", text);
+            add("tool_call_id", text)?;
         }
-        // Where nothing came on top of it, the text is handed on as it is, with all digits of its numbers.
-        let untouched = self.message.is_none() && self.tool.is_none() && self.call.is_none();
-        Ok(if untouched {
-            data.to_owned()
-        } else {
-            Value::Object(payload).to_string()
-        })
+        serde_json::to_string(&payload).map_err(|error| error.to_string())
     }
 
     /// The event with what the flags say of it.
@@ -220,13 +216,17 @@ impl Emit {
         let mut refused = 0;
         for answer in producer.emit_batch(events).await {
             refused += usize::from(answer.is_err());
-            say(&if self.json {
-                answer::json(&answer)
-            } else {
-                answer::plain_text(&answer)
-            })?;
+            self.print(&answer)?;
         }
         Ok(refused)
+    }
+
+    fn print(&self, answer: &Fate) -> Result<(), Failure> {
+        say(&if self.json {
+            answer::json(answer)
+        } else {
+            answer::plain_text(answer)
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Logs, on standard error.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -10,7 +10,10 @@ use crate::config::Log;
 pub(super) fn begin(log: &Log) {
     // A level that does not parse was refused with the settings.
     let filter = EnvFilter::try_new(&log.level).unwrap_or_default();
-    let logs = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let logs = fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // Logs that were begun before, by whoever embeds this, stay as they are.
     let _begun_before = if log.json {
         logs.json().flatten_event(true).try_init()

@@ -10,7 +10,7 @@ mod socket;
 
 pub use credential::Credential;
 pub use frame::Frame;
-pub use producer::{Producer, ProducerConfig};
+pub use producer::{Fate, Producer, ProducerConfig};
 pub use reader::{Item, Reader, ReaderConfig, Start, Stopped};
 
 /// An address that no client can use.

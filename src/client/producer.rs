@@ -1,8 +1,4 @@
 //! Emits events over gRPC, and again until it is known what became of them.
-#![expect(
-    clippy::result_large_err,
-    reason = "a refusal is what the service sent, and rare"
-)]
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,8 +54,9 @@ pub struct Producer {
     config: ProducerConfig,
 }
 
-/// What became of an event: stored, or not.
-type Fate = Result<Receipt, Refusal>;
+/// What became of an event: stored, or why not. A refusal without a reason comes from the way to the service, and leaves
+/// open whether the event was stored.
+pub type Fate = Result<Receipt, Box<Refusal>>;
 
 impl Producer {
     /// A producer that emits to the gRPC port at `url`, such as `http://127.0.0.1:50051`. It connects when it is first
@@ -92,9 +89,8 @@ impl Producer {
     /// Stores `event`. An event without an id gets one, so that it is stored once however often it is sent.
     ///
     /// # Errors
-    /// Why it was not stored. A refusal without a reason comes from the way to the service, and leaves open whether it
-    /// was.
-    pub async fn emit(&self, mut event: Event) -> Result<Receipt, Refusal> {
+    /// Why it was not stored.
+    pub async fn emit(&self, mut event: Event) -> Fate {
         self.name(&mut event);
         let mut retry = self.retry();
         loop {
@@ -118,7 +114,7 @@ impl Producer {
 
     /// Stores `events`, at most 1,000, in their order per user. The answers are aligned with `events`. Events without
     /// an id get one. What was refused for a passing reason is sent again, in the same order.
-    pub async fn emit_batch(&self, mut events: Vec<Event>) -> Vec<Result<Receipt, Refusal>> {
+    pub async fn emit_batch(&self, mut events: Vec<Event>) -> Vec<Fate> {
         for event in &mut events {
             self.name(event);
         }
@@ -136,7 +132,7 @@ impl Producer {
             let passing = |index: &usize| {
                 let fate = fates.get(*index);
                 fate.and_then(|fate| fate.as_ref().err())
-                    .is_some_and(is_passing)
+                    .is_some_and(|refusal| is_passing(refusal))
             };
             open.retain(passing);
             // One wait for all: the first refusal is the one that the others follow.
@@ -197,8 +193,8 @@ impl Producer {
     }
 
     /// The content of `status`. An expired credential is renewed on the way, and then worth another attempt.
-    fn refusal(&self, status: &Status) -> Refusal {
-        let mut refusal = refusal_of(status);
+    fn refusal(&self, status: &Status) -> Box<Refusal> {
+        let mut refusal = Box::new(refusal_of(status));
         if refusal.reason == Reason::CredentialExpired.name() && self.credential.renews() {
             let fresh = self.credential.token();
             let mut token = self.token.lock();
@@ -252,18 +248,18 @@ fn is_passing(refusal: &Refusal) -> bool {
 fn fate(result: EmitResult) -> Fate {
     match result.outcome {
         Some(Outcome::Receipt(receipt)) => Ok(receipt),
-        Some(Outcome::Refusal(refusal)) => Err(refusal),
+        Some(Outcome::Refusal(refusal)) => Err(Box::new(refusal)),
         None => Err(incomplete()),
     }
 }
 
 /// The service, or something on the way to it, left an answer out.
-fn incomplete() -> Refusal {
-    Refusal {
+fn incomplete() -> Box<Refusal> {
+    Box::new(Refusal {
         code: Code::Unknown.into(),
         message: "the answer is incomplete".into(),
         ..Refusal::default()
-    }
+    })
 }
 
 /// The same content as a refusal in a batch. Only the service's own statuses have a reason.

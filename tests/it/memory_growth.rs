@@ -128,7 +128,7 @@ impl Service {
             event(&user, &format!("{n}-a"), &run, Kind::AgentStarted, 50),
             event(&user, &format!("{n}-b"), &run, Kind::ToolExecuting, 300),
         ];
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let completed = event(&user, &format!("{n}-c"), &run, Kind::AgentCompleted, 200);
             events.push(completed);
         }

@@ -2,13 +2,10 @@
 
 use serde_json::json;
 
-use crate::{
-    cli::text::plain,
-    proto::v1::{Receipt, Refusal},
-};
+use crate::{cli::text::plain, client::Fate};
 
 /// For a person.
-pub(super) fn plain_text(answer: &Result<Receipt, Refusal>) -> String {
+pub(super) fn plain_text(answer: &Fate) -> String {
     match answer {
         Ok(receipt) => {
             let position = receipt.position.clone().unwrap_or_default();
@@ -32,7 +29,7 @@ pub(super) fn plain_text(answer: &Result<Receipt, Refusal>) -> String {
 }
 
 /// For a script: `{"receipt": …}` or `{"refusal": …}`.
-pub(super) fn json(answer: &Result<Receipt, Refusal>) -> String {
+pub(super) fn json(answer: &Fate) -> String {
     let value = match answer {
         Ok(receipt) => {
             let position = receipt.position.clone().unwrap_or_default();
@@ -66,6 +63,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::proto::v1::{Receipt, Refusal};
 
     #[test]
     fn answers_are_one_line_each() {
@@ -79,11 +77,11 @@ mod tests {
             recorded_at: Some(prost_types::Timestamp::default()),
             duplicate: true,
         };
-        let refusal = Refusal {
+        let refusal = Box::new(Refusal {
             reason: "INVALID_EVENT".into(),
             message: "no\u{1b}[31m".into(),
             ..Refusal::default()
-        };
+        });
         assert_eq!(
             plain_text(&Ok(receipt.clone())),
             "stored   e\\n1  at 00000000000000ab-7  run_sequence 2  duplicate"

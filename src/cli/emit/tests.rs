@@ -47,9 +47,9 @@ fn flags_become_an_event() {
 }
 
 #[test]
-fn data_alone_stays_exact() {
+fn data_stays_exact() {
     let data = r#"{"parameters": {"id": 12345678901234567890123}}"#;
-    let event = event(&["--type", "tool_executing", "--data", data]).unwrap();
+    let event = event(&["--type", "tool_executing", "--tool", "t", "--data", data]).unwrap();
     let Some(Payload::ToolExecuting(tool)) = event.payload else {
         panic!("another arm");
     };

@@ -59,7 +59,7 @@ pub struct Config {
 /// Settings as they were put together, valid or not.
 pub struct Resolved {
     figment: Figment,
-    /// The keys that are set, in the order of the reference.
+    /// Every key, sorted, those outside tables first.
     keys: Vec<String>,
     problems: Vec<Problem>,
 }

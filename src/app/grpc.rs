@@ -11,6 +11,7 @@ use tonic_health::{
     ServingStatus,
     server::{HealthReporter, health_reporter},
 };
+use tonic_reflection::pb;
 use tonic_reflection::server::{Builder, Error};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
@@ -54,9 +55,9 @@ pub(super) async fn server(
         .add_service(ingest)
         .add_service(egress)
         .add_service(health)
-        .add_service(described().build_v1()?)
+        .add_service(described(pb::v1alpha::FILE_DESCRIPTOR_SET).build_v1()?)
         // Older clients know only this one.
-        .add_service(described().build_v1alpha()?);
+        .add_service(described(pb::v1::FILE_DESCRIPTOR_SET).build_v1alpha()?);
     let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
     let server = transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -67,12 +68,14 @@ pub(super) async fn server(
     Ok((server, reporter))
 }
 
-/// Everything that can be asked for by reflection: the contract, health, and the details of errors.
-fn described() -> Builder<'static> {
+/// Everything that can be asked for by reflection: the contract, health, the details of errors, and the `other`
+/// version of reflection, since each describes only itself.
+fn described(other: &'static [u8]) -> Builder<'static> {
     Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(other)
 }
 
 /// Serves until the drain has stopped; calls under way may finish.

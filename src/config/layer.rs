@@ -124,11 +124,11 @@ impl Layer {
         layer
     }
 
-    /// Every key, tables left out, in the order of the reference.
+    /// Every key, sorted, those outside tables first.
     pub(super) fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         collect_keys(&self.dict, "", &mut keys);
-        // Tables come last, as in the file.
+        // As TOML wants it.
         keys.sort_by_key(|key| key.contains('.'));
         keys
     }

@@ -43,7 +43,10 @@ fn flags_become_an_event() {
         [&*tool.tool_name, &tool.tool_call_id, &tool.description],
         ["search", "c", "look"]
     );
-    assert_eq!(tool.input, Some(Input::ParametersJson(r#"{"q":1}"#.into())));
+    assert_eq!(
+        tool.input,
+        Some(Input::ParametersJson(r#"{"q": 1}"#.into()))
+    );
 }
 
 #[test]

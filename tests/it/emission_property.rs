@@ -146,5 +146,5 @@ async fn keep(world: Arc<World>, mut rng: StdRng) {
 
 #[test]
 fn every_reader_gets_everything_or_is_told_soak() {
-    seed::each_seed(seed::cases(1_500, 50_000), case);
+    seed::each_seed(seed::cases(1_000, 50_000), case);
 }

@@ -1,6 +1,6 @@
 //! Where readers begin, and the seam between what was and what comes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use emitter::{
     engine::Engine,
@@ -158,7 +158,8 @@ async fn nothing_is_lost_or_repeated_at_the_seam() {
     writer.await.unwrap();
     let stored = all(&*r.memory, &r.user).await;
     for reader in readers {
-        let (begun, got) = reader.await.unwrap();
+        let got = tokio::time::timeout(Duration::from_secs(20), reader).await;
+        let (begun, got) = got.expect("the reader gets to the end").unwrap();
         let want: Vec<_> = stored
             .iter()
             .filter(|record| record.position.offset > begun.offset)

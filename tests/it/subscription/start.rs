@@ -79,7 +79,8 @@ async fn a_waiting_reader_is_woken() {
     }
     assert!(!waiting.is_finished());
     r.notes(["a"]).await;
-    let delivery = waiting.await.unwrap().unwrap();
+    let woken = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    let delivery = woken.expect("it is woken").unwrap().unwrap();
     assert!(matches!(delivery, Delivery::Events { .. }), "{delivery:?}");
 }
 

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How many ended runs of one user are remembered; more than that, and the ones that ended first are forgotten.
-pub(crate) const ENDED_RUNS: usize = 10_000;
+const ENDED_RUNS: usize = 10_000;
 
 /// How far `ENDED_RUNS` may be passed before it is enforced, so that enforcing it is cheap per run.
 const ENDED_RUNS_SLACK: usize = 1_000;

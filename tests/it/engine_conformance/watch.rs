@@ -66,6 +66,8 @@ pub(super) async fn a_watch_begun_amid_appends_misses_none_after_its_head(
     _clock: Clock,
 ) {
     const EACH: usize = 200;
+    // Each append tells every watcher: without a bound, watches would slow the writer down that ends them.
+    const WATCHES: usize = 500;
     let user = stream("u");
     let writer = std::thread::spawn({
         let (engine, user) = (engine.clone(), user.clone());
@@ -81,7 +83,7 @@ pub(super) async fn a_watch_begun_amid_appends_misses_none_after_its_head(
         }
     });
     let mut watches = Vec::new();
-    while !writer.is_finished() {
+    while !writer.is_finished() && watches.len() < WATCHES {
         let heard = Arc::new(Heard::default());
         let watch = engine.watch(&user, heard.clone()).await.unwrap();
         watches.push((watch, heard));

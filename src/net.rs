@@ -261,9 +261,9 @@ pub struct Conn {
     _place: Place,
 }
 
-/// How many bytes a peer must send within the handshake's time: more than noise, and less than any protocol's first
-/// message.
-const FIRST_BYTES: usize = 16;
+/// How many bytes a peer must send within the handshake's time: all of the HTTP/2 preface, for which the gRPC server
+/// would wait without end. An HTTP request's head has a bound of its own.
+const FIRST_BYTES: usize = 24;
 
 /// The time before the first bytes have come.
 struct Opening {

@@ -73,6 +73,19 @@ async fn garbage_on_every_listener_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn a_peer_that_stops_within_its_first_words_is_cut_off() {
+    let server = Server::start_with(|settings| {
+        settings.limits.handshake = Duration::from_millis(300);
+    })
+    .await;
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice();
+    for sent in [0, 1, 15, 16, preface.len() - 1] {
+        http::exchange(server.grpc, &preface[..sent]).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn ten_thousand_mutations_of_valid_calls_get_typed_answers() {
     let seed = crate::support::seed::seed();
     let mut rng = StdRng::seed_from_u64(seed);

@@ -48,9 +48,6 @@ const READ_BUFFER: usize = 4 * 1024;
 /// From how many bytes on frames are written without waiting for more. A socket keeps about twice this.
 const WRITE_BUFFER: usize = 16 * 1024;
 
-/// More than the largest frame can be: what is small on the wire may be many times larger as JSON.
-const WRITE_BUFFER_MOST: usize = 2 * 1024 * 1024;
-
 /// How many answers to a client's messages may wait while a write is under way. Further ones are not given.
 const REPLIES: usize = 32;
 
@@ -101,10 +98,10 @@ async fn upgraded(config: &Config, on_upgrade: OnUpgrade) -> Option<Socket> {
         .ok()?;
     let parts = upgraded.downcast::<TokioIo<Conn>>().ok()?;
     let most = Some(config.client_frame_bytes);
+    // Writes need no bound here: a step holds at most so much, or one frame, and is flushed before the next.
     let limits = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER_MOST)
         .max_message_size(most)
         .max_frame_size(most);
     let (conn, early) = (parts.io.into_inner(), parts.read_buf.to_vec());

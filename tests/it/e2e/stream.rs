@@ -60,6 +60,22 @@ async fn a_whole_run_arrives_live_and_again_by_position() {
 }
 
 #[tokio::test]
+async fn the_largest_event_that_can_be_configured_gets_through_as_json() {
+    let server = Server::start_with(|settings| {
+        settings.limits.event_bytes = 1 << 20;
+    })
+    .await;
+    // Each of these characters takes six bytes in JSON.
+    let text = "\u{1}".repeat(1_000_000);
+    let event = wire::event("alice", "run-1", "e1", wire::thinking(&text));
+    server.emit_all("agents", vec![event]).await;
+    let token = server.token("alice", "subscribe");
+    let mut socket = Socket::connect(server.http, &token, "from=oldest").await;
+    assert_eq!(socket.event().await["payload"]["reasoning"], text);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn filters_narrow_and_the_cursor_advances_over_what_they_skip() {
     let server = Server::start().await;
     let mut events = wire::whole_run("alice", "run-1");

@@ -330,7 +330,8 @@ impl Settings {
     }
 }
 
-/// Whether `text` is an origin as browsers send it: a scheme, a host, and a port that is not the scheme's own.
+/// Whether `text` is an origin as browsers send it: in lower case, a scheme, a host, and a port only if it is not the
+/// scheme's own.
 fn is_origin(text: &str) -> bool {
     let Ok(uri) = text.parse::<http::Uri>() else {
         return false;
@@ -338,8 +339,15 @@ fn is_origin(text: &str) -> bool {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return false;
     };
-    // Anything more, a path or a slash at the end, would never match.
-    text == format!("{scheme}://{authority}") && !authority.as_str().contains('@')
+    let own_port = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    // Anything else, such as a capital, a path or a slash at the end, would never match.
+    text == format!("{scheme}://{authority}").to_lowercase()
+        && !authority.as_str().contains('@')
+        && (authority.port_u16().is_none() || authority.port_u16() != own_port)
 }
 
 /// A size: a number of bytes, or a text such as "64KiB".

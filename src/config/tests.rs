@@ -175,6 +175,14 @@ fn a_wrong_variable_is_told_by_its_name() {
             ("EMITTER_ORIGINS", "https://a.example/"),
             "origins: \"https://a.example/\" is not an origin, such as https://app.example.com (EMITTER_ORIGINS)",
         ),
+        (
+            ("EMITTER_ORIGINS", "https://A.example"),
+            "origins: \"https://A.example\" is not an origin, such as https://app.example.com (EMITTER_ORIGINS)",
+        ),
+        (
+            ("EMITTER_ORIGINS", "https://a.example:443"),
+            "origins: \"https://a.example:443\" is not an origin, such as https://app.example.com (EMITTER_ORIGINS)",
+        ),
     ];
     for ((name, text), want) in cases {
         let error = load(&[(name, text)]).unwrap_err();

@@ -52,6 +52,7 @@ impl Config {
             depth: limits.depth,
             batch_events: limits.batch_events,
             batch_bytes: limits.batch_bytes,
+            body: limits.request_body,
             redaction: ingest::Redaction {
                 enabled: redaction.enabled,
                 words: redaction.words,

@@ -66,6 +66,8 @@ pub struct Limits {
     pub head_bytes: usize,
     #[serde(with = "humantime_serde")]
     pub handshake: Duration,
+    #[serde(with = "humantime_serde")]
+    pub request_body: Duration,
     #[serde(deserialize_with = "size")]
     pub send_buffer: usize,
     #[serde(with = "humantime_serde")]
@@ -271,6 +273,7 @@ impl Settings {
         let spans = [
             ("drain", self.drain, second, hour),
             ("limits.handshake", l.handshake, tenth, hour),
+            ("limits.request_body", l.request_body, tenth, hour),
             ("limits.heartbeat", l.heartbeat, tenth, hour),
             ("limits.write_stall", l.write_stall, tenth, hour),
             (

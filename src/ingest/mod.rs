@@ -25,6 +25,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 pub use server::EmitterServer;
 pub use service::EmitterService;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub batch_events: usize,
     /// The largest batch, in bytes on the wire.
     pub batch_bytes: usize,
+    /// How long the body of a call may take to arrive. Until it has, the call holds a place that others wait for.
+    pub body: Duration,
     /// What is hidden before an event is stored.
     pub redaction: Redaction,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             depth: 32,
             batch_events: 1000,
             batch_bytes: 4 * 1024 * 1024,
+            body: Duration::from_secs(30),
             redaction: Redaction::default(),
         }
     }

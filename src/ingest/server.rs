@@ -1,11 +1,14 @@
 //! The gRPC surface. It stands in for the generated server, which would read and decode a whole batch before anyone
 //! can look at its size or at the caller.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use prost::Message;
-use tokio::time::Instant;
+use tokio::{
+    sync::oneshot,
+    time::{self, Instant},
+};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -96,9 +99,13 @@ impl EmitterServer {
             Ok(caller) => caller,
             Err(refusal) => return self.refuse(refusal).into_http(),
         };
+        let (arrived, arrival) = oneshot::channel::<Infallible>();
         let mut handle = Some((handle, caller));
+        let mut arrived = Some(arrived);
         let method = service_fn(|request: Request<Parsed>| {
             let handle = handle.take();
+            // Dropping it tells that the body is here.
+            drop(arrived.take());
             async move {
                 let split = request.into_inner().map_err(|malformed| {
                     let refusal = Refusal::new(Reason::InvalidRequest, malformed.to_string());
@@ -114,11 +121,25 @@ impl EmitterServer {
                     .map_err(|refusal| self.refuse(refusal))
             }
         });
-        let response = Grpc::new(SplitCodec::<R>::new(shape.events))
-            .max_decoding_message_size(shape.bytes + SLACK)
-            .unary(method, request)
-            .await;
-        self.explained(response, shape)
+        let mut grpc = Grpc::new(SplitCodec::<R>::new(shape.events))
+            .max_decoding_message_size(shape.bytes + SLACK);
+        let mut response = pin!(grpc.unary(method, request));
+        tokio::select! {
+            biased;
+            response = &mut response => self.explained(response, shape),
+            () = self.overdue(arrival) => {
+                let message = "the body did not arrive in time; not stored";
+                let refusal = Refusal::new(Reason::DeadlineExceeded, message);
+                self.refuse(refusal).into_http()
+            }
+        }
+    }
+
+    /// Ready when a body's time is over and it has not arrived; else never.
+    async fn overdue(&self, arrival: oneshot::Receiver<Infallible>) {
+        if time::timeout(self.0.config().body, arrival).await.is_ok() {
+            std::future::pending().await
+        }
     }
 
     /// The status of a call that is refused as a whole.

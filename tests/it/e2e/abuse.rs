@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 use super::{
     http,
     server::Server,
-    wire::{self, Came, Socket},
+    wire::{self, Came, PATIENCE, Socket},
 };
 
 /// A reader that must get everything, whatever others do.
@@ -82,6 +82,29 @@ async fn a_peer_that_stops_within_its_first_words_is_cut_off() {
     for sent in [0, 1, 15, 16, preface.len() - 1] {
         http::exchange(server.grpc, &preface[..sent]).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_body_does_not_come_does_not_hold_up_others() {
+    let server = Server::start_with(|settings| {
+        settings.limits.grpc_calls = 1;
+        settings.limits.request_body = Duration::from_millis(300);
+    })
+    .await;
+    let mut bystander = Bystander::of(&server).await;
+    let token = server.token("agents", "emit");
+    let mut stalled = Raw::connect(&server).await;
+    stalled.0.ready().await.unwrap();
+    let path = "/emitter.v1.EventEmitter/Emit".parse().unwrap();
+    let request = wire::with_token(&token, futures_util::stream::pending::<Bytes>());
+    let answer = stalled.0.client_streaming(request, path, RawCodec);
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    let status = answer
+        .expect("it is not given up")
+        .expect_err("it has no event");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    bystander.check(&server).await;
     server.stop().await;
 }
 

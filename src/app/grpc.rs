@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use axum::{middleware::map_response, response::Response};
 use tonic::{
+    Code, Status,
     server::NamedService,
     service::{LayerExt, Routes},
     transport::{self, server::Router},
@@ -21,6 +23,7 @@ use crate::{
     ingest::{EmitterServer, EmitterService},
     net::Listener,
     proto::DESCRIPTORS,
+    reason::{Reason, Refusal, to_status},
     shutdown::{Drain, Phase},
 };
 
@@ -58,14 +61,39 @@ pub(super) async fn server(
         .add_service(described(pb::v1alpha::FILE_DESCRIPTOR_SET).build_v1()?)
         // Older clients know only this one.
         .add_service(described(pb::v1::FILE_DESCRIPTOR_SET).build_v1alpha()?);
+    let routes = routes.routes().into_axum_router();
+    let routes = Routes::from(routes.layer(map_response(explained)));
     let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
     let server = transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_header_list_size(head_bytes)
         .max_concurrent_streams(limits.grpc_streams)
-        .add_routes(routes.routes());
+        .add_routes(routes);
     Ok((server, reporter))
+}
+
+/// `response`, with a reason where the gRPC library refused the call by itself: its statuses have none.
+async fn explained(mut response: Response) -> Response {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let reason = match status.code() {
+        Code::Unimplemented => Reason::Unimplemented,
+        // A message that is too large, or none at all.
+        Code::OutOfRange | Code::Internal => Reason::InvalidRequest,
+        _ => return response,
+    };
+    if status.details().is_empty() {
+        let message = match status.message() {
+            "" => reason.meaning(),
+            message => message,
+        };
+        let status = to_status(&Refusal::new(reason, message));
+        // On failure the response stays as it was.
+        let _unexplained = status.add_header(response.headers_mut());
+    }
+    response
 }
 
 /// Everything that can be asked for by reflection: the contract, health, the details of errors, and the `other`

@@ -57,6 +57,8 @@ pub enum Reason {
     Draining,
     /// The caller's deadline passed before the event was stored.
     DeadlineExceeded,
+    /// There is no such method, or it does not take calls in this form.
+    Unimplemented,
 }
 
 /// One row of the table.
@@ -92,7 +94,7 @@ const INTERNAL_CLOSE: u16 = 1011;
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::InvalidEvent,
         Reason::InvalidRequest,
         Reason::EventIdReused,
@@ -114,6 +116,7 @@ impl Reason {
         Reason::Contended,
         Reason::Draining,
         Reason::DeadlineExceeded,
+        Reason::Unimplemented,
     ];
 
     #[rustfmt::skip]
@@ -161,6 +164,8 @@ impl Reason {
                 "the server is shutting down; not stored"),
             Self::DeadlineExceeded => row("DEADLINE_EXCEEDED", Code::DeadlineExceeded, None, true,
                 "the caller's deadline passed; not stored"),
+            Self::Unimplemented => row("UNIMPLEMENTED", Code::Unimplemented, None, false,
+                "there is no such method, or it does not take this compression"),
         }
     }
 

@@ -86,6 +86,57 @@ async fn a_peer_that_stops_within_its_first_words_is_cut_off() {
 }
 
 #[tokio::test]
+async fn calls_that_the_grpc_library_refuses_have_a_reason_too() {
+    let server = Server::start().await;
+    let token = server.token("agents", "emit subscribe");
+    let mut raw = Raw::connect(&server).await;
+    let large = v1::SubscribeRequest {
+        types: vec!["x".repeat(100 * 1024)],
+        ..Default::default()
+    };
+    let emit = "/emitter.v1.EventEmitter/Emit";
+    let subscribe = "/emitter.v1.EventSubscriber/Subscribe";
+    let cases = [
+        (
+            "/emitter.v1.EventEmitter/Nothing",
+            "",
+            Vec::new(),
+            Code::Unimplemented,
+        ),
+        (
+            "/emitter.v1.EventSubscriber/Nothing",
+            "",
+            Vec::new(),
+            Code::Unimplemented,
+        ),
+        (
+            "/nobody.v1.Nobody/Emit",
+            "",
+            Vec::new(),
+            Code::Unimplemented,
+        ),
+        (emit, "gzip", Vec::new(), Code::Unimplemented),
+        (subscribe, "gzip", Vec::new(), Code::Unimplemented),
+        (subscribe, "", large.encode_to_vec(), Code::InvalidArgument),
+    ];
+    for (path, encoding, bytes, code) in cases {
+        let mut request = wire::with_token(&token, Bytes::from(bytes));
+        if !encoding.is_empty() {
+            let encoding = encoding.parse().unwrap();
+            request.metadata_mut().insert("grpc-encoding", encoding);
+        }
+        let status = raw.call(path, request).await;
+        assert_eq!(status.code(), code, "{path} {encoding}: {status:?}");
+        let details = status.get_error_details();
+        let info = details
+            .error_info()
+            .unwrap_or_else(|| panic!("{path} {encoding}"));
+        assert_eq!(info.domain, "emitter");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_call_whose_body_does_not_come_does_not_hold_up_others() {
     let server = Server::start_with(|settings| {
         settings.limits.grpc_calls = 1;
@@ -174,6 +225,14 @@ impl Raw {
         Self(tonic::client::Grpc::new(
             endpoint.unwrap().connect().await.unwrap(),
         ))
+    }
+
+    /// A call of any method.
+    async fn call(&mut self, path: &str, request: tonic::Request<Bytes>) -> tonic::Status {
+        self.0.ready().await.unwrap();
+        let path = path.parse().unwrap();
+        let answer = self.0.server_streaming(request, path, RawCodec).await;
+        answer.expect_err("the call was not refused")
     }
 
     async fn emit(&mut self, token: &str, bytes: Vec<u8>) -> Result<(), tonic::Status> {

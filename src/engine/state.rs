@@ -15,6 +15,10 @@ const ENDED_RUNS: usize = 10_000;
 /// How far `ENDED_RUNS` may be passed before it is enforced, so that enforcing it is cheap per run.
 const ENDED_RUNS_SLACK: usize = 1_000;
 
+/// How often the runs are looked through for those whose time has come. A run that is asked for in between says itself
+/// whether it is over.
+const FORGET_RUNS_EVERY: Duration = Duration::from_secs(60);
+
 /// A stream as its last record left it: everything that decides what becomes of the next event.
 #[derive(Clone, Debug)]
 pub struct StreamState {
@@ -24,6 +28,8 @@ pub struct StreamState {
     pub dedupe: DedupeWindow,
     runs: HashMap<RunId, RunState>,
     open_runs: usize,
+    /// When the runs are next looked through.
+    forget_runs_at: Timestamp,
 }
 
 /// Bytes taken and given back.
@@ -43,6 +49,7 @@ impl StreamState {
             dedupe: DedupeWindow::default(),
             runs: HashMap::new(),
             open_runs: 0,
+            forget_runs_at: Timestamp::default(),
         }
     }
 
@@ -87,8 +94,13 @@ impl StreamState {
         change
     }
 
-    /// Forgets the runs whose time has come by `now`. Returns the bytes given back.
+    /// Forgets the runs whose time has come by `now`, if they were not looked through lately. Returns the bytes given
+    /// back.
     pub fn forget_runs(&mut self, now: Timestamp) -> usize {
+        if now < self.forget_runs_at {
+            return 0;
+        }
+        self.forget_runs_at = now + FORGET_RUNS_EVERY;
         let open = &mut self.open_runs;
         let mut freed = 0;
         self.runs.retain(|run_id, run| {
@@ -134,4 +146,61 @@ impl StreamState {
 fn run_weight(run_id: &RunId) -> usize {
     const MAP: usize = 16; // what a map adds to an entry at its usual load
     run_id.as_str().len() + size_of::<(RunId, RunState)>() + MAP
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::event::{
+        ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, RunSequence, StreamKey, Tenant,
+        UserId,
+    };
+    use crate::run::RUN_MEMORY;
+
+    fn started(run: &str, offset: u64, recorded_at: Timestamp) -> Record {
+        let user = UserId::new("u").unwrap();
+        let event = Event {
+            event_id: EventId::new(run).unwrap(),
+            stream: StreamKey::new(Tenant::new("t").unwrap(), user),
+            run_id: RunId::new(run).ok(),
+            thread_id: None,
+            parent_run_id: None,
+            agent_name: None,
+            kind: Kind::AgentStarted,
+            content: ContentHash::of(b""),
+            joinable: false,
+            body: Bytes::new(),
+        };
+        Record {
+            position: Position::new(Epoch::new(1), Offset(offset)),
+            prev: Offset(offset - 1),
+            draft: Draft {
+                event: Arc::new(event),
+                run_sequence: RunSequence(1),
+                recorded_at,
+                thread_id: None,
+                agent_name: None,
+                parent_run_id: None,
+            },
+        }
+    }
+
+    #[test]
+    fn runs_are_looked_through_once_a_minute_however_often_events_come() {
+        let second = Duration::from_secs(1);
+        let start = Timestamp::from_millis(1_800_000_000_000);
+        let mut state = StreamState::empty(Position::new(Epoch::new(1), Offset(0)));
+        state.apply(&started("r1", 1, start));
+        state.apply(&started("r2", 2, start + second));
+        let over = start + RUN_MEMORY;
+        assert!(state.forget_runs(over) > 0);
+        assert_eq!(state.forget_runs(over + second), 0);
+        assert_eq!(state.open_runs(), 1);
+        assert!(state.forget_runs(over + FORGET_RUNS_EVERY) > 0);
+        assert!(state.runs.is_empty());
+    }
 }

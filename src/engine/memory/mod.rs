@@ -67,9 +67,6 @@ impl Default for Config {
 /// How long a stream that holds nothing stays.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How often a stream's runs are looked through.
-const FORGET_RUNS_EVERY: Duration = Duration::from_secs(60);
-
 /// How many calls of `maintain` visit every bucket once.
 const SWEEP_TURNS: usize = 8;
 
@@ -284,11 +281,9 @@ impl Inner {
     fn sweep(&self, bucket: &mut Bucket, now: Timestamp) {
         let Bucket { streams, evicted } = bucket;
         streams.retain(|_, stream| {
-            let mut freed = self.trim(stream, now) + self.forget_ids(stream, now, 0);
-            if stream.forget_runs_at <= now {
-                freed += stream.state.forget_runs(now);
-                stream.forget_runs_at = now + FORGET_RUNS_EVERY;
-            }
+            let mut freed = self.trim(stream, now)
+                + self.forget_ids(stream, now, 0)
+                + stream.state.forget_runs(now);
             let keep = !stream.is_idle() || stream.touched_at + IDLE > now;
             if !keep {
                 *evicted = (*evicted).max(stream.last).max(stream.trimmed);

@@ -18,8 +18,6 @@ pub(super) struct Stream {
     pub(super) trimmed: Offset,
     pub(super) watchers: Vec<(u64, Arc<dyn Watcher>)>,
     pub(super) touched_at: Timestamp,
-    /// When runs are next looked through for those to be forgotten.
-    pub(super) forget_runs_at: Timestamp,
     log: VecDeque<Arc<Record>>,
     log_bytes: usize,
 }
@@ -42,7 +40,6 @@ impl Stream {
             trimmed,
             watchers: Vec::new(),
             touched_at: now,
-            forget_runs_at: now,
             log: VecDeque::new(),
             log_bytes: 0,
         }

@@ -32,13 +32,15 @@ pub struct StreamState {
     forget_runs_at: Timestamp,
 }
 
-/// Bytes taken and given back.
+/// What was taken and given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Bytes taken.
     pub taken: usize,
     /// Bytes given back.
     pub freed: usize,
+    /// Ended runs forgotten before their time.
+    pub runs_forgotten: usize,
 }
 
 impl StreamState {
@@ -73,7 +75,7 @@ impl StreamState {
         self.head = record.position;
         let mut change = Change {
             taken: self.dedupe.insert(record),
-            freed: 0,
+            ..Change::default()
         };
         let Some(run_id) = &record.draft.event.run_id else {
             return change;
@@ -89,7 +91,9 @@ impl StreamState {
         self.open_runs = self.open_runs + usize::from(!after.ended) - usize::from(was_open);
         self.runs.insert(run_id.clone(), after);
         if self.runs.len() - self.open_runs > ENDED_RUNS + ENDED_RUNS_SLACK {
+            let runs = self.runs.len();
             change.freed += self.forget_first_ended();
+            change.runs_forgotten = runs - self.runs.len();
         }
         change
     }

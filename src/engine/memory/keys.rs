@@ -76,12 +76,19 @@ impl KeyStore {
                     return Put::Full;
                 }
                 there.insert(stored);
-                Put::Done(Change { taken, freed })
+                Put::Done(Change {
+                    taken,
+                    freed,
+                    ..Change::default()
+                })
             }
             Entry::Vacant(_) if taken > room => Put::Full,
             Entry::Vacant(place) => {
                 place.insert(stored);
-                Put::Done(Change { taken, freed: 0 })
+                Put::Done(Change {
+                    taken,
+                    ..Change::default()
+                })
             }
         }
     }

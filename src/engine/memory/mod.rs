@@ -237,6 +237,8 @@ impl Inner {
             let change = stream.state.apply(&record);
             taken += change.taken + record.draft.weight();
             freed += change.freed;
+            let forgotten = change.runs_forgotten as u64;
+            self.metrics.runs_forgotten_early.increment(forgotten);
             stream.push(record.clone());
             records.push(record);
         }

@@ -332,6 +332,24 @@ async fn what_was_just_appended_is_remembered_even_beyond_the_nodes_ids() {
 
 /// An id that is used again right after its window, before the engine has swept, is the newest then.
 #[tokio::test]
+async fn ended_runs_that_are_forgotten_early_are_counted() {
+    let (metrics, rendered) = Metrics::new();
+    let clock = Clock::manual(START);
+    let entropy = Entropy::seeded(7);
+    let engine = MemoryEngine::new(Config::default(), clock, &entropy, Arc::new(metrics));
+    let user = user("u");
+    let ended = |n: u32| {
+        let id = format!("r{n}");
+        draft(&user, &id, Some((&id, 1, Kind::AgentCompleted)), 0)
+    };
+    append(&engine, &user, (0..11_001).map(ended).collect())
+        .await
+        .unwrap();
+    let want = "emitter_runs_forgotten_early_total 1001";
+    assert!(rendered.render().contains(want), "{}", rendered.render());
+}
+
+#[tokio::test]
 async fn an_id_used_again_after_its_window_does_not_keep_others_nor_go_first() {
     let (engine, clock) = engine(Config {
         dedupe_ids_per_user: 3,

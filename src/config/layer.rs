@@ -85,7 +85,9 @@ impl Layer {
                 let start = error.span().map_or(0, |span| span.start);
                 let before = text.get(..start).unwrap_or_default();
                 let line = before.matches('\n').count() + 1;
-                let problem = format!("line {line}: {}", error.message());
+                // One problem is one line.
+                let message = error.message().replace('\n', ", ");
+                let problem = format!("line {line}: {message}");
                 Err(Problem::of_origin(&origin, problem))
             }
         }

@@ -216,6 +216,10 @@ fn a_wrong_file_is_told_by_its_path() {
     let error = load_file("drain = '1s'\n[auth]\nsecret = \"topsecret").unwrap_err();
     assert!(error.starts_with("FILE: line 3: "), "{error}");
     assert!(!error.contains("topsecret"), "{error}");
+    let error = load_file("[auth]\nsecret = topsecret").unwrap_err();
+    assert!(error.starts_with("FILE: line 2: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "one problem is one line: {error}");
+    assert!(!error.contains("topsecret"), "{error}");
 
     let missing = Config::load(&Sources {
         file: Some("/nonexistent/emitter.toml".into()),

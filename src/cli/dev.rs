@@ -1,6 +1,11 @@
 //! `emitter dev`.
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 
@@ -58,7 +63,8 @@ impl Dev {
             if self.json {
                 say(&listening_json(addresses))
             } else {
-                say(&welcome(&program(), addresses, &session)?)
+                let asked = self.session_file.as_deref();
+                say(&welcome(&tail_command(asked), addresses, &session)?)
             }
         })
     }
@@ -85,7 +91,7 @@ impl Dev {
 }
 
 /// The secret of this session: as asked, else that of the last one, else a new one.
-fn secret(path: &std::path::Path, environment: &Environment) -> Result<String, Failure> {
+fn secret(path: &Path, environment: &Environment) -> Result<String, Failure> {
     if let Some(secret) = variable(environment, "EMITTER_DEV_SECRET") {
         return match secret.into_string() {
             Ok(secret) if secret.len() >= crate::access::SECRET_BYTES => Ok(secret),
@@ -121,9 +127,19 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// This program as a shell in any directory finds it.
-fn program() -> String {
-    let path = std::env::current_exe().unwrap_or_else(|_| "emitter".into());
+/// `tail` as a shell in any directory runs it: this program, and the session file where it is not at its usual place.
+fn tail_command(session_file: Option<&Path>) -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "emitter".into());
+    let mut command = format!("{} tail --user demo --from oldest", quoted(&program));
+    if let Some(path) = session_file {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let _never_fails = write!(command, " --session-file {}", quoted(&path));
+    }
+    command
+}
+
+/// `path` as a shell reads it.
+fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if path.chars().all(plain) {
@@ -133,7 +149,7 @@ fn program() -> String {
 }
 
 /// What to do next, for a person.
-fn welcome(program: &str, addresses: &Addresses, session: &Session) -> Result<String, Failure> {
+fn welcome(tail: &str, addresses: &Addresses, session: &Session) -> Result<String, Failure> {
     let token = session.token("demo-agent", Scope::Emit)?;
     let Addresses { grpc, http, admin } = addresses;
     let reach = &session.grpc;
@@ -147,7 +163,7 @@ fn welcome(program: &str, addresses: &Addresses, session: &Session) -> Result<St
 
 See what the user `demo` sees, in another terminal:
 
-{program} tail --user demo --from oldest
+{tail}
 
 Emit a whole run to that user, as often as you like:
 
@@ -182,11 +198,10 @@ mod tests {
             http: address.to_string(),
             admin: address.to_string(),
         };
-        let text = welcome("/bin/emitter", &addresses, &session).unwrap();
-        assert!(
-            text.contains("\n/bin/emitter tail --user demo --from oldest\n"),
-            "{text}"
-        );
+        let tail = tail_command(None);
+        assert!(tail.ends_with(" tail --user demo --from oldest"), "{tail}");
+        let text = welcome(&tail, &addresses, &session).unwrap();
+        assert!(text.contains(&format!("\n{tail}\n")), "{text}");
         assert!(!text.contains(&session.secret));
         let (_, pasted) = text.split_once("RUN=").unwrap();
         let (call, rest) = pasted.split_once("<<EOF\n").unwrap();
@@ -200,6 +215,22 @@ mod tests {
             // Fixed ids would collide when it is pasted again.
             assert_eq!(event["run_id"], "$RUN");
             assert!(event.get("event_id").is_none());
+        }
+    }
+
+    #[test]
+    fn the_tail_finds_the_session_from_any_directory() {
+        let cases = [
+            ("/a/b.json", "/a/b.json".to_owned()),
+            ("/it's a", r"'/it'\''s a'".to_owned()),
+            (
+                "b.json",
+                quoted(&std::env::current_dir().unwrap().join("b.json")),
+            ),
+        ];
+        for (path, want) in cases {
+            let tail = tail_command(Some(Path::new(path)));
+            assert!(tail.ends_with(&format!(" --session-file {want}")), "{tail}");
         }
     }
 

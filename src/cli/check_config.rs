@@ -12,7 +12,8 @@ use crate::config::{REFERENCE, Resolved, Sources};
 #[command(after_help = "\
 Examples:
   emitter check-config --config emitter.toml
-      what the file and the EMITTER_… variables come to, and where each value is from
+      what the file and the EMITTER_… variables come to, and where each value is
+      from
   emitter check-config --print-defaults > emitter.toml
       every key with its default and what it means: a file to begin with
 

@@ -27,13 +27,15 @@ use crate::{
 #[command(after_help = "\
 Examples:
   emitter dev
-  emitter dev --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --admin-listen 127.0.0.1:0
+  emitter dev --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \\
+    --admin-listen 127.0.0.1:0
       on any free ports; `emit` and `tail` find them
   emitter dev --json
       the first line says where it listens, for scripts
 
-Tokens are by the issuer `emitter-dev` under a secret kept in the session file, or under the one in EMITTER_DEV_SECRET
-(at least 32 bytes). `emit`, `tail` and `token` read that file, so they need no flags.")]
+Tokens are by the issuer `emitter-dev` under a secret kept in the session file,
+or under the one in EMITTER_DEV_SECRET (at least 32 bytes). `emit`, `tail` and
+`token` read that file, so they need no flags.")]
 pub(super) struct Dev {
     #[command(flatten)]
     listen: Listen,

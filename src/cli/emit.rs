@@ -21,17 +21,20 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  emitter emit --user demo --run r1 --type agent_started --agent researcher --message 'On it'
-  emitter emit --user demo --run r1 --type tool_executing --tool search --data '{\"parameters\": {\"q\": \"x\"}}'
+  emitter emit --user demo --run r1 --type agent_started --agent researcher \\
+    --message 'On it'
+  emitter emit --user demo --run r1 --type tool_executing --tool search \\
+    --data '{\"parameters\": {\"q\": \"x\"}}'
   emitter emit --user demo --run r1 --type agent_completed --message Done
   emitter emit --user demo --type cart.updated --data '{\"items\": 3}'
       a type that is not the contract's is the platform's own
 
   emitter emit --stdin < events.jsonl
       one JSON object per line, as `emitter tail --json` prints them:
-      {\"type\": \"agent_started\", \"user_id\": \"demo\", \"run_id\": \"r1\", \"agent_name\": \"a\",
-       \"payload\": {\"message\": \"On it\"}}
-  emitter tail --json --user demo --from oldest --count 5 | emitter emit - --user copy --run r2 --fresh-ids
+      {\"type\": \"agent_started\", \"user_id\": \"demo\", \"run_id\": \"r1\",
+       \"agent_name\": \"a\", \"payload\": {\"message\": \"On it\"}}
+  emitter tail --json --user demo --from oldest --count 5 | \\
+    emitter emit - --user copy --run r2 --fresh-ids
       one user's events once more, to another user and as another run
 
 Exit code 1 if any event was refused.")]

@@ -29,9 +29,10 @@ use failure::Failure;
     arg_required_else_help = true,
     after_help = "\
 Try it out:
-  emitter dev                                 a service on this machine, no config needed
-  emitter tail --user demo                    in another terminal: what the user `demo` sees
-  emitter emit --user demo --run r1 --type agent_started --agent researcher --message 'On it'
+  emitter dev                     a service on this machine, no config needed
+  emitter tail --user demo        in another terminal: what the user `demo` sees
+  emitter emit --user demo --run r1 --type agent_started --agent researcher \\
+    --message 'On it'
   emitter emit --user demo --run r1 --type agent_completed --message Done
 
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 64 a bad config."
@@ -161,6 +162,18 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string);
             let example = format!("emitter {name}");
             assert!(help.is_some_and(|help| help.contains(&example)), "{name}");
+        }
+    }
+
+    #[test]
+    fn examples_fit_a_terminal() {
+        // What is too wide is wrapped, and an example that is wrapped cannot be pasted.
+        let root = Cli::command();
+        for command in std::iter::once(&root).chain(root.get_subcommands()) {
+            let help = command.get_after_help().unwrap().to_string();
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
         }
     }
 }

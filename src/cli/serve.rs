@@ -16,10 +16,12 @@ use crate::{
 #[command(after_help = "\
 Examples:
   emitter serve --config emitter.toml
-  EMITTER_AUTH__ISSUER=platform EMITTER_AUTH__SECRET_FILE=/run/secrets/emitter emitter serve
+  EMITTER_AUTH__ISSUER=platform EMITTER_AUTH__SECRET_FILE=/run/secrets/emitter \\
+    emitter serve
       no file needed: every key is also a variable
 
-Every key: emitter check-config --print-defaults. SIGTERM and SIGINT drain it; a second one ends it at once.")]
+Every key: emitter check-config --print-defaults. SIGTERM and SIGINT drain it;
+a second one ends it at once.")]
 pub(super) struct Serve {
     /// The TOML file
     #[arg(long, value_name = "FILE", env = "EMITTER_CONFIG")]

@@ -20,7 +20,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   emitter tail --user demo
-      what the user `demo` sees from now on; comes back by itself when the service does
+      what the user `demo` sees from now on; comes back by itself when the
+      service does
   emitter tail --user demo --from oldest --types agent_started,agent_completed
   emitter tail --user demo --json --count 5
       the next five events as JSON lines, for scripts

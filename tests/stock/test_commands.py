@@ -1,0 +1,525 @@
+"""The commands, run as a person or a script runs them."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import socket
+import time
+
+import pytest
+
+from people import Run
+from server import base64url
+from shell import ANY_PORTS, Shell, lasting_ports
+
+COMMANDS = ["dev", "serve", "emit", "tail", "token", "check-config"]
+
+
+@pytest.fixture
+def shell(tmp_path):
+    shell = Shell(tmp_path)
+    try:
+        yield shell
+    finally:
+        shell.close()
+
+
+@pytest.fixture
+def dev(shell):
+    return shell.dev()
+
+
+def line(n, **fields):
+    """An event as a line for `emit`."""
+    event = {"type": "agent_thinking", "user_id": "demo", "run_id": "r1", "event_id": f"e{n}"}
+    return json.dumps({**event, "payload": {"reasoning": f"thought {n}"}, **fields}) + "\n"
+
+
+def answers(program, kind="receipt"):
+    """What `emit --json` printed, which is all of this kind."""
+    parsed = [json.loads(text) for text in program.out]
+    assert all(list(answer) == [kind] for answer in parsed), program
+    return [answer[kind] for answer in parsed]
+
+
+def read_back(shell, user, count):
+    """The first events of a user."""
+    frames = shell.run("emitter", "tail", "--json", "--user", user, "--from", "oldest", "--count", str(count)).frames
+    assert len(frames) == count, frames
+    return frames
+
+
+# dev
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        pytest.param([], {}, id="at its usual place"),
+        pytest.param(["--session-file", "my session's"], {}, id="named by a flag"),
+        pytest.param([], {"EMITTER_SESSION_FILE": "named/by-variable"}, id="named by a variable"),
+    ],
+)
+def test_what_dev_prints_works_as_printed(shell, tmp_path, flags, variables):
+    dev = shell.start("emitter", "dev", *ANY_PORTS, *flags, **variables)
+    dev.until("the lines to paste", lambda: "EOF" in dev.out)
+    (tail_line,) = [text for text in dev.out if " tail " in text]
+    run_lines = "\n".join(dev.out[[text.startswith("RUN=") for text in dev.out].index(True) : dev.out.index("EOF") + 1])
+    (session,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    shell.keeps(json.loads(session.read_text())["secret"])
+    assert session.stat().st_mode & 0o777 == 0o600
+
+    # Another terminal is in another directory, and has only the variables that every terminal has.
+    tail = shell.start("sh", "-c", f"cd /\n{tail_line}")
+    receipts = []
+    for _ in range(2):
+        answer = json.loads("\n".join(shell.paste(f"cd /\n{run_lines}\n").out))
+        assert list(answer) == ["results"], answer
+        receipts += [result["receipt"] for result in answer["results"]]
+    assert [receipt["runSequence"] for receipt in receipts] == ["1", "2", "3", "4", "5"] * 2
+    assert [receipt["position"]["offset"] for receipt in receipts] == [str(n) for n in range(1, 11)]
+    assert len({receipt["eventId"] for receipt in receipts}) == 10
+
+    tail.until("ten events", lambda: len(tail.out) >= 10)
+    columns = [text.split("  ") for text in tail.out]
+    assert [column[3] for column in columns] == Run.TYPES * 2, tail
+    assert all(column[1] == "researcher" for column in columns), tail
+    runs = [column[2] for column in columns]
+    assert runs == [runs[0]] * 5 + [runs[5]] * 5 and runs[0] != runs[5], tail
+    assert columns[0][4] == "Looking into it" and columns[9][4:] == ["Three documents say so", "1200 ms"], tail
+
+    dev.terminate()
+    assert dev.ended() == 0, dev
+    tail.until("news of the end", lambda: "the server closes: DRAINING" in tail.err)
+    assert len(tail.out) == 10, tail
+
+
+def test_tokens_outlive_dev(shell):
+    """The secret stays with the session file, so that what was pasted yesterday works today."""
+    first = shell.dev()
+    token = shell.run("emitter", "token", "--sub", "agents", "--scope", "emit").out[0]
+    first.program.terminate()
+    assert first.program.ended() == 0, first.program
+    second = shell.dev()
+    flags = ["--user", "demo", "--run", "r1", "--type", "agent_completed"]
+    shell.run("emitter", "emit", "--grpc", f"http://{second.grpc}", "--token", token, *flags)
+
+
+# emit
+
+
+def test_flags_become_events(shell, dev):
+    of_run = ["emitter", "emit", "--user", "demo", "--run", "r1"]
+    emits = [
+        [*of_run, "--type", "agent_started", "--agent", "researcher", "--thread", "t1", "--message", "On it"],
+        [*of_run, "--type", "tool_executing", "--tool", "search", "--call", "c1", "--data", '{"parameters": {"q": "x"}}'],
+        [*of_run, "--type", "agent_completed", "--event-id", "mine", "--message", "Done"],
+        ["emitter", "emit", "--user", "demo", "--type", "cart.updated", "--data", '{"items": 3}'],
+    ]
+    told = [shell.run(*emit).out for emit in emits]
+    frames = read_back(shell, "demo", 4)
+    assert [frame["type"] for frame in frames] == ["agent_started", "tool_executing", "agent_completed", "cart.updated"]
+    assert [frame["payload"] for frame in frames] == [
+        {"message": "On it"},
+        {"tool_call_id": "c1", "tool_name": "search", "parameters": {"q": "x"}},
+        {"message": "Done"},
+        {"items": 3},
+    ]
+    for frame in frames[:3]:
+        assert (frame["run_id"], frame["agent_name"], frame["thread_id"]) == ("r1", "researcher", "t1"), frame
+    assert frames[2]["event_id"] == "mine" and frames[3]["custom"] is True, frames
+    assert told == [
+        [
+            f"stored   {frame['event_id']}  at {frame['epoch']}-{frame['offset']}"
+            f"  run_sequence {frame.get('run_sequence', 0)}"
+        ]
+        for frame in frames
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-", "--stdin"])
+def test_lines_become_events(shell, dev, flag):
+    lines = "".join(line(n) for n in range(7)) + "\n" + '{"type": "connection_heartbeat"}\n'
+    emit = shell.run("emitter", "emit", flag, "--json", "--batch", "3", stdin=lines)
+    receipts = answers(emit)
+    assert [receipt["event_id"] for receipt in receipts] == [f"e{n}" for n in range(7)]
+    assert [receipt["offset"] for receipt in receipts] == list(range(1, 8))
+    assert [receipt["run_sequence"] for receipt in receipts] == list(range(1, 8))
+    frames = read_back(shell, "demo", 7)
+    assert [frame["payload"]["reasoning"] for frame in frames] == [f"thought {n}" for n in range(7)]
+
+
+def test_a_line_is_answered_before_the_next_is_there(shell, dev):
+    emit = shell.start("emitter", "emit", "-", "--json")
+    for n in range(1, 4):
+        emit.write(line(n))
+        emit.until(f"answer {n}", lambda: len(emit.out) == n)
+    emit.process.stdin.close()
+    assert emit.ended() == 0, emit
+    assert [receipt["offset"] for receipt in answers(emit)] == [1, 2, 3]
+
+
+@pytest.fixture
+def run(shell, dev):
+    """A whole run of the user `demo`, as tail shows it."""
+    types = [
+        ("agent_started", {"message": "On it", "agent_type": "research"}),
+        ("agent_thinking", {"reasoning": "Größe first ✓", "step_number": 1, "total_steps": 2}),
+        ("tool_executing", {"tool_call_id": "c", "tool_name": "search", "parameters": {"n": 9007199254740993}}),
+        ("tool_completed", {"tool_call_id": "c", "tool_name": "search", "status": "succeeded", "result": {"x": 1.5}}),
+        ("agent_completed", {"message": "Done", "execution_time_ms": 1500}),
+    ]
+    lines = "".join(line(n, type=kind, agent_name="researcher", payload=payload) for n, (kind, payload) in enumerate(types))
+    shell.run("emitter", "emit", "-", stdin=lines)
+    return read_back(shell, "demo", 5)
+
+
+TAIL = "{emitter} tail --json --user demo --from oldest --count 5"
+
+
+def test_what_tail_prints_is_emitted_to_another(shell, run):
+    pipe = f"{TAIL} | {{emitter}} emit - --json --user copy --run r2 --fresh-ids"
+    copied = shell.run("sh", "-c", pipe.format(emitter=shell.emitter))
+    receipts = answers(copied)
+    assert [receipt["run_sequence"] for receipt in receipts] == [1, 2, 3, 4, 5]
+    assert not any(receipt["duplicate"] for receipt in receipts), receipts
+    ids = {frame["event_id"] for frame in run}
+    assert not ids & {receipt["event_id"] for receipt in receipts}, "the ids are the old ones"
+    copies = read_back(shell, "copy", 5)
+    assert [(frame["type"], frame["payload"]) for frame in copies] == [
+        (frame["type"], frame["payload"]) for frame in run
+    ]
+    assert {(frame["user_id"], frame["run_id"]) for frame in copies} == {("copy", "r2")}
+
+
+def test_what_tail_prints_is_known_when_it_comes_back(shell, run):
+    again = shell.run("sh", "-c", f"{TAIL} | {{emitter}} emit - --json".format(emitter=shell.emitter))
+    receipts = answers(again)
+    assert all(receipt["duplicate"] for receipt in receipts), receipts
+    assert [(receipt["event_id"], receipt["offset"]) for receipt in receipts] == [
+        (frame["event_id"], frame["offset"]) for frame in run
+    ]
+
+
+def test_a_retry_is_a_duplicate(shell, dev):
+    emit = ["emitter", "emit", "--user", "demo", "--run", "r1", "--type", "agent_completed", "--event-id", "mine"]
+    first = shell.run(*emit, "--message", "On it")
+    retry = shell.run(*emit, "--message", "On it")
+    assert retry.out == [f"{first.out[0]}  duplicate"]
+    (reused,) = shell.run(*emit, "--message", "Something else", exits=1).out
+    assert reused.startswith("refused  EVENT_ID_REUSED: "), reused
+    (retry,) = answers(shell.run(*emit, "--message", "On it", "--json"))
+    assert retry["duplicate"] is True
+
+
+def test_a_refusal_is_told_and_exits_1(shell, dev):
+    (refused,) = shell.run("emitter", "emit", "--run", "r1", "--type", "agent_started", exits=1).out
+    assert refused.startswith("refused  INVALID_EVENT: ") and "user_id" in refused, refused
+
+    lines = line(1) + "not JSON\n" + line(2, user_id="") + line(3)
+    emit = shell.run("emitter", "emit", "-", "--json", stdin=lines, exits=1)
+    assert [text for text in emit.err if text.startswith("line 2: ")] == emit.err != [], emit
+    told = [json.loads(text) for text in emit.out]
+    assert [list(answer) for answer in told] == [["receipt"], ["refusal"], ["receipt"]], emit
+    assert told[1]["refusal"]["reason"] == "INVALID_EVENT", emit
+    assert [frame["event_id"] for frame in read_back(shell, "demo", 2)] == ["e1", "e3"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "nothing",
+        "emit",
+        "emit --user demo --type agent_started --data [1]",
+        "emit --user demo --type agent_started --data {",
+        "emit --user demo --type tool_completed --message hm",
+        "emit --user demo --type connection_gap",
+        "emit - --type agent_started",
+        "emit - --batch 0",
+        "emit --type agent_started --grpc https://127.0.0.1:1 --token x",
+        "tail",
+        "tail --user demo --from oldest --after 00000000000000ab-1",
+        "tail --user demo --after here",
+        "token --sub demo",
+        "token --sub demo --scope all",
+        "token --sub demo --scope emit --issuer alone",
+        "serve --no-such-flag",
+    ],
+)
+def test_wrong_usage_exits_2(shell, dev, command):
+    ran = shell.run("emitter", *command.split(), exits=2)
+    assert ran.err and not ran.out, ran
+
+
+def test_without_a_service_it_says_how_to_get_one(shell):
+    for command in ["emit --user demo --type agent_started", "tail --user demo", "token --sub demo --scope emit"]:
+        ran = shell.run("emitter", *command.split(), exits=1)
+        assert "emitter dev" in "\n".join(ran.err), ran
+
+
+# tail
+
+
+def test_tail_comes_back_by_itself(shell):
+    ports = lasting_ports()
+    first = shell.dev(ports=ports)
+    tail = shell.tail("--user", "demo", "--from", "oldest")
+
+    def shown():
+        return [frame["event_id"] for frame in tail.frames]
+
+    shell.run("emitter", "emit", "-", stdin=line(1) + line(2) + line(3))
+    tail.until("what was before", lambda: len(tail.frames) == 3)
+    first.program.kill()
+    tail.until("news that it is gone", lambda: any(text.startswith("disconnected: ") for text in tail.err))
+
+    second = shell.dev(ports=ports)
+    assert (second.grpc, second.http) == (first.grpc, first.http)
+    # The new epoch knows no ids, so it stores again what was stored before. Whoever saw that does not see it again.
+    emit = shell.run("emitter", "emit", "-", "--json", stdin=line(2) + line(3) + line(4) + line(5))
+    assert not any(receipt["duplicate"] for receipt in answers(emit)), emit
+    tail.until("what came after", lambda: "e5" in shown())
+    assert shown() == ["e1", "e2", "e3", "e4", "e5"], tail
+
+    frames = [json.loads(text) for text in tail.out]
+    (gap,) = [frame for frame in frames if frame["type"] == "connection_gap"]
+    assert gap["reason"] == "epoch_changed", tail
+    epochs = [frame["epoch"] for frame in tail.frames]
+    assert epochs[0] == epochs[2] != epochs[3] == epochs[4], tail
+    assert gap["after"] == f"{epochs[0]}-3" and gap["next"] == f"{epochs[3]}-0", gap
+    assert frames.index(tail.frames[2]) < frames.index(gap) < frames.index(tail.frames[3]), tail
+
+
+def test_tail_goes_on_after_a_position(shell, run):
+    after = f"{run[1]['epoch']}-{run[1]['offset']}"
+    tail = shell.run("emitter", "tail", "--json", "--user", "demo", "--after", after, "--count", "3")
+    assert tail.frames == run[2:], tail
+
+
+def test_tail_shows_only_what_is_asked_for(shell, run):
+    flags = ["--from", "oldest", "--types", "agent_started,agent_completed", "--run", "r1", "--count", "2"]
+    tail = shell.run("emitter", "tail", "--json", "--user", "demo", *flags)
+    assert tail.frames == [run[0], run[4]], tail
+
+
+def test_tail_ends_where_it_is_refused(shell, dev):
+    emitting = shell.run("emitter", "token", "--sub", "demo", "--scope", "emit").out[0]
+    tail = shell.run("emitter", "tail", "--token", emitting, exits=1)
+    assert "403" in "\n".join(tail.err) and "SCOPE_MISSING" in "\n".join(tail.err), tail
+
+
+# token
+
+
+def claims(token, secret):
+    """What a token says, once its signature is found to be right."""
+    head, body, signature = token.split(".")
+    assert signature == base64url(hmac.digest(secret.encode(), f"{head}.{body}".encode(), hashlib.sha256))
+    header, claims = (json.loads(base64.urlsafe_b64decode(part + "==")) for part in (head, body))
+    assert (header["alg"], header["typ"]) == ("HS256", "JWT"), header
+    return claims
+
+
+def assert_good_for(claims, seconds, before):
+    exp = claims.pop("exp")
+    assert before + seconds - 1 <= exp <= time.time() + seconds + 1, exp
+
+
+def test_a_token_is_as_documented(shell, dev, tmp_path):
+    secret = json.loads((tmp_path / "run/emitter/session.json").read_text())["secret"]
+    before = time.time()
+    (token,) = shell.run("emitter", "token", "--sub", "demo", "--scope", "subscribe").out
+    said = claims(token, secret)
+    assert_good_for(said, 3600, before)
+    assert said == {
+        "sub": "demo",
+        "tenant": "default",
+        "scope": "subscribe",
+        "aud": "emitter",
+        "iss": "emitter-dev",
+    }
+
+
+def test_a_token_for_another_service(shell, tmp_path):
+    secret = shell.keeps("a secret of which nobody may read " + "x" * 20)
+    (tmp_path / "secret").write_text(secret + "\n")
+    before = time.time()
+    flags = "--issuer platform --secret-file secret --sub svc --scope emit --scope operate"
+    more = "--users alice,bob --tenant t1 --ttl 15m"
+    (token,) = shell.run("emitter", "token", *flags.split(), *more.split()).out
+    said = claims(token, secret)
+    assert_good_for(said, 900, before)
+    assert sorted(said.pop("scope").split()) == ["emit", "operate"]
+    assert said == {"sub": "svc", "tenant": "t1", "aud": "emitter", "iss": "platform", "users": ["alice", "bob"]}
+
+
+# check-config and serve
+
+
+SECRET = "correct horse battery staple, thrice"
+
+
+@pytest.fixture
+def config(shell, tmp_path):
+    """A config that works, and whose secret no program prints."""
+    shell.keeps(SECRET)
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    file = tmp_path / "emitter.toml"
+    listen = "".join(f'{name}_listen = "127.0.0.1:0"\n' for name in ("grpc", "http", "admin"))
+    file.write_text(listen + 'drain = "5s"\n[auth]\nissuer = "platform"\nsecret_file = "secret"\n')
+    return file
+
+
+def test_a_good_config_is_shown(shell, config):
+    shown = shell.run("emitter", "check-config", "--config", config, EMITTER_LIMITS__EVENT_BYTES="32KiB").out
+    assert f'drain = "5s" # {config}' in shown, shown
+    assert 'event_bytes = "32KiB" # EMITTER_LIMITS__EVENT_BYTES' in shown, shown
+    assert "batch_events = 1000" in shown, shown
+    # What is shown is itself a config.
+    written = config.with_name("shown.toml")
+    written.write_text("\n".join(shown))
+    shell.run("emitter", "check-config", "--config", written)
+
+
+def test_a_secret_in_a_config_is_not_shown(shell, tmp_path):
+    shell.keeps(SECRET)
+    file = tmp_path / "emitter.toml"
+    file.write_text(f'[auth]\nissuer = "platform"\nsecret = "{SECRET}"\n')
+    shown = shell.run("emitter", "check-config", "--config", file).out
+    assert f'secret = "[set]" # {file}' in shown, shown
+    shown = shell.run("emitter", "check-config", EMITTER_AUTH__ISSUER="platform", EMITTER_AUTH__SECRET=SECRET).out
+    assert 'secret = "[set]" # EMITTER_AUTH__SECRET' in shown, shown
+
+
+BAD = [
+    ('drain = "soon"', "drain", "soon"),
+    ("[limits]\nevent_bytez = 1", "limits.event_bytez", "is not a known key"),
+    ('[limits]\nevent_bytes = "1GiB"', "limits.event_bytes", "1048576"),
+    ('[limits]\nbatch_events = "many"', "limits.batch_events", "many"),
+    (f'[auth]\nissuer = "x"\nsecret = "{SECRET}', None, "line "),
+    (f'[auth]\nissuer = "x"\nsecret = {SECRET}', None, "line "),
+    (f'[auth]\nissuer = "x"\nsecret = ["{SECRET}"]', "auth.secret", "text"),
+    ('[auth]\nissuer = "x"\nsecret = "too short, but a secret"', "auth.secret", "32"),
+    ('[auth]\nissuer = "x"\nsecret_file = "not/there"', "auth.secret_file", "not/there"),
+    (f'[auth]\nsecret = "{SECRET}"', "auth.issuer", ""),
+]
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(("text", "key", "problem"), BAD)
+def test_a_bad_config_exits_64_and_is_named(shell, tmp_path, command, text, key, problem):
+    for secret in (SECRET, "too short, but a secret"):
+        shell.keeps(secret)
+    file = tmp_path / "emitter.toml"
+    good = '[auth]\nissuer = "platform"\nsecret = "{}"\n'.format("s" * 32)
+    file.write_text(text if "[auth]" in text else f"{text}\n{good}")
+    ran = shell.run("emitter", command, "--config", file, exits=64)
+    errors = [error for error in ran.err if error.startswith("error: ")]
+    assert errors == ran.err, ran
+    (error,) = [error for error in errors if not key or error.startswith(f"error: {key}: ")]
+    assert problem in error, ran
+    # A key that is nowhere has no place.
+    assert str(file) in error or key == "auth.issuer", ran
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "dev"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EMITTER_DRAIN", "soon"),
+        ("EMITTER_LIMITS__BATCH_EVENTS", "many"),
+        ("EMITTER_LIMITS__NO_SUCH", "1"),
+        ("EMITTER_GRPC_LISTEN", "nowhere"),
+    ],
+)
+def test_a_bad_variable_exits_64_and_is_named(shell, config, command, name, value):
+    flags = [] if command == "dev" else ["--config", config]
+    ran = shell.run("emitter", command, *flags, exits=64, **{name: value})
+    (error,) = ran.err
+    assert name in error and name.removeprefix("EMITTER_").lower().replace("__", ".") in error, ran
+
+
+def test_every_problem_is_named_at_once(shell, config):
+    config.write_text('drain = "soon"\nno_such = 1\n' + config.read_text().replace("drain", "# drain"))
+    ran = shell.run("emitter", "check-config", "--config", config, exits=64, EMITTER_NOT_A_KEY="1")
+    assert len(ran.err) >= 2 and any("no_such" in text for text in ran.err), ran
+    assert any("EMITTER_NOT_A_KEY" in text for text in ran.err), ran
+
+
+def test_a_config_that_is_not_there_exits_64(shell):
+    for command in ("check-config", "serve"):
+        (error,) = shell.run("emitter", command, "--config", "nowhere.toml", exits=64).err
+        assert "nowhere.toml" in error, error
+
+
+def test_serve_serves_what_the_config_says(shell, config):
+    serve = shell.start("emitter", "serve", "--config", config)
+    (told,) = serve.until("where it listens", lambda: list(serve.out))
+    grpc, http, admin = re.fullmatch(r"listening: gRPC on (\S+), HTTP on (\S+), admin on (\S+)", told).groups()
+
+    flags = "--issuer platform --secret-file secret"
+    emit_token, read_token = (
+        shell.run("emitter", "token", *flags.split(), "--sub", sub, "--scope", scope).out[0]
+        for sub, scope in (("svc", "emit"), ("u1", "subscribe"))
+    )
+    tail = shell.tail("--http", f"http://{http}", "--token", read_token, "--from", "oldest")
+    to = ["--grpc", f"http://{grpc}", "--user", "u1", "--run", "r1", "--type", "agent_completed"]
+    shell.run("emitter", "emit", *to, EMITTER_TOKEN=emit_token)
+    tail.until("the event", lambda: tail.frames)
+    # A token of another secret does not get in.
+    flags = "--sub svc --scope emit --issuer platform --secret-file other"
+    (config.parent / "other").write_text("x" * 32)
+    other = shell.run("emitter", "token", *flags.split()).out[0]
+    (refused,) = shell.run("emitter", "emit", *to, exits=1, EMITTER_TOKEN=other).out
+    assert refused.startswith("refused  UNAUTHENTICATED: "), refused
+    for token in (emit_token, read_token, other):
+        assert token not in "\n".join(serve.out + serve.err), "a token is in the log"
+
+    serve.terminate()
+    assert serve.ended() == 0, serve
+    assert admin != http
+
+
+@pytest.mark.parametrize("listener", ["grpc", "http", "admin"])
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_a_port_in_use_is_named(shell, config, command, listener):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        flags = ANY_PORTS if command == "dev" else ["--config", config]
+        flags = [flag for flag in flags if f"--{listener}" not in str(flag)]
+        ran = shell.run("emitter", command, *flags, f"--{listener}-listen={address}", exits=1)
+    (error,) = [text for text in ran.err if text.startswith("error: ")]
+    assert f"{listener}_listen" in error and address in error, ran
+    assert not ran.out, ran
+
+
+# help
+
+
+def test_every_command_has_help(shell):
+    overview = "\n".join(shell.run("emitter", "--help").out)
+    listed = re.findall(r"^  ([a-z-]+)  +\S", overview.split("Commands:")[1].split("Options:")[0], re.MULTILINE)
+    assert sorted(listed) == sorted([*COMMANDS, "help"]), overview
+    for command in COMMANDS:
+        helped = "\n".join(shell.run("emitter", command, "--help").out)
+        assert "Examples:" in helped and f"\n  emitter {command}" in helped, helped
+        assert shell.run("emitter", "help", command).out == helped.split("\n")
+        assert "Usage: emitter" in "\n".join(shell.run("emitter", command, "-h").out)
+
+
+@pytest.mark.parametrize("command", ["emit", "token", "check-config"])
+def test_the_examples_of_the_help_work(shell, run, config, tmp_path, command):
+    helped = shell.run("emitter", command, "--help").out
+    # An example that is wider than a terminal goes on in another line, as a shell has it.
+    examples = re.findall(r"^  (emitter .*(?:(?<=\\)\n.*)*)$", "\n".join(helped), re.MULTILINE)
+    assert len(examples) >= 2, helped
+    (tmp_path / "events.jsonl").write_text(line(101) + line(102))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/emitter").symlink_to(shell.emitter)
+    for n, example in enumerate(examples):
+        # The examples of `emit` are alike in their run, which the fixture `run` has completed.
+        ran = shell.paste(f"PATH={tmp_path}/bin:$PATH\n{example.replace('--run r1', f'--run x{n}')}\n")
+        assert ran.out or "> " in example, ran

@@ -1,0 +1,139 @@
+"""The end of the process under load."""
+
+import json
+import re
+import threading
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from shell import SECONDS, Shell
+
+DRAIN_SECONDS = 10
+# So many events come before the end is asked for.
+EVENTS = 200
+
+
+@pytest.fixture
+def shell(tmp_path):
+    shell = Shell(tmp_path)
+    try:
+        yield shell
+    finally:
+        shell.close()
+
+
+class Reader(threading.Thread):
+    """Reads frames until the server closes."""
+
+    def __init__(self, socket):
+        super().__init__(daemon=True)
+        self.socket = socket
+        self.frames = [json.loads(socket.recv(timeout=SECONDS))]
+        assert self.frames[0]["type"] == "connection_established", self.frames
+        self.enough = threading.Event()
+        self.code = None
+        self.start()
+
+    def run(self):
+        try:
+            while True:
+                self.frames.append(json.loads(self.socket.recv(timeout=2 * SECONDS)))
+                if len(self.events) == EVENTS:
+                    self.enough.set()
+        except ConnectionClosed as closed:
+            self.code = closed.rcvd and closed.rcvd.code
+
+    @property
+    def events(self):
+        return [frame for frame in self.frames if not frame["type"].startswith("connection_")]
+
+
+class Producer(threading.Thread):
+    """Emits one event after the other until one is refused."""
+
+    def __init__(self, stubs, address, token, number):
+        super().__init__(daemon=True)
+        self.stubs, self.address, self.number = stubs, address, number
+        self.metadata = (("authorization", f"Bearer {token}"),)
+        self.receipts = []
+        self.error = None
+        self.start()
+
+    def run(self):
+        with grpc.insecure_channel(self.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            emitter = self.stubs.EventEmitterStub(channel)
+            try:
+                while True:
+                    event = self.stubs.Event(user_id="demo", run_id=f"r{self.number}")
+                    event.agent_thinking.reasoning = f"thought {len(self.receipts)}"
+                    request = self.stubs.EmitRequest(event=event)
+                    answer = emitter.Emit(request, metadata=self.metadata, timeout=SECONDS)
+                    self.receipts.append(answer.receipt)
+            except grpc.RpcError as error:
+                self.error = error
+
+    @property
+    def reason(self):
+        """The service's own reason, where the service itself refused."""
+        status = rpc_status.from_call(self.error)
+        info = error_details_pb2.ErrorInfo()
+        for detail in status.details if status else []:
+            detail.Unpack(info)
+        return info.reason
+
+
+def test_sigterm_under_load_loses_nothing_that_was_acknowledged(shell, stubs):
+    dev = shell.dev(EMITTER_DRAIN=f"{DRAIN_SECONDS}s")
+    emit_token, read_token = (
+        shell.run("emitter", "token", "--sub", "demo", "--scope", scope).out[0] for scope in ("emit", "subscribe")
+    )
+    headers = {"Authorization": f"Bearer {read_token}"}
+    url = f"ws://{dev.http}/v1/stream"
+    with connect(url, additional_headers=headers, proxy=None, open_timeout=SECONDS) as socket:
+        reader = Reader(socket)
+        producers = [Producer(stubs, dev.grpc, emit_token, number) for number in range(4)]
+        assert reader.enough.wait(timeout=SECONDS), f"too few events came: {reader.frames[-3:]}, {dev.program!r}"
+
+        before = [len(producer.receipts) for producer in producers]
+        dev.program.terminate()
+        assert dev.program.ended(seconds=DRAIN_SECONDS) == 0, dev.program
+        for thread in [reader, *producers]:
+            thread.join(timeout=SECONDS)
+            assert not thread.is_alive(), f"{thread} goes on after the end: {dev.program!r}"
+
+    # Each producer was told that it came too late, or found nobody: no other answer.
+    for producer in producers:
+        assert producer.error.code() == grpc.StatusCode.UNAVAILABLE, producer.error
+        assert producer.reason in ("DRAINING", ""), producer.error
+    assert any(producer.reason == "DRAINING" for producer in producers), [producer.error for producer in producers]
+
+    # The reader was told before it was sent away, and told when to come back.
+    closing = reader.frames[-1]
+    assert (closing["type"], closing["reason"]) == ("connection_closing", "DRAINING"), reader.frames[-3:]
+    assert 100 <= closing["reconnect_after_ms"] <= 5000, closing
+    assert reader.code == 4001, reader.code
+
+    events = reader.events
+    offsets = [event["offset"] for event in events]
+    assert offsets == list(range(1, len(events) + 1)), "events are missing, twice, or out of order"
+    read = {event["offset"]: event["event_id"] for event in events}
+    receipts = [receipt for producer in producers for receipt in producer.receipts]
+    assert len({receipt.position.offset for receipt in receipts}) == len(receipts)
+    unread = {}
+    for receipt in receipts:
+        if receipt.position.offset <= offsets[-1]:
+            assert read.get(receipt.position.offset) == receipt.event_id, receipt
+        else:
+            unread[receipt.position.offset] = receipt.event_id
+    # What was acknowledged after the last that the reader got follows it without a hole: nothing between is lost.
+    assert sorted(unread) == list(range(offsets[-1] + 1, offsets[-1] + 1 + len(unread))), (offsets[-1], unread)
+    assert sum(before) >= EVENTS - len(producers), before
+    # Within a run, the numbers count on.
+    for producer in producers:
+        assert [receipt.run_sequence for receipt in producer.receipts] == list(range(1, len(producer.receipts) + 1))
+    assert re.fullmatch("[0-9a-f]{16}", events[0]["epoch"]), events[0]

@@ -58,10 +58,27 @@ impl Readers {
         })
     }
 
-    /// Waits until there is no reader.
+    /// A stay that counts for no user, and that `gone` waits for all the same: that of a reader that has made room and
+    /// is still to be told why.
+    pub(super) fn parting(self: &Arc<Self>) -> Parting {
+        self.total.send_modify(|total| *total += 1);
+        Parting(self.clone())
+    }
+
+    /// Waits until there is no reader, and none that is still to be told why it goes.
     pub(super) async fn gone(&self) {
         let mut total = self.total.subscribe();
         let _sender_is_here = total.wait_for(|total| *total == 0).await;
+    }
+}
+
+/// See [`Readers::parting`]. Dropping it ends the stay.
+pub(super) struct Parting(Arc<Readers>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let total = &self.0.total;
+        total.send_modify(|total| *total = total.saturating_sub(1));
     }
 }
 
@@ -90,6 +107,8 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::event::{Tenant, UserId};
 
@@ -110,6 +129,18 @@ mod tests {
         let third = readers.enter(&stream("u"), &gauge).unwrap();
         drop((_second, third, other));
         assert!(readers.open.lock().is_empty());
+        readers.gone().await;
+    }
+
+    #[tokio::test]
+    async fn who_is_parting_makes_room_but_is_not_gone() {
+        let readers = Readers::new(1);
+        let gauge = Gauge::noop();
+        let parting = readers.parting();
+        drop(readers.enter(&stream("u"), &gauge).unwrap());
+        assert!(readers.enter(&stream("u"), &gauge).is_ok());
+        assert!(readers.gone().now_or_never().is_none());
+        drop(parting);
         readers.gone().await;
     }
 }

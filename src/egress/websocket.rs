@@ -66,6 +66,8 @@ enum End {
 
 /// Carries `session` over the connection that is about to be upgraded, until either ends.
 pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: Session) {
+    // The session ends before the last words are said, and the process must not end between.
+    let _parting = egress.readers.parting();
     let Some(socket) = upgraded(&egress.config, on_upgrade).await else {
         egress.metrics.closed(None);
         return;

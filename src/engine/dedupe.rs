@@ -1,13 +1,10 @@
 //! The ids that a stream remembers, so that a retry is answered and not stored again.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    event::{ContentHash, EventId, Position, Receipt, Record, RunSequence},
+    event::{ContentHash, EventId, IdMap, Position, Receipt, Record, RunSequence},
 };
 
 /// What is remembered of an id: enough to tell a retry from a reuse, and to answer it.
@@ -49,7 +46,7 @@ impl DedupeEntry {
 /// The ids of one stream, oldest first, bounded by age and number. Retention of the log does not touch it.
 #[derive(Clone, Debug, Default)]
 pub struct DedupeWindow {
-    entries: HashMap<EventId, DedupeEntry>,
+    entries: IdMap<EventId, DedupeEntry>,
     order: VecDeque<EventId>,
 }
 

@@ -1,11 +1,11 @@
 //! What a sequencer knows of a stream when it decides.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use super::DedupeWindow;
 use crate::{
     clock::Timestamp,
-    event::{Position, Record, RunId},
+    event::{IdMap, Position, Record, RunId},
     run::RunState,
 };
 
@@ -26,7 +26,7 @@ pub struct StreamState {
     pub head: Position,
     /// The ids that are remembered.
     pub dedupe: DedupeWindow,
-    runs: HashMap<RunId, RunState>,
+    runs: IdMap<RunId, RunState>,
     open_runs: usize,
     /// When the runs are next looked through.
     forget_runs_at: Timestamp,
@@ -49,7 +49,7 @@ impl StreamState {
         Self {
             head,
             dedupe: DedupeWindow::default(),
-            runs: HashMap::new(),
+            runs: IdMap::default(),
             open_runs: 0,
             forget_runs_at: Timestamp::default(),
         }

@@ -1,9 +1,13 @@
 //! Ids as types: each is checked once, where it comes in, and cheap to copy from then on.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 /// The longest id, in Unicode scalar values.
 const ID_CHARS: usize = 128;
+
+/// A map by ids of one user's stream. Its hash is seeded anew for each map, and cheap: every event is looked up a few
+/// times, and only who may write to the stream chooses the ids in it.
+pub type IdMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Why a text is no id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

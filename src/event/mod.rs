@@ -5,7 +5,9 @@ mod ids;
 mod kind;
 mod position;
 
-pub use ids::{AgentName, BUCKETS, EventId, IdError, RunId, StreamKey, Tenant, ThreadId, UserId};
+pub use ids::{
+    AgentName, BUCKETS, EventId, IdError, IdMap, RunId, StreamKey, Tenant, ThreadId, UserId,
+};
 pub use kind::{Kind, custom_name_problem};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequence};
 

@@ -3,16 +3,12 @@
 //! In this order, so that a lost answer finds its own event whatever has happened to its run since: dedupe, then the
 //! run.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use crate::{
     clock::Timestamp,
     engine::StreamState,
-    event::{ContentHash, Draft, Event, EventId, Receipt, RunId, RunSequence},
+    event::{ContentHash, Draft, Event, EventId, IdMap, Receipt, RunId, RunSequence},
     reason::{Reason, Refusal},
     run::{RunRefusal, RunState},
 };
@@ -45,8 +41,8 @@ pub struct Group<'a> {
     /// Runs that other users of the tenant own.
     foreign: &'a HashSet<RunId>,
     drafts: Vec<Draft>,
-    ids: HashMap<EventId, (usize, ContentHash)>,
-    runs: HashMap<RunId, RunState>,
+    ids: IdMap<EventId, (usize, ContentHash)>,
+    runs: IdMap<RunId, RunState>,
     open_runs: usize,
     claims: Vec<RunId>,
 }
@@ -65,8 +61,8 @@ impl<'a> Group<'a> {
             now,
             foreign,
             drafts: Vec::new(),
-            ids: HashMap::new(),
-            runs: HashMap::new(),
+            ids: IdMap::default(),
+            runs: IdMap::default(),
             open_runs: state.open_runs(),
             claims: Vec::new(),
         }

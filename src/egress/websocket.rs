@@ -51,6 +51,9 @@ const WRITE_BUFFER: usize = 16 * 1024;
 /// How many answers to a client's messages may wait while a write is under way. Further ones are not given.
 const REPLIES: usize = 32;
 
+/// How long a peer may take to take note of the end while the process waits for it.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
 /// How a conversation ends.
 #[derive(Debug)]
 enum End {
@@ -80,7 +83,12 @@ pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: S
     if !matches!(end, End::Gone)
         && let Ok(socket) = peer.sink.reunite(peer.stream)
     {
-        part(socket, last, egress.config.close_grace).await;
+        // The end of the process waits for this, and a peer that does not listen shall not hold it up.
+        let mut grace = egress.config.close_grace;
+        if egress.drain.is_draining() {
+            grace = grace.min(DRAIN_GRACE);
+        }
+        part(socket, last, grace).await;
     }
 }
 

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     net::{Activity, Conn},
     reason::{Reason, Refusal},
+    shutdown::Phase,
 };
 
 type Socket = WebSocketStream<Conn>;
@@ -83,12 +84,7 @@ pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: S
     if !matches!(end, End::Gone)
         && let Ok(socket) = peer.sink.reunite(peer.stream)
     {
-        // The end of the process waits for this, and a peer that does not listen shall not hold it up.
-        let mut grace = egress.config.close_grace;
-        if egress.drain.is_draining() {
-            grace = grace.min(DRAIN_GRACE);
-        }
-        part(socket, last, grace).await;
+        part(&egress, socket, last).await;
     }
 }
 
@@ -96,7 +92,7 @@ pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: S
 pub(super) async fn refuse(egress: Arc<Egress>, on_upgrade: OnUpgrade, reason: Reason) {
     if let Some(socket) = upgraded(&egress.config, on_upgrade).await {
         let last = close(reason.close_code().into(), reason.name());
-        part(socket, vec![last], egress.config.close_grace).await;
+        part(&egress, socket, vec![last]).await;
     }
 }
 
@@ -134,9 +130,10 @@ fn farewell(end: &End) -> (Option<Reason>, Vec<Message>) {
     }
 }
 
-/// Says the last words and waits for the peer to take note, for at most `grace`. What the peer still sends is read
-/// and dropped: closing with bytes unread would reset the connection, and the last words with it.
-async fn part(mut socket: Socket, last: Vec<Message>, grace: Duration) {
+/// Says the last words and waits for the peer to take note, but not for ever, and less while the process waits for
+/// this. What the peer still sends is read and dropped: closing with bytes unread would reset the connection, and the
+/// last words with it.
+async fn part(egress: &Egress, mut socket: Socket, last: Vec<Message>) {
     let parted = async {
         for message in last {
             if socket.send(message).await.is_err() {
@@ -149,7 +146,15 @@ async fn part(mut socket: Socket, last: Vec<Message>, grace: Duration) {
         let mut unread = [0; 1024];
         while conn.read(&mut unread).await.is_ok_and(|read| read > 0) {}
     };
-    let _too_late = tokio::time::timeout(grace, parted).await;
+    let no_time_left = async {
+        egress.drain.reached(Phase::Draining).await;
+        tokio::time::sleep(DRAIN_GRACE).await;
+    };
+    tokio::select! {
+        () = parted => {}
+        () = tokio::time::sleep(egress.config.close_grace) => {}
+        () = no_time_left => {}
+    }
 }
 
 /// The other end of a socket.

@@ -189,7 +189,11 @@ impl Session {
 
     fn deliver(&mut self, delivery: Result<Delivery, EngineError>) {
         match delivery {
-            Ok(Delivery::Events { entries, lagging }) => self.events(&entries, lagging),
+            Ok(Delivery::Events {
+                entries,
+                lagging,
+                live,
+            }) => self.events(&entries, lagging, live),
             Ok(Delivery::Gap(gap)) => self.push(&Control::Gap(gap)),
             Ok(Delivery::CaughtUp(position)) => self.push(&Control::CaughtUp(position)),
             Err(error) => {
@@ -199,7 +203,7 @@ impl Session {
         }
     }
 
-    fn events(&mut self, entries: &[Arc<Entry>], lagging: bool) {
+    fn events(&mut self, entries: &[Arc<Entry>], lagging: bool, live: bool) {
         let encoder = self.egress.encoder(self.encoding);
         let frames = if lagging && self.join {
             join::frames(entries, encoder)
@@ -212,7 +216,7 @@ impl Session {
         let metrics = &self.egress.metrics;
         metrics.sent.increment(frames.bytes.len() as u64);
         metrics.joined.increment(frames.joined);
-        if !lagging {
+        if live {
             let now = self.egress.clock.now();
             for entry in entries {
                 let age = now.since(entry.record.draft.recorded_at);

@@ -52,6 +52,8 @@ pub enum Delivery {
         entries: Vec<Arc<Entry>>,
         /// The reader lags: deltas may be joined.
         lagging: bool,
+        /// They are fresh from their appends, not read back from the engine.
+        live: bool,
     },
     /// Events may be missing here.
     Gap(Gap),
@@ -144,7 +146,7 @@ impl Subscription {
             let changed = watched.tail.changed();
             let records = watched.hub.config.page_records;
             let delivery = match watched.tail.ahead_of(self.cursor, records, bytes) {
-                Ahead::Entries(entries, behind) => self.take(entries, behind >= LAGGING),
+                Ahead::Entries(entries, behind) => self.take(entries, behind >= LAGGING, true),
                 Ahead::AskEngine => self.read(&watched, records, bytes).await?,
                 Ahead::Nothing => match self.at_head() {
                     AtHead::Tell => {
@@ -203,11 +205,16 @@ impl Subscription {
             .records
             .into_iter()
             .map(|record| Arc::new(Entry::new(record)));
-        Ok(self.take(entries.collect(), lagging))
+        Ok(self.take(entries.collect(), lagging, false))
     }
 
     /// Moves the cursor over `entries` and delivers those that the filter admits.
-    fn take(&mut self, mut entries: Vec<Arc<Entry>>, lagging: bool) -> Option<Delivery> {
+    fn take(
+        &mut self,
+        mut entries: Vec<Arc<Entry>>,
+        lagging: bool,
+        live: bool,
+    ) -> Option<Delivery> {
         if let Some(last) = entries.last() {
             self.cursor = last.record.position;
         }
@@ -217,7 +224,11 @@ impl Subscription {
             let position = last.record.position;
             // What was skipped behind the last one sent is still to be told.
             self.skipped = usize::from(position != self.cursor);
-            return Some(Delivery::Events { entries, lagging });
+            return Some(Delivery::Events {
+                entries,
+                lagging,
+                live,
+            });
         }
         self.skipped += all;
         let due = self.told.elapsed() >= TELL_EVERY;

@@ -151,7 +151,15 @@ async fn health_and_metrics_are_served_to_operators() {
     socket.frame_of("connection_caught_up").await;
     assert_eq!(server.metric("emitter_websocket_connections").await, 1.0);
     assert_eq!(server.metric("emitter_events_sent_total").await, 5.0);
+    // Those were read back; how long delivery takes is told of live events only.
+    let delivered = "emitter_delivery_seconds_count";
+    assert_eq!(server.metric(delivered).await, 0.0);
+    server
+        .emit_all("agents", wire::whole_run("alice", "run-2"))
+        .await;
+    assert_eq!(socket.event().await["event_id"], "run-2-1");
     for name in [
+        delivered,
         "emitter_append_seconds_count",
         "emitter_reader_lag_records_count",
     ] {

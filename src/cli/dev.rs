@@ -2,9 +2,10 @@
 
 use std::{
     fmt::Write as _,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
@@ -50,6 +51,7 @@ pub(super) struct Dev {
 impl Dev {
     pub(super) fn run(self, environment: &Environment) -> Result<ExitCode, Failure> {
         let path = session::path(self.session_file.as_deref(), environment)?;
+        refuse_to_displace(&path)?;
         let secret = secret(&path, environment)?;
         let config = self.config(&secret, environment)?;
         serve(&config, |addresses| {
@@ -90,6 +92,27 @@ impl Dev {
         config.settings.log.json |= self.json;
         Ok(config)
     }
+}
+
+/// How long a service on this machine may take to accept a connection.
+const REACH: Duration = Duration::from_millis(500);
+
+/// Two services would overwrite each other's session, and `emit` and `tail` would lose the one that still runs.
+fn refuse_to_displace(path: &Path) -> Result<(), Failure> {
+    let Ok(session) = Session::read(path) else {
+        return Ok(());
+    };
+    let runs = session
+        .grpc
+        .parse()
+        .is_ok_and(|address| TcpStream::connect_timeout(&address, REACH).is_ok());
+    if !runs {
+        return Ok(());
+    }
+    Err(Failure::Failed(format!(
+        "`emitter dev` runs already, on {}; give this one a --session-file of its own",
+        session.grpc
+    )))
 }
 
 /// The secret of this session: as asked, else that of the last one, else a new one.
@@ -259,6 +282,28 @@ mod tests {
             secret(&path, &asked("short")),
             Err(Failure::Config(_))
         ));
+    }
+
+    #[test]
+    fn a_session_that_runs_is_not_displaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("session.json");
+        refuse_to_displace(&path).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let session = Session {
+            secret: fresh_secret(),
+            grpc: address.to_string(),
+            http: String::new(),
+            admin: String::new(),
+        };
+        session.write(&path).unwrap();
+        let Err(Failure::Failed(message)) = refuse_to_displace(&path) else {
+            panic!("it was displaced");
+        };
+        assert!(message.contains(&address.to_string()), "{message}");
+        drop(listener);
+        refuse_to_displace(&path).unwrap();
     }
 
     #[test]

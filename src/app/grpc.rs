@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use axum::{middleware::map_response, response::Response};
+use axum::{
+    extract::Request,
+    middleware::{Next, from_fn, map_response},
+    response::Response,
+};
+use tokio::time;
 use tonic::{
     Code, Status,
     server::NamedService,
@@ -20,7 +25,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use crate::{
     config::Limits,
     egress,
-    ingest::{EmitterServer, EmitterService},
+    ingest::{Deadline, EmitterServer, EmitterService},
     net::Listener,
     proto::DESCRIPTORS,
     reason::{Reason, Refusal, to_status},
@@ -62,7 +67,7 @@ pub(super) async fn server(
         // Older clients know only this one.
         .add_service(described(pb::v1::FILE_DESCRIPTOR_SET).build_v1alpha()?);
     let routes = routes.routes().into_axum_router();
-    let routes = Routes::from(routes.layer(map_response(explained)));
+    let routes = Routes::from(routes.layer(map_response(explained)).layer(from_fn(timely)));
     let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
     let server = transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -71,6 +76,24 @@ pub(super) async fn server(
         .max_concurrent_streams(limits.grpc_streams)
         .add_routes(routes);
     Ok((server, reporter))
+}
+
+/// Answers a call by its deadline, with a reason: what the gRPC library answers a moment later has none. A service that
+/// knows more than that the time is over answers by itself, at the same deadline, and comes first.
+async fn timely(mut request: Request, next: Next) -> Response {
+    let Some(deadline) = Deadline::of(&request) else {
+        return next.run(request).await;
+    };
+    request.extensions_mut().insert(deadline);
+    tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = time::sleep_until(deadline.0) => {
+            let message = "the deadline passed before the call was taken up";
+            let refusal = Refusal::new(Reason::DeadlineExceeded, message);
+            to_status(&refusal).into_http()
+        }
+    }
 }
 
 /// `response`, with a reason where the gRPC library refused the call by itself: its statuses have none.
@@ -82,6 +105,8 @@ async fn explained(mut response: Response) -> Response {
         Code::Unimplemented => Reason::Unimplemented,
         // A message that is too large, or none at all.
         Code::OutOfRange | Code::Internal => Reason::InvalidRequest,
+        // Health knows no such service.
+        Code::NotFound => Reason::NotFound,
         _ => return response,
     };
     if status.details().is_empty() {

@@ -27,7 +27,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use server::EmitterServer;
+pub use server::{Deadline, EmitterServer};
 pub use service::EmitterService;
 
 /// The bounds of what comes in.

@@ -3,7 +3,6 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use http::HeaderMap;
 use prost::Message;
 use tokio::{
     sync::oneshot,
@@ -95,7 +94,8 @@ impl EmitterServer {
         R: Message + Send + 'static,
         F: Future<Output = Result<R, Refusal>> + Send,
     {
-        let caller = match self.0.admit(request.headers()) {
+        let deadline = Deadline::of(&request);
+        let caller = match self.0.admit(request.headers(), deadline) {
             Ok(caller) => caller,
             Err(refusal) => return self.refuse(refusal).into_http(),
         };
@@ -127,19 +127,34 @@ impl EmitterServer {
         tokio::select! {
             biased;
             response = &mut response => self.explained(response, shape),
-            () = self.overdue(arrival) => {
-                let message = "the body did not arrive in time; not stored";
-                let refusal = Refusal::new(Reason::DeadlineExceeded, message);
-                self.refuse(refusal).into_http()
-            }
+            refusal = self.overdue(arrival, deadline) => self.refuse(refusal).into_http(),
         }
     }
 
-    /// Ready when a body's time is over and it has not arrived; else never.
-    async fn overdue(&self, arrival: oneshot::Receiver<Infallible>) {
-        if time::timeout(self.0.config().body, arrival).await.is_ok() {
-            std::future::pending().await
+    /// Ready when the call has run out of time, with what that means for its events.
+    async fn overdue(
+        &self,
+        arrival: oneshot::Receiver<Infallible>,
+        deadline: Option<Deadline>,
+    ) -> Refusal {
+        let mut deadline = pin!(async {
+            match deadline {
+                Some(Deadline(at)) => time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        });
+        let late = |message| Refusal::new(Reason::DeadlineExceeded, message);
+        tokio::select! {
+            biased;
+            _arrived = arrival => {}
+            () = time::sleep(self.0.config().body) => {
+                return late("the body did not arrive in time; not stored");
+            }
+            () = &mut deadline => return late("the deadline passed; not stored"),
         }
+        deadline.await;
+        let message = "the deadline passed while the events were being stored";
+        Refusal::new(Reason::OutcomeUnknown, message)
     }
 
     /// The status of a call that is refused as a whole.
@@ -189,11 +204,25 @@ where
     }
 }
 
-/// When the caller stops waiting, by the header `grpc-timeout`: up to eight digits and a unit. One that is malformed
-/// counts as absent.
-pub(super) fn deadline(headers: &HeaderMap) -> Option<Instant> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    Instant::now().checked_add(timeout(text)?)
+/// By when a call must be answered so that its caller still hears it: a little before the caller stops waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+/// How long an answer may take to get to the caller; less where the caller waits for less than four times that.
+const ANSWER_TRAVELS: Duration = Duration::from_millis(10);
+
+impl Deadline {
+    /// The deadline that the request was given where it came in, else by its header `grpc-timeout` as of now: up to
+    /// eight digits and a unit. One that is malformed counts as absent.
+    pub fn of<B>(request: &http::Request<B>) -> Option<Self> {
+        if let Some(known) = request.extensions().get() {
+            return Some(*known);
+        }
+        let text = request.headers().get("grpc-timeout")?.to_str().ok()?;
+        let timeout = timeout(text)?;
+        let waits = timeout - ANSWER_TRAVELS.min(timeout / 4);
+        Instant::now().checked_add(waits).map(Self)
+    }
 }
 
 fn timeout(text: &str) -> Option<Duration> {

@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     Config, EmitterServer, answer,
-    server::deadline,
+    server::Deadline,
     validate::{Intake, too_large},
     wire::Split,
 };
@@ -93,7 +93,11 @@ impl EmitterService {
     ///
     /// # Errors
     /// `DRAINING`, `UNAUTHENTICATED`, `CREDENTIAL_EXPIRED`, `SCOPE_MISSING`.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        deadline: Option<Deadline>,
+    ) -> Result<Caller, Refusal> {
         if self.drain.is_draining() {
             return Err(Refusal::new(
                 Reason::Draining,
@@ -112,7 +116,7 @@ impl EmitterService {
         principal.require(Scope::Emit)?;
         Ok(Caller {
             principal,
-            deadline: deadline(headers),
+            deadline: deadline.map(|Deadline(at)| at),
         })
     }
 

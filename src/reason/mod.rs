@@ -59,6 +59,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// There is no such method, or it does not take calls in this form.
     Unimplemented,
+    /// What was asked for is not known.
+    NotFound,
 }
 
 /// One row of the table.
@@ -94,7 +96,7 @@ const INTERNAL_CLOSE: u16 = 1011;
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 23] = [
         Reason::InvalidEvent,
         Reason::InvalidRequest,
         Reason::EventIdReused,
@@ -117,6 +119,7 @@ impl Reason {
         Reason::Draining,
         Reason::DeadlineExceeded,
         Reason::Unimplemented,
+        Reason::NotFound,
     ];
 
     #[rustfmt::skip]
@@ -166,6 +169,8 @@ impl Reason {
                 "the caller's deadline passed; not stored"),
             Self::Unimplemented => row("UNIMPLEMENTED", Code::Unimplemented, None, false,
                 "there is no such method, or it does not take this compression"),
+            Self::NotFound => row("NOT_FOUND", Code::NotFound, None, false,
+                "what was asked for is not known"),
         }
     }
 

@@ -8,6 +8,7 @@ use prost::Message as _;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
 use tonic_types::StatusExt;
 
 use super::{
@@ -94,6 +95,9 @@ async fn calls_that_the_grpc_library_refuses_have_a_reason_too() {
         types: vec!["x".repeat(100 * 1024)],
         ..Default::default()
     };
+    let unknown = HealthCheckRequest {
+        service: "nobody.v1.Nobody".into(),
+    };
     let emit = "/emitter.v1.EventEmitter/Emit";
     let subscribe = "/emitter.v1.EventSubscriber/Subscribe";
     let cases = [
@@ -118,6 +122,12 @@ async fn calls_that_the_grpc_library_refuses_have_a_reason_too() {
         (emit, "gzip", Vec::new(), Code::Unimplemented),
         (subscribe, "gzip", Vec::new(), Code::Unimplemented),
         (subscribe, "", large.encode_to_vec(), Code::InvalidArgument),
+        (
+            "/grpc.health.v1.Health/Check",
+            "",
+            unknown.encode_to_vec(),
+            Code::NotFound,
+        ),
     ];
     for (path, encoding, bytes, code) in cases {
         let mut request = wire::with_token(&token, Bytes::from(bytes));

@@ -1,0 +1,92 @@
+//! A call that runs out of time says what became of its events.
+
+use std::{sync::Arc, time::Duration};
+
+use emitter::{
+    app::Environment,
+    clock::{Clock, Entropy, Timestamp},
+    config::Settings,
+    engine::memory::{self, MemoryEngine},
+    proto::v1::{EmitRequest, Event, Message, event::Payload},
+};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use super::{server::Server, wire};
+use crate::support::{events::metrics, faulty_engine::FaultyEngine, rig::until};
+
+const TIMEOUT: Duration = Duration::from_millis(300);
+
+async fn server(change: impl FnOnce(&mut Settings)) -> (Server, Arc<FaultyEngine>) {
+    let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));
+    let entropy = Entropy::seeded(1);
+    let config = memory::Config::default();
+    let memory = MemoryEngine::new(config, clock.clone(), &entropy, metrics());
+    let engine = FaultyEngine::new(memory, 1);
+    let environment = Environment {
+        clock,
+        entropy,
+        engine: Some(engine.clone()),
+    };
+    (Server::start_in(environment, change).await, engine)
+}
+
+/// An emit whose caller waits no longer than `TIMEOUT`.
+fn timed(server: &Server) -> Request<EmitRequest> {
+    let event = Event {
+        event_id: "e1".into(),
+        user_id: "alice".into(),
+        run_id: "r1".into(),
+        payload: Some(Payload::Message(Message::default())),
+        ..Event::default()
+    };
+    let token = server.token("agents", "emit");
+    let mut request = wire::with_token(&token, EmitRequest { event: Some(event) });
+    let timeout = format!("{}m", TIMEOUT.as_millis());
+    // Without the client's own timer, which would be first.
+    let metadata = request.metadata_mut();
+    metadata.insert("grpc-timeout", timeout.parse().unwrap());
+    request
+}
+
+fn told(status: &Status) -> (Code, String) {
+    let details = status.get_error_details();
+    let info = details.error_info().expect("ErrorInfo");
+    (status.code(), info.reason.clone())
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_while_storing_is_told_as_unknown_and_a_retry_finds_the_event() {
+    let (server, engine) = server(|_| {}).await;
+    let mut client = wire::emitter(server.grpc).await;
+    engine.hold();
+    let status = client.emit(timed(&server)).await.unwrap_err();
+    let want = (Code::Unavailable, "OUTCOME_UNKNOWN".to_owned());
+    assert_eq!(told(&status), want, "{status:?}");
+    assert!(status.get_error_details().retry_info().is_some());
+
+    engine.release();
+    let again = client.emit(timed(&server)).await.unwrap().into_inner();
+    assert!(again.receipt.unwrap().duplicate);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_before_a_call_has_its_turn_is_told_as_such() {
+    let (server, engine) = server(|settings| settings.limits.grpc_calls = 1).await;
+    engine.hold();
+    let mut first = wire::emitter(server.grpc).await;
+    let mut request = timed(&server);
+    request.metadata_mut().remove("grpc-timeout");
+    let first = tokio::spawn(async move { first.emit(request).await });
+    until("the first append waits", || engine.waiting() == 1).await;
+
+    let mut client = wire::emitter(server.grpc).await;
+    let status = client.emit(timed(&server)).await.unwrap_err();
+    let want = (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".to_owned());
+    assert_eq!(told(&status), want, "{status:?}");
+
+    engine.release();
+    first.await.unwrap().unwrap();
+    server.stop().await;
+}

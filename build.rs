@@ -2,8 +2,9 @@
 
 use std::{error::Error, path::PathBuf};
 
-const FILES: [&str; 2] = [
+const FILES: [&str; 3] = [
     "emitter/v1/event_emitter.proto",
+    "emitter/v1/emitter_operator.proto",
     "emitter/v1/event_subscriber.proto",
 ];
 

@@ -22,7 +22,7 @@ use crate::{
     fanout::Hub,
     ingest::EmitterService,
     net::{self, Door, Listener},
-    operator::{self, Node},
+    operator::{self, Node, OperatorService},
     sequencer::Sequencer,
     shutdown::{Phase, Shutdown},
     telemetry::Metrics,
@@ -143,8 +143,8 @@ impl App {
         );
         let egress = Egress::new(
             hub.clone(),
-            authenticator,
-            clock,
+            authenticator.clone(),
+            clock.clone(),
             entropy,
             metrics.clone(),
             shutdown.drain(),
@@ -162,7 +162,10 @@ impl App {
             http: http.0,
             admin: admin.0,
         };
-        let (server, health) = grpc::server(&settings.limits, ingest, egress.grpc()).await?;
+        let operator =
+            OperatorService::new(authenticator, engine.clone(), sequencer.clone(), clock);
+        let services = (ingest, egress.grpc(), operator.into_server());
+        let (server, health) = grpc::server(&settings.limits, services).await?;
         let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), node);
         Ok(Self {
             addresses,
@@ -282,6 +285,7 @@ impl Core {
                 ticks.tick().await;
                 engine.maintain().await;
                 sequencer.maintain();
+                sequencer.sweep().await;
                 hub.maintain();
                 // Samples of histograms are kept one by one until this or a scrape adds them up.
                 rendered.run_upkeep();

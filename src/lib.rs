@@ -9,7 +9,7 @@
 //! - [`egress`]: out again, over WebSocket and gRPC.
 //!
 //! Beside the flow: [`access`] (who is who), [`operator`] (health and metrics), [`config`], [`client`], [`app`]
-//! (builds and runs everything), [`cli`]. Below it: [`event`], [`run`], [`reason`], [`clock`], [`telemetry`],
+//! (builds and runs everything), [`cli`]. Below it: [`event`], [`usage`], [`run`], [`reason`], [`clock`], [`telemetry`],
 //! [`shutdown`], [`net`].
 //!
 //! Each module imports only from the rungs below its own; `tests/it/ladder.rs` says which rung that is.
@@ -33,3 +33,4 @@ pub mod run;
 pub mod sequencer;
 pub mod shutdown;
 pub mod telemetry;
+pub mod usage;

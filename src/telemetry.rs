@@ -28,6 +28,10 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Ended runs forgotten before their time because a user had too many.
     pub runs_forgotten_early: Counter,
+    /// Runs ended by the watchdog.
+    pub runs_stalled: Counter,
+    /// Runs that have not ended, in the memory engine.
+    pub open_runs: Gauge,
     /// Bytes held by the memory engine.
     pub engine_bytes: Gauge,
     /// Streams held by the memory engine.
@@ -61,6 +65,7 @@ pub struct Metrics {
     /// Connections accepted but refused at the door, because there were too many.
     pub connections_refused: Counter,
     refused: Vec<Counter>,
+    violations: Vec<Counter>,
     closed: Vec<Counter>,
     peer_closed: Counter,
 }
@@ -126,6 +131,15 @@ impl Metrics {
                 vec![],
                 "Ended runs forgotten before their time because a user had too many.",
             ),
+            runs_stalled: r.counter(
+                "emitter_runs_stalled_total",
+                vec![],
+                "Runs ended by the watchdog.",
+            ),
+            open_runs: r.gauge(
+                "emitter_open_runs",
+                "Runs that have not ended, in the memory engine.",
+            ),
             engine_bytes: r.gauge("emitter_engine_bytes", "Bytes held by the memory engine."),
             engine_streams: r.gauge(
                 "emitter_engine_streams",
@@ -176,6 +190,10 @@ impl Metrics {
                 "Connections closed at once because there were too many.",
             ),
             refused: per_reason("emitter_events_refused_total", "Events refused, by reason."),
+            violations: per_reason(
+                "emitter_run_violations_total",
+                "Events stored that broke a rule of their run, by reason.",
+            ),
             closed: per_reason(
                 "emitter_connections_closed_total",
                 "Readers closed by the server, or refused, by reason.",
@@ -191,6 +209,13 @@ impl Metrics {
     /// Counts an event refused for `reason`.
     pub fn refused(&self, reason: Reason) {
         if let Some(counter) = self.refused.get(reason.index()) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts an event stored although it broke a rule of its run, for `reason`.
+    pub fn violation(&self, reason: Reason) {
+        if let Some(counter) = self.violations.get(reason.index()) {
             counter.increment(1);
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Config, Principal, Scope};
 use crate::{
     clock::Timestamp,
-    event::{IdError, Tenant, UserId},
+    event::{IdError, ProducerId, Source, Tenant, UserId},
 };
 
 /// The audience that every token names.
@@ -122,6 +122,10 @@ impl Claims {
         Ok(Principal {
             tenant: Tenant::new(self.tenant.as_deref().unwrap_or(DEFAULT_TENANT))?,
             subject: UserId::new(&self.sub)?,
+            source: Source {
+                producer_id: ProducerId::new(&self.sub)?,
+                term: 0,
+            },
             scopes: self
                 .scope
                 .iter()

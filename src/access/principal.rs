@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     clock::Timestamp,
-    event::{StreamKey, Tenant, UserId},
+    event::{Source, StreamKey, Tenant, UserId},
     reason::{Reason, Refusal},
 };
 
@@ -44,6 +44,8 @@ pub struct Principal {
     pub tenant: Tenant,
     /// The user, or the producer's name.
     pub subject: UserId,
+    /// Who emits, where an event does not say: the subject, with term 0.
+    pub source: Source,
     /// What it may do.
     pub scopes: BTreeSet<Scope>,
     /// The only users that it may address when it emits; `None`: all of the tenant.

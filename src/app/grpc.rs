@@ -27,7 +27,8 @@ use crate::{
     egress,
     ingest::{Deadline, EmitterServer, EmitterService},
     net::Listener,
-    proto::DESCRIPTORS,
+    operator::OperatorService,
+    proto::{DESCRIPTORS, v1::emitter_operator_server::EmitterOperatorServer},
     reason::{Reason, Refusal, to_status},
     shutdown::{Drain, Phase},
 };
@@ -37,17 +38,18 @@ pub(super) type Server = Router;
 
 type Subscriber = egress::grpc::EventSubscriberServer<egress::grpc::Subscriber>;
 
+type Operator = EmitterOperatorServer<OperatorService>;
+
 /// The services that have a health of their own; the empty name is the server's as a whole.
-const HEALTHY: [&str; 3] = ["", EmitterServer::NAME, Subscriber::NAME];
+const HEALTHY: [&str; 4] = ["", EmitterServer::NAME, Subscriber::NAME, Operator::NAME];
 
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
-/// The server for `ingest` and `egress`, and what tells its health.
+/// The server for the three services, and what tells its health.
 pub(super) async fn server(
     limits: &Limits,
-    ingest: EmitterService,
-    egress: Subscriber,
+    (ingest, egress, operator): (EmitterService, Subscriber, Operator),
 ) -> Result<(Server, HealthReporter), Error> {
     let (reporter, health) = health_reporter();
     for service in HEALTHY {
@@ -62,6 +64,7 @@ pub(super) async fn server(
     routes
         .add_service(ingest)
         .add_service(egress)
+        .add_service(operator)
         .add_service(health)
         .add_service(described(pb::v1alpha::FILE_DESCRIPTOR_SET).build_v1()?)
         // Older clients know only this one.

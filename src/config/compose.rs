@@ -1,7 +1,9 @@
 //! Each module's own configuration, out of the settings.
 
-use super::Config;
-use crate::{egress, engine::memory, fanout, ingest, net, sequencer};
+use std::{sync::Arc, time::Duration};
+
+use super::{Config, settings::Mode};
+use crate::{egress, engine::memory, fanout, ingest, net, run, sequencer};
 
 impl Config {
     /// For the memory engine.
@@ -11,6 +13,7 @@ impl Config {
             retention_age: settings.retention.age,
             retention_records: settings.retention.events,
             retention_bytes: settings.retention.bytes,
+            run_memory: self.run_memory(),
             total_bytes: settings.retention.total_bytes,
             dedupe_window: settings.dedupe.window,
             dedupe_ids_per_user: settings.dedupe.ids_per_user,
@@ -21,14 +24,36 @@ impl Config {
     /// For the sequencer.
     pub fn sequencer(&self) -> sequencer::Config {
         let limits = &self.settings.limits;
+        let runs = &self.settings.runs;
         sequencer::Config {
-            dedupe_window: self.settings.dedupe.window,
+            rules: sequencer::Rules {
+                dedupe_window: self.settings.dedupe.window,
+                open_runs: limits.open_runs,
+                open_tool_calls: limits.open_tool_calls,
+                descendants: limits.descendants,
+                depth: limits.run_depth,
+                run_memory: self.run_memory(),
+                defaults: run::Defaults {
+                    silence_timeout: runs.silence_timeout,
+                    max_wait: runs.max_wait,
+                },
+                mode: match runs.mode {
+                    Mode::Enforce => sequencer::Mode::Enforce,
+                    Mode::Observe => sequencer::Mode::Observe,
+                },
+                prices: Arc::default(),
+            },
             dedupe_ids_per_user: self.settings.dedupe.ids_per_user,
             queue_events: limits.queue_events,
             queue_bytes: limits.queue_bytes,
             lanes: limits.lanes,
-            open_runs: limits.open_runs,
         }
+    }
+
+    /// How long a run is remembered after its end: while any of its events may be retained, and a retry recognized.
+    fn run_memory(&self) -> Duration {
+        let settings = &self.settings;
+        settings.retention.age.max(settings.dedupe.window)
     }
 
     /// For the fan-out.

@@ -23,6 +23,7 @@ pub struct Settings {
     pub limits: Limits,
     pub retention: Retention,
     pub dedupe: Dedupe,
+    pub runs: Runs,
     pub redaction: Redaction,
     pub log: Log,
 }
@@ -57,6 +58,9 @@ pub struct Limits {
     pub queue_bytes: usize,
     pub lanes: usize,
     pub open_runs: usize,
+    pub open_tool_calls: usize,
+    pub descendants: usize,
+    pub run_depth: usize,
     pub grpc_calls: usize,
     pub grpc_streams: u32,
     pub connections: usize,
@@ -118,6 +122,27 @@ pub struct Dedupe {
     pub window: Duration,
     pub ids_per_user: usize,
     pub ids_per_node: usize,
+}
+
+/// The life of runs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub struct Runs {
+    pub mode: Mode,
+    #[serde(with = "humantime_serde")]
+    pub silence_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub max_wait: Duration,
+}
+
+/// What becomes of an event that breaks a rule of its run's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub enum Mode {
+    Enforce,
+    Observe,
 }
 
 /// What is not stored.
@@ -216,7 +241,10 @@ impl Settings {
             ("limits.queue_events", l.queue_events, l.batch_events..=MANY),
             ("limits.queue_bytes", l.queue_bytes, l.batch_bytes..=HUGE),
             ("limits.lanes", l.lanes, 1..=MANY),
-            ("limits.open_runs", l.open_runs, 1..=MANY),
+            ("limits.open_runs", l.open_runs, 1..=100_000),
+            ("limits.open_tool_calls", l.open_tool_calls, 1..=10_000),
+            ("limits.descendants", l.descendants, 1..=500),
+            ("limits.run_depth", l.run_depth, 1..=64),
             ("limits.grpc_calls", l.grpc_calls, 1..=1_000_000),
             (
                 "limits.grpc_streams",
@@ -298,6 +326,13 @@ impl Settings {
             ("limits.tail_age", l.tail_age, tenth, DAY),
             ("retention.age", self.retention.age, second, 3650 * DAY),
             ("dedupe.window", self.dedupe.window, second, 30 * DAY),
+            (
+                "runs.silence_timeout",
+                self.runs.silence_timeout,
+                second,
+                DAY,
+            ),
+            ("runs.max_wait", self.runs.max_wait, second, 7 * DAY),
         ];
         for (key, value, least, most) in spans {
             if value < least || value > most {

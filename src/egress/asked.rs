@@ -133,7 +133,7 @@ fn from_code(from: i32) -> Result<Start, &'static str> {
     match StartFrom::try_from(from) {
         Ok(StartFrom::Unspecified | StartFrom::Head) => Ok(Start::Head),
         Ok(StartFrom::Oldest) => Ok(Start::Oldest),
-        Err(_) => Err("is not a known value"),
+        Ok(StartFrom::Open | StartFrom::Acked) | Err(_) => Err("is not a known value"),
     }
 }
 

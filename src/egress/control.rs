@@ -144,11 +144,13 @@ impl Control<'_> {
                 connection_id: (*connection_id).to_owned(),
                 user_id: (*user_id).to_owned(),
                 position: Some(position(*at)),
+                open_runs: Vec::new(),
             }),
             Self::Gap(gap) => Item::Gap(v1::Gap {
                 reason: gap_code(gap.reason).into(),
                 after: Some(position(gap.after)),
                 next: Some(position(gap.next)),
+                open_runs: Vec::new(),
             }),
             Self::CaughtUp(at) => Item::CaughtUp(v1::CaughtUp {
                 position: Some(position(*at)),

@@ -9,12 +9,13 @@ use prost::{
 
 use super::{
     json::{self, Object},
-    payload,
+    payload, runs,
 };
 use crate::{
     event::{Kind, Offset, Record},
     fanout::Encode,
-    proto::v1,
+    proto::v1::{self, event::Payload},
+    reason::Reason,
 };
 
 /// How a reader gets its events.
@@ -69,18 +70,28 @@ impl Encode for Encoder {
         self.encoded.increment(1);
         match self.encoding {
             Encoding::Json => json_frame(record, &body(record), None),
-            Encoding::Proto => proto_frame(record, &record.draft.event.body, None),
+            Encoding::Proto => match record.draft.filled_in_call() {
+                Some(_) => proto_frame(record, &body(record).encode_to_vec(), None),
+                None => proto_frame(record, &record.draft.event.body, None),
+            },
         }
     }
 }
 
 /// The body of a record's event.
 pub(super) fn body(record: &Record) -> v1::Event {
-    v1::Event::decode(record.draft.event.body.clone()).unwrap_or_else(|error| {
+    let body = record.draft.event.body.clone();
+    let mut body = v1::Event::decode(body).unwrap_or_else(|error| {
         // What is stored was encoded by this service; a reader gets the rest of the event all the same.
         tracing::error!(position = %record.position, ?error, "a stored event cannot be decoded");
         v1::Event::default()
-    })
+    });
+    if let (Some(Payload::ToolCompleted(tool)), Some(id)) =
+        (&mut body.payload, record.draft.filled_in_call())
+    {
+        tool.tool_call_id = id.as_str().to_owned();
+    }
+    body
 }
 
 /// About what the fields of a frame take beside the body's.
@@ -101,6 +112,12 @@ fn json_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Byt
     }
     if let Some(consumed) = &event.usage {
         usage(frame.field("usage"), consumed);
+    }
+    if let Some(summary) = &record.draft.summary {
+        runs::summary_json(frame.field("summary"), summary);
+    }
+    if let Some(violation) = record.draft.violation {
+        frame.plain("violation", violation.name());
     }
     if matches!(record.draft.event.kind, Kind::Custom(_)) {
         frame.boolean("custom", true);
@@ -211,6 +228,8 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         recorded_at: Some(draft.recorded_at.into()),
         first_offset: joined.map(|joined| joined.first_offset.0),
         joined: joined.map(|joined| joined.count),
+        summary: draft.summary.as_deref().map(runs::summary),
+        violation: draft.violation.map_or("", Reason::name).to_owned(),
     };
     let event_len: usize = header()
         .map(|(tag, text)| delimited_len(*tag, text.len()))

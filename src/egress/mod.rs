@@ -16,6 +16,7 @@ mod json;
 mod limiter;
 mod payload;
 mod readers;
+mod runs;
 mod session;
 mod websocket;
 

@@ -9,7 +9,7 @@ mod state;
 pub use dedupe::{DedupeEntry, DedupeWindow, Forgot};
 pub use state::{Change, StreamState};
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::{
     clock::Timestamp,
     event::{Draft, Offset, Position, Record, RunId, StreamKey, Tenant},
-    run::RunState,
+    run::Run,
 };
 
 /// An ordered log per user and a key store.
@@ -28,11 +28,28 @@ pub trait Engine: Send + Sync + 'static {
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError>;
 
     /// What the stream knows of one run.
-    async fn run(
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError>;
+
+    /// The head of the stream, and the runs that are open there, in no order.
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError>;
+
+    /// At most `limit` open runs of the streams in `buckets` that a watchdog is to look at by `now`: a run at its
+    /// deadline as of its start, or as of the last `look_again`. A run that stops waiting, and those above one that
+    /// ends or stops waiting, are due no later than their own deadlines.
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError>;
+
+    /// Moves when these open runs are due, if `head` is still the head of the stream.
+    async fn look_again(
         &self,
         stream: &StreamKey,
-        run_id: &RunId,
-    ) -> Result<Option<RunState>, EngineError>;
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError>;
 
     /// Stores all of `commit` at the head of the stream, or nothing. It is stored, to the level that the engine
     /// states, when this returns; readers see it no earlier. `expected` is the head that the commit was decided on:
@@ -61,6 +78,9 @@ pub trait Engine: Send + Sync + 'static {
         stream: &StreamKey,
         watcher: Arc<dyn Watcher>,
     ) -> Result<Watch, EngineError>;
+
+    /// What is under `key`.
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError>;
 
     /// Puts `value` under `key` for `ttl` and returns `None`; if something is there, returns that and leaves it.
     async fn put_if_absent(
@@ -130,6 +150,24 @@ pub struct ReadLimit {
     pub records: usize,
     /// Bytes by `Draft::weight`.
     pub bytes: usize,
+}
+
+/// The open runs of a stream.
+#[derive(Clone, Debug)]
+pub struct OpenRuns {
+    /// The head as of which they are open.
+    pub head: Position,
+    /// In no order.
+    pub runs: Vec<(RunId, Run)>,
+}
+
+/// A run that a watchdog is to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Whose it is.
+    pub stream: StreamKey,
+    /// The run.
+    pub run_id: RunId,
 }
 
 /// Where a value of the key store lies.

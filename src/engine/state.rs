@@ -6,7 +6,7 @@ use super::DedupeWindow;
 use crate::{
     clock::Timestamp,
     event::{IdMap, Position, Record, RunId},
-    run::RunState,
+    run::{self, Book, Effect, Run},
 };
 
 /// How many ended runs of one user are remembered; more than that, and the ones that ended first are forgotten.
@@ -26,15 +26,23 @@ pub struct StreamState {
     pub head: Position,
     /// The ids that are remembered.
     pub dedupe: DedupeWindow,
-    runs: IdMap<RunId, RunState>,
-    open_runs: usize,
+    runs: Runs,
     /// When the runs are next looked through.
     forget_runs_at: Timestamp,
 }
 
-/// What was taken and given back.
+/// The runs of one stream.
+#[derive(Clone, Debug, Default)]
+struct Runs {
+    known: IdMap<RunId, Run>,
+    open: usize,
+}
+
+/// What an event changed, and what was taken and given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// What it did to its run.
+    pub effect: Effect,
     /// Bytes taken.
     pub taken: usize,
     /// Bytes given back.
@@ -49,25 +57,24 @@ impl StreamState {
         Self {
             head,
             dedupe: DedupeWindow::default(),
-            runs: IdMap::default(),
-            open_runs: 0,
+            runs: Runs::default(),
             forget_runs_at: Timestamp::default(),
         }
     }
 
-    /// What is known of the run.
-    pub fn run(&self, run_id: &RunId) -> Option<&RunState> {
-        self.runs.get(run_id)
-    }
-
     /// How many runs are remembered that have not ended.
     pub fn open_runs(&self) -> usize {
-        self.open_runs
+        self.runs.open
+    }
+
+    /// Every run that is remembered, in no order.
+    pub fn runs(&self) -> impl Iterator<Item = (&RunId, &Run)> {
+        self.runs.known.iter()
     }
 
     /// Whether nothing is remembered but the head.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty() && self.dedupe.is_empty()
+        self.runs.known.is_empty() && self.dedupe.is_empty()
     }
 
     /// Takes in the next record, as its sequencer decided it.
@@ -77,79 +84,113 @@ impl StreamState {
             taken: self.dedupe.insert(record),
             ..Change::default()
         };
-        let Some(run_id) = &record.draft.event.run_id else {
+        let draft = &record.draft;
+        let Some(run_id) = &draft.event.run_id else {
             return change;
         };
-        let held = self.runs.get(run_id);
-        // A first event begins a new run, whatever is still held under its id.
-        let before = held.filter(|_| record.draft.run_sequence.0 > 1);
-        let after = RunState::recorded(before, &record.draft);
-        let was_open = held.is_some_and(|run| !run.ended);
-        if held.is_none() {
-            change.taken += run_weight(run_id);
-        }
-        self.open_runs = self.open_runs + usize::from(!after.ended) - usize::from(was_open);
-        self.runs.insert(run_id.clone(), after);
-        if self.runs.len() - self.open_runs > ENDED_RUNS + ENDED_RUNS_SLACK {
-            let runs = self.runs.len();
-            change.freed += self.forget_first_ended();
-            change.runs_forgotten = runs - self.runs.len();
+        let before = self.runs.weight(run_id);
+        change.effect = run::record(&mut self.runs, draft, record.position.offset);
+        let after = self.runs.weight(run_id);
+        change.taken += after;
+        change.freed += before;
+        self.runs.open += usize::from(change.effect.opened);
+        self.runs.open -= usize::from(change.effect.ended);
+        if self.runs.known.len() - self.runs.open > ENDED_RUNS + ENDED_RUNS_SLACK {
+            let runs = self.runs.known.len();
+            change.freed += self.runs.forget_first_ended();
+            change.runs_forgotten = runs - self.runs.known.len();
         }
         change
     }
 
     /// Forgets the runs whose time has come by `now`, if they were not looked through lately. Returns the bytes given
     /// back.
-    pub fn forget_runs(&mut self, now: Timestamp) -> usize {
+    pub fn forget_runs(&mut self, now: Timestamp, memory: Duration) -> usize {
         if now < self.forget_runs_at {
             return 0;
         }
         self.forget_runs_at = now + FORGET_RUNS_EVERY;
-        let open = &mut self.open_runs;
         let mut freed = 0;
-        self.runs.retain(|run_id, run| {
-            let keep = run.forgotten_at() > now;
+        let known = &mut self.runs.known;
+        known.retain(|run_id, run| {
+            let keep = !run.is_forgotten(memory, now);
             if !keep {
-                freed += run_weight(run_id);
-                *open -= usize::from(!run.ended);
+                freed += run_weight(run_id, run);
             }
             keep
         });
-        if self.runs.capacity() > 64 && self.runs.len() < self.runs.capacity() / 4 {
-            self.runs.shrink_to_fit();
+        if known.capacity() > 64 && known.len() < known.capacity() / 4 {
+            known.shrink_to_fit();
         }
         freed
     }
 
-    /// Forgets what is over by `now`: runs by their own rule, ids by `window` and `ids`.
-    pub fn forget(&mut self, now: Timestamp, window: Duration, ids: usize) {
-        self.forget_runs(now);
+    /// Forgets what is over by `now`: ended runs after `memory`, ids by `window` and `ids`.
+    pub fn forget(&mut self, now: Timestamp, memory: Duration, window: Duration, ids: usize) {
+        self.forget_runs(now, memory);
         self.dedupe.forget(now, window, ids);
+    }
+}
+
+impl Book for StreamState {
+    fn run(&self, run_id: &RunId) -> Option<&Run> {
+        self.runs.run(run_id)
+    }
+
+    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
+        self.runs.run_mut(run_id)
+    }
+
+    fn put(&mut self, run_id: RunId, run: Run) {
+        self.runs.put(run_id, run);
+    }
+}
+
+impl Book for Runs {
+    fn run(&self, run_id: &RunId) -> Option<&Run> {
+        self.known.get(run_id)
+    }
+
+    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
+        self.known.get_mut(run_id)
+    }
+
+    fn put(&mut self, run_id: RunId, run: Run) {
+        let over = self.known.insert(run_id, run);
+        self.open -= usize::from(over.is_some_and(|over| over.state.is_open()));
+    }
+}
+
+impl Runs {
+    fn weight(&self, run_id: &RunId) -> usize {
+        self.known
+            .get(run_id)
+            .map_or(0, |run| run_weight(run_id, run))
     }
 
     /// Forgets the runs that ended first, down to `ENDED_RUNS`. Returns the bytes given back.
     fn forget_first_ended(&mut self) -> usize {
         let mut ended: Vec<(Timestamp, RunId)> = self
-            .runs
+            .known
             .iter()
-            .filter(|(_, run)| run.ended)
+            .filter(|(_, run)| !run.state.is_open())
             .map(|(run_id, run)| (run.last_event_at, run_id.clone()))
             .collect();
         ended.sort_unstable();
         let surplus = ended.len().saturating_sub(ENDED_RUNS);
         let mut freed = 0;
         for (_, run_id) in ended.into_iter().take(surplus) {
-            freed += run_weight(&run_id);
-            self.runs.remove(&run_id);
+            freed += self.weight(&run_id);
+            self.known.remove(&run_id);
         }
         freed
     }
 }
 
 /// About how many bytes a remembered run takes.
-fn run_weight(run_id: &RunId) -> usize {
+fn run_weight(run_id: &RunId, run: &Run) -> usize {
     const MAP: usize = 16; // what a map adds to an entry at its usual load
-    run_id.as_str().len() + size_of::<(RunId, RunState)>() + MAP
+    run_id.as_str().len() + size_of::<(RunId, Run)>() + MAP + run.weight()
 }
 
 #[cfg(test)]

@@ -88,6 +88,24 @@ id! {
     RunId
     /// The name of an agent.
     AgentName
+    /// A process that emits.
+    ProducerId
+    /// One call of a tool within its run.
+    ToolCallId
+    /// The name of a tool.
+    ToolName
+    /// One client of a reader, the same at each of its connections.
+    ClientId
+}
+
+/// The prefix of the event ids that the service derives itself; nobody else may use it.
+pub const OWN_IDS: &str = "emitter:";
+
+impl EventId {
+    /// Whether the event is the service's own.
+    pub fn is_own(&self) -> bool {
+        self.as_str().starts_with(OWN_IDS)
+    }
 }
 
 /// Whose stream: a user of a tenant. Clones share one allocation.

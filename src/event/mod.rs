@@ -4,18 +4,23 @@
 mod ids;
 mod kind;
 mod position;
+mod step;
+mod usage;
 
 pub use ids::{
-    AgentName, BUCKETS, EventId, IdError, IdMap, RunId, StreamKey, Tenant, ThreadId, UserId,
+    AgentName, BUCKETS, ClientId, EventId, IdError, IdMap, OWN_IDS, ProducerId, RunId, StreamKey,
+    Tenant, ThreadId, ToolCallId, ToolName, UserId,
 };
 pub use kind::{Kind, custom_name_problem};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequence};
+pub use step::{OpenToolCall, Source, Step, Summary};
+pub use usage::{Tokens, Usage, UsageTotals};
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, reason::Reason};
 
 /// A hash of the canonical event as its producer sent it, by which a retry is told from a reused id.
 ///
@@ -49,6 +54,12 @@ pub struct Event {
     pub agent_name: Option<AgentName>,
     /// Which arm the payload is.
     pub kind: Kind,
+    /// What it means for its run, as stated.
+    pub step: Step,
+    /// Who emits it.
+    pub source: Source,
+    /// What it adds to its run's consumption; it stands in `body` too.
+    pub usage: Option<Box<Usage>>,
     /// What a retry is compared by.
     pub content: ContentHash,
     /// A delta without usage or labels: one that a lagging reader may get joined with its neighbours.
@@ -98,9 +109,38 @@ pub struct Draft {
     pub agent_name: Option<AgentName>,
     /// The parent's run, stated or inherited from the run.
     pub parent_run_id: Option<RunId>,
+    /// What it means for its run, as settled.
+    pub step: Step,
+    /// What the run came to, where this ends it.
+    pub summary: Option<Box<Summary>>,
+    /// Why it would have been refused, where runs are only observed.
+    pub violation: Option<Reason>,
 }
 
 impl Draft {
+    /// `event`, decided at `now`, before anything is known of its run.
+    pub fn new(event: Arc<Event>, now: Timestamp) -> Self {
+        Self {
+            run_sequence: RunSequence(0),
+            recorded_at: now,
+            thread_id: event.thread_id.clone(),
+            agent_name: event.agent_name.clone(),
+            parent_run_id: event.parent_run_id.clone(),
+            step: Step::Other,
+            summary: None,
+            violation: None,
+            event,
+        }
+    }
+
+    /// The tool call that a `tool_completed` ends, where its producer left that out.
+    pub fn filled_in_call(&self) -> Option<&ToolCallId> {
+        match (&self.event.step, &self.step) {
+            (Step::ToolEnds { id: None, .. }, Step::ToolEnds { id, .. }) => id.as_ref(),
+            _ => None,
+        }
+    }
+
     /// About how many bytes of memory the record takes, its event included.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64; // two reference counts and what the allocator adds
@@ -115,6 +155,11 @@ impl Draft {
             + text(event.parent_run_id.as_ref().map(|id| id.as_str().len()))
             + text(event.agent_name.as_ref().map(|id| id.as_str().len()))
             + event.body.len()
+            + event.source.producer_id.as_str().len()
+            + event.usage.as_ref().map_or(0, |_| size_of::<Usage>())
+            + self.summary.as_ref().map_or(0, |summary| {
+                size_of::<Summary>() + summary.open_tool_calls.len() * size_of::<OpenToolCall>()
+            })
     }
 }
 

@@ -245,7 +245,7 @@ impl Checker {
 type New<T> = fn(&str) -> Result<T, IdError>;
 
 /// How long `span` is, if it is valid and not negative.
-fn length(span: &prost_types::Duration) -> Option<Duration> {
+pub(super) fn length(span: &prost_types::Duration) -> Option<Duration> {
     let valid = (0..=MAX_SECONDS).contains(&span.seconds) && (0..=MAX_NANOS).contains(&span.nanos);
     valid.then(|| Duration::new(span.seconds.unsigned_abs(), span.nanos.unsigned_abs()))
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Kind, custom_name_problem},
+    event::{Kind, Step, ToolCallId, ToolName, custom_name_problem},
     proto::v1::{
         AgentCompleted, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted, ToolExecuting,
         ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
     },
 };
 
-use super::{check::Checker, path::Path};
+use super::{
+    check::{Checker, length},
+    path::Path,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -91,6 +94,34 @@ fn named(payload: &Payload) -> (Kind, &'static str) {
         Payload::StateSnapshot(_) => (Kind::StateSnapshot, "state_snapshot"),
         Payload::StateDelta(_) => (Kind::StateDelta, "state_delta"),
         Payload::Custom(p) => (Kind::Custom(p.name.as_str().into()), "custom"),
+    }
+}
+
+/// What a valid `payload` means for its run.
+pub(super) fn step(payload: &Payload) -> Step {
+    match payload {
+        Payload::AgentStarted(p) => Step::Start {
+            silence_timeout: p.silence_timeout.as_ref().and_then(length),
+        },
+        Payload::ToolExecuting(p) => {
+            let call = ToolCallId::new(&p.tool_call_id);
+            match (call, ToolName::new(&p.tool_name)) {
+                (Ok(id), Ok(name)) => Step::ToolBegins { id, name },
+                // Both were checked or filled in.
+                _ => Step::Other,
+            }
+        }
+        Payload::ToolCompleted(p) => Step::ToolEnds {
+            id: ToolCallId::new(&p.tool_call_id).ok(),
+            name: ToolName::new(&p.tool_name).ok(),
+        },
+        Payload::AgentWaiting(p) => Step::Wait {
+            max_wait: p.max_wait.as_ref().and_then(length),
+        },
+        Payload::AgentCompleted(_) | Payload::AgentFailed(_) | Payload::AgentCancelled(_) => {
+            Step::End
+        }
+        _ => Step::Other,
     }
 }
 

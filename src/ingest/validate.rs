@@ -8,7 +8,10 @@ use prost::Message;
 use crate::{
     access::Principal,
     clock::{Clock, Entropy},
-    event::{AgentName, ContentHash, Event, EventId, Kind, RunId, Tenant, ThreadId, UserId},
+    event::{
+        self, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source,
+        Step, Tenant, ThreadId, Tokens, UserId,
+    },
     proto::v1::{
         self, ToolCompleted, ToolStatus, Usage,
         event::Payload,
@@ -31,9 +34,6 @@ const LABEL_VALUE_CHARS: usize = 256;
 /// The longest `tracestate`, in characters.
 const TRACESTATE_CHARS: usize = 512;
 
-/// The prefix of the event ids that the service derives itself.
-const OWN_IDS: &str = "emitter:";
-
 const ROOT: Path<'static> = Path::ROOT;
 
 /// Takes events in.
@@ -54,6 +54,7 @@ struct Header {
     run_id: Option<RunId>,
     parent_run_id: Option<RunId>,
     agent_name: Option<AgentName>,
+    source: Option<Source>,
     kind: Kind,
 }
 
@@ -85,8 +86,10 @@ impl Intake {
         }
         let header = check(&event, self.depth)?;
         let stream = principal.may_emit_to(header.tenant.as_ref(), header.user)?;
+        let source = header.source.unwrap_or_else(|| principal.source.clone());
         let content = content_hash(&mut event, scratch);
         self.complete(&mut event);
+        let step = event.payload.as_ref().map_or(Step::Other, payload::step);
         Ok(Event {
             event_id: header.event_id,
             stream,
@@ -96,6 +99,9 @@ impl Intake {
             agent_name: header.agent_name,
             joinable: header.kind.is_delta() && event.usage.is_none() && event.labels.is_empty(),
             kind: header.kind,
+            step,
+            source,
+            usage: event.usage.as_ref().map(|usage| Box::new(consumed(usage))),
             content,
             body: body(event),
         })
@@ -193,6 +199,7 @@ fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
     let parent = &event.parent_run_id;
     let parent_run_id = c.id(&ROOT.field("parent_run_id"), parent, RunId::new);
     let agent_name = agent_name(event, c);
+    let source = event.source.as_ref().and_then(|stated| source(stated, c));
     beside_payload(event, c);
     let kind = match &event.payload {
         Some(payload) => Some(payload::check(payload, c)),
@@ -210,6 +217,7 @@ fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
             run_id,
             parent_run_id,
             agent_name,
+            source,
             kind,
         }),
         (.., refusal) => {
@@ -243,9 +251,6 @@ fn agent_name(event: &v1::Event, c: &mut Checker) -> Option<AgentName> {
 }
 
 fn beside_payload(event: &v1::Event, c: &mut Checker) {
-    if let Some(source) = &event.source {
-        self::source(source, c);
-    }
     c.moment(&ROOT.field("occurred_at"), event.occurred_at.as_ref());
     if !event.traceparent.is_empty() && !is_traceparent(event.traceparent.as_bytes()) {
         let rule =
@@ -267,14 +272,18 @@ fn beside_payload(event: &v1::Event, c: &mut Checker) {
     }
 }
 
-fn source(source: &v1::Source, c: &mut Checker) {
+/// The source, if one is stated: a term alone names nobody.
+fn source(source: &v1::Source, c: &mut Checker) -> Option<Source> {
     let at = ROOT.field("source");
     let at = at.field("producer_id");
-    if source.term > 0 {
-        c.required_name(&at, &source.producer_id);
-    } else {
-        c.name(&at, &source.producer_id);
-    }
+    let producer_id = match source.term {
+        0 => c.id(&at, &source.producer_id, ProducerId::new),
+        _ => c.required_id(&at, &source.producer_id, ProducerId::new),
+    };
+    Some(Source {
+        producer_id: producer_id?,
+        term: source.term,
+    })
 }
 
 fn labels(event: &v1::Event, c: &mut Checker) {
@@ -319,6 +328,21 @@ fn usage(usage: &Usage, c: &mut Checker) {
             &at.field("reasoning_tokens"),
             "must be at most output_tokens",
         );
+    }
+}
+
+/// What a valid `usage` says was consumed.
+fn consumed(usage: &v1::Usage) -> event::Usage {
+    event::Usage {
+        provider: usage.provider.as_str().into(),
+        model: usage.model.as_str().into(),
+        tokens: Tokens {
+            input: usage.input_tokens,
+            output: usage.output_tokens,
+            cached_input: usage.cached_input_tokens,
+            reasoning: usage.reasoning_tokens,
+        },
+        cost_nano_usd: usage.cost_nano_usd,
     }
 }
 

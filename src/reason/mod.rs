@@ -21,8 +21,22 @@ pub enum Reason {
     InvalidRequest,
     /// A known event id came again with other content.
     EventIdReused,
+    /// Nothing of a run comes before its `agent_started`.
+    RunNotStarted,
+    /// A run starts once.
+    RunAlreadyStarted,
+    /// Nothing of a run comes after its end.
+    RunEnded,
+    /// The tool call that completed is not open.
+    ToolCallUnknown,
+    /// The parent is no open run of the same user.
+    ParentNotOpen,
     /// The run belongs to another user of the tenant.
     RunOwnedByOtherUser,
+    /// Another source of the same term owns the run.
+    CompetingSource,
+    /// A source of a higher term has taken the run over.
+    SourceFenced,
     /// There is no credential, or it does not verify.
     Unauthenticated,
     /// The credential has expired: get a new one first.
@@ -43,6 +57,10 @@ pub enum Reason {
     ConnectionLimit,
     /// The client sends frames faster than allowed.
     TooManyFrames,
+    /// A newer connection of the same client took its place.
+    Replaced,
+    /// An operator ended the connection.
+    Disconnected,
     /// The reader made no progress for too long.
     TooSlow,
     /// An earlier item of the batch must be retried first.
@@ -96,11 +114,18 @@ const INTERNAL_CLOSE: u16 = 1011;
 
 impl Reason {
     /// Every reason, in the order of the table.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 32] = [
         Reason::InvalidEvent,
         Reason::InvalidRequest,
         Reason::EventIdReused,
+        Reason::RunNotStarted,
+        Reason::RunAlreadyStarted,
+        Reason::RunEnded,
+        Reason::ToolCallUnknown,
+        Reason::ParentNotOpen,
         Reason::RunOwnedByOtherUser,
+        Reason::CompetingSource,
+        Reason::SourceFenced,
         Reason::Unauthenticated,
         Reason::CredentialExpired,
         Reason::ScopeMissing,
@@ -111,6 +136,8 @@ impl Reason {
         Reason::LimitExceeded,
         Reason::ConnectionLimit,
         Reason::TooManyFrames,
+        Reason::Replaced,
+        Reason::Disconnected,
         Reason::TooSlow,
         Reason::PrecedingFailed,
         Reason::EngineUnavailable,
@@ -131,8 +158,22 @@ impl Reason {
                 "the call or the handshake makes no sense"),
             Self::EventIdReused => row("EVENT_ID_REUSED", Code::AlreadyExists, None, false,
                 "a known `event_id` came again with other content"),
+            Self::RunNotStarted => row("RUN_NOT_STARTED", Code::FailedPrecondition, None, false,
+                "nothing of a run comes before its `agent_started`"),
+            Self::RunAlreadyStarted => row("RUN_ALREADY_STARTED", Code::FailedPrecondition, None, false,
+                "a run starts once"),
+            Self::RunEnded => row("RUN_ENDED", Code::FailedPrecondition, None, false,
+                "nothing of a run comes after its end"),
+            Self::ToolCallUnknown => row("TOOL_CALL_UNKNOWN", Code::FailedPrecondition, None, false,
+                "the tool call that completed is not open"),
+            Self::ParentNotOpen => row("PARENT_NOT_OPEN", Code::FailedPrecondition, None, false,
+                "the parent is no open run of the same user"),
             Self::RunOwnedByOtherUser => row("RUN_OWNED_BY_OTHER_USER", Code::PermissionDenied, None, false,
                 "the `run_id` belongs to another user of the tenant"),
+            Self::CompetingSource => row("COMPETING_SOURCE", Code::FailedPrecondition, None, false,
+                "another source of the same term owns the run"),
+            Self::SourceFenced => row("SOURCE_FENCED", Code::FailedPrecondition, None, false,
+                "a source of a higher term has taken the run over"),
             Self::Unauthenticated => row("UNAUTHENTICATED", Code::Unauthenticated, Some((4500, 401)), false,
                 "there is no credential, or it does not verify"),
             Self::CredentialExpired => row("CREDENTIAL_EXPIRED", Code::Unauthenticated, Some((4003, 401)), false,
@@ -153,6 +194,10 @@ impl Reason {
                 "the user has too many readers"),
             Self::TooManyFrames => row("TOO_MANY_FRAMES", Code::ResourceExhausted, Some((4506, 429)), false,
                 "the client sends frames too fast"),
+            Self::Replaced => row("REPLACED", Code::Aborted, Some((4508, 409)), false,
+                "a newer connection of the same `client_id` took its place"),
+            Self::Disconnected => row("DISCONNECTED", Code::Unavailable, Some((4008, 503)), true,
+                "an operator ended the connection; come back"),
             Self::TooSlow => row("TOO_SLOW", Code::ResourceExhausted, Some((4002, 503)), true,
                 "the reader took nothing in for 30 s"),
             Self::PrecedingFailed => row("PRECEDING_FAILED", Code::Aborted, None, true,

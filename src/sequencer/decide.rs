@@ -1,25 +1,70 @@
 //! What becomes of an event. Pure: a stream's state, a time and events come in, drafts and refusals go out.
 //!
 //! In this order, so that a lost answer finds its own event whatever has happened to its run since: dedupe, then the
-//! run.
+//! run's owner, its source, and its life.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use super::{outage::Outages, own};
 use crate::{
     clock::Timestamp,
     engine::StreamState,
-    event::{ContentHash, Draft, Event, EventId, IdMap, Receipt, RunId, RunSequence},
+    event::{
+        ContentHash, Draft, Event, EventId, IdMap, Offset, Receipt, RunId, RunSequence, Step,
+        StreamKey,
+    },
     reason::{Reason, Refusal},
-    run::{RunRefusal, RunState},
+    run::{self, Book, Defaults, Effect, Run, Violation},
+    usage::PriceTable,
 };
 
-/// The bounds that decisions keep.
-#[derive(Clone, Copy, Debug)]
+/// The bounds that decisions keep, and what they go by.
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// How long an event id is remembered.
     pub dedupe_window: Duration,
     /// The most open runs of one user.
     pub open_runs: usize,
+    /// The most open tool calls of one run.
+    pub open_tool_calls: usize,
+    /// The most open runs below one run, at all depths.
+    pub descendants: usize,
+    /// How many runs may stand above one run.
+    pub depth: usize,
+    /// How long a run is remembered after its end.
+    pub run_memory: Duration,
+    /// What holds where an event leaves it out.
+    pub defaults: Defaults,
+    /// What becomes of an event that breaks a rule of its run's life.
+    pub mode: Mode,
+    /// What models cost.
+    pub prices: Arc<PriceTable>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            dedupe_window: Duration::from_secs(600),
+            open_runs: 1_000,
+            open_tool_calls: 256,
+            descendants: 64,
+            depth: 8,
+            run_memory: run::RUN_MEMORY,
+            defaults: Defaults::default(),
+            mode: Mode::default(),
+            prices: Arc::default(),
+        }
+    }
+}
+
+/// What becomes of an event that breaks a rule of its run's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It is stored, marked and counted, and changes nothing of its run.
+    Observe,
 }
 
 /// What becomes of one event.
@@ -33,36 +78,72 @@ pub enum Decision {
     SameAs(usize),
 }
 
+/// What the watchdog finds of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has ended already.
+    Over,
+    /// It may be silent until then.
+    Alive(Timestamp),
+    /// It was silent for too long, and is ended by drafts of the group.
+    Stalled,
+}
+
+/// A run's id that is to be put or kept out of other users' reach before the drafts are appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The run.
+    pub run_id: RunId,
+    /// For how long.
+    pub ttl: Duration,
+}
+
 /// Decisions on events that are to be stored together, on top of a stream's state.
 pub struct Group<'a> {
+    stream: &'a StreamKey,
     state: &'a StreamState,
-    rules: Rules,
+    rules: &'a Rules,
     now: Timestamp,
     /// Runs that other users of the tenant own.
     foreign: &'a HashSet<RunId>,
     drafts: Vec<Draft>,
     ids: IdMap<EventId, (usize, ContentHash)>,
-    runs: IdMap<RunId, RunState>,
+    runs: Overlay<'a>,
     open_runs: usize,
-    claims: Vec<RunId>,
+    claims: Vec<Claim>,
+}
+
+/// The runs as the group's drafts leave them.
+struct Overlay<'a> {
+    state: &'a StreamState,
+    memory: Duration,
+    now: Timestamp,
+    changed: IdMap<RunId, Run>,
 }
 
 impl<'a> Group<'a> {
-    /// An empty group on top of `state`, decided `now`.
+    /// An empty group on top of `state` of `stream`, decided `now`.
     pub fn new(
+        stream: &'a StreamKey,
         state: &'a StreamState,
-        rules: Rules,
+        rules: &'a Rules,
         now: Timestamp,
         foreign: &'a HashSet<RunId>,
     ) -> Self {
         Self {
+            stream,
             state,
             rules,
             now,
             foreign,
             drafts: Vec::new(),
             ids: IdMap::default(),
-            runs: IdMap::default(),
+            runs: Overlay {
+                state,
+                memory: rules.run_memory,
+                now,
+                changed: IdMap::default(),
+            },
             open_runs: state.open_runs(),
             claims: Vec::new(),
         }
@@ -71,37 +152,38 @@ impl<'a> Group<'a> {
     /// Decides on the next event.
     ///
     /// # Errors
-    /// `EVENT_ID_REUSED`, `RUN_OWNED_BY_OTHER_USER`, `INVALID_EVENT` (another thread than the run's),
-    /// `LIMIT_EXCEEDED` (too many open runs).
+    /// `EVENT_ID_REUSED`, `RUN_OWNED_BY_OTHER_USER`, `COMPETING_SOURCE`, `SOURCE_FENCED`, `INVALID_EVENT` (another
+    /// thread or parent than the run's), the violations of its run's life, `LIMIT_EXCEEDED` (too many open runs, open
+    /// tool calls or sub-agents).
     pub fn decide(&mut self, event: &Arc<Event>) -> Result<Decision, Refusal> {
         if let Some(decision) = self.known(event)? {
             return Ok(decision);
         }
-        let mut draft = Draft {
-            event: event.clone(),
-            run_sequence: RunSequence(0),
-            recorded_at: self.now,
-            thread_id: event.thread_id.clone(),
-            agent_name: event.agent_name.clone(),
-            parent_run_id: event.parent_run_id.clone(),
+        let draft = Draft::new(event.clone(), self.now);
+        let index = match event.run_id.clone() {
+            Some(run_id) => self.run_event(&run_id, draft)?,
+            None => self.push(draft),
         };
-        if let Some(run_id) = &event.run_id {
-            let run = self.advance(run_id, event)?;
-            draft.run_sequence = run.last_sequence;
-            draft.thread_id = run.thread_id.clone();
-            draft.agent_name = draft.agent_name.or_else(|| run.agent_name.clone());
-            draft.parent_run_id = draft.parent_run_id.or_else(|| run.parent_run_id.clone());
-            self.runs.insert(run_id.clone(), run);
-        }
-        let index = self.drafts.len();
-        self.ids
-            .insert(event.event_id.clone(), (index, event.content));
-        self.drafts.push(draft);
         Ok(Decision::Store(index))
     }
 
+    /// Looks whether a run has been silent for too long, not counting `outages`, and ends it if so.
+    pub fn judge(&mut self, run_id: &RunId, outages: &Outages) -> Verdict {
+        let Some(run) = self.runs.run(run_id).filter(|run| run.state.is_open()) else {
+            return Verdict::Over;
+        };
+        let excused = outages.between(run.last_sign_at, self.now);
+        let deadline = run::deadline(&self.runs, run) + excused;
+        if deadline > self.now {
+            return Verdict::Alive(deadline);
+        }
+        let event = own::stalled(self.stream, run_id, run);
+        self.end_by_service(run_id, event);
+        Verdict::Stalled
+    }
+
     /// Runs whose claim is to be put or renewed before the drafts are appended.
-    pub fn claims(&self) -> &[RunId] {
+    pub fn claims(&self) -> &[Claim] {
         &self.claims
     }
 
@@ -133,8 +215,8 @@ impl<'a> Group<'a> {
         Ok(Some(decision))
     }
 
-    /// The run after `event`.
-    fn advance(&mut self, run_id: &RunId, event: &Event) -> Result<RunState, Refusal> {
+    /// Checks an event of a run and takes it in. Returns its draft's place.
+    fn run_event(&mut self, run_id: &RunId, mut draft: Draft) -> Result<usize, Refusal> {
         if self.foreign.contains(run_id) {
             return Err(Refusal::new(
                 Reason::RunOwnedByOtherUser,
@@ -142,38 +224,235 @@ impl<'a> Group<'a> {
             )
             .with("run_id", run_id.as_str()));
         }
-        let stored = self
-            .state
-            .run(run_id)
-            .filter(|run| run.forgotten_at() > self.now);
-        let before = self.runs.get(run_id).or(stored);
-        let after = RunState::after(before, event, self.now).map_err(|refusal| match refusal {
-            RunRefusal::OtherThread(_) => {
-                Refusal::invalid_field(Reason::InvalidEvent, "thread_id", refusal.to_string())
-            }
-        })?;
-        let claim_is_due = RunState::claim_is_due(before, self.now);
-        let was_open = before.is_some_and(|run| !run.ended);
-        self.count_open(was_open, !after.ended)?;
-        if claim_is_due {
-            self.claims.push(run_id.clone());
+        let run = self.runs.run(run_id);
+        if let Some(run) = run {
+            check_owner(run_id, run, &draft.event)?;
+            check_fixed(run, &draft.event)?;
         }
-        Ok(after)
+        self.settle(run_id, &mut draft)?;
+        self.check_limits(run_id, &draft)?;
+        if draft.step == Step::End {
+            self.end_descendants(run_id);
+        }
+        let ends = draft.step == Step::End;
+        let index = self.take_in(run_id, draft);
+        if ends {
+            self.summarize(run_id, index);
+        }
+        Ok(index)
     }
 
-    /// Counts a run that opens or ends.
-    fn count_open(&mut self, was: bool, is: bool) -> Result<(), Refusal> {
-        let limit = self.rules.open_runs;
-        if is && !was && self.open_runs >= limit {
-            return Err(Refusal::new(
-                Reason::LimitExceeded,
-                format!("the user has {limit} open runs"),
-            )
-            .with("limit", "open_runs"));
+    /// Says what the event means for its run.
+    fn settle(&self, run_id: &RunId, draft: &mut Draft) -> Result<(), Refusal> {
+        let run = self.runs.run(run_id);
+        let event = &draft.event;
+        let defaults = &self.rules.defaults;
+        let settled = run::settle(run, event, defaults).and_then(|step| {
+            match run.is_none() && !self.parent_is_open(event) {
+                true => Err(Violation::ParentNotOpen),
+                false => Ok(step),
+            }
+        });
+        let violation = match settled {
+            Ok(step) => {
+                draft.step = step;
+                return Ok(());
+            }
+            Err(violation) => violation,
+        };
+        if self.rules.mode == Mode::Enforce {
+            return Err(violated(violation, run_id, run));
         }
-        self.open_runs = (self.open_runs + usize::from(is)).saturating_sub(usize::from(was));
+        draft.step = run::observed(run, event, defaults);
+        draft.violation = Some(violation.reason());
         Ok(())
     }
+
+    /// Whether the event states no parent, or one that is an open run.
+    fn parent_is_open(&self, event: &Event) -> bool {
+        let is_open = |parent| self.runs.run(parent).is_some_and(|run| run.state.is_open());
+        event.parent_run_id.as_ref().is_none_or(is_open)
+    }
+
+    fn check_limits(&self, run_id: &RunId, draft: &Draft) -> Result<(), Refusal> {
+        let rules = self.rules;
+        match (self.runs.run(run_id), &draft.step) {
+            (None, Step::Start { .. }) => {
+                within("open_runs", "the user", self.open_runs, rules.open_runs)?;
+                if let Some(parent) = &draft.event.parent_run_id {
+                    self.check_family(parent)?;
+                }
+                Ok(())
+            }
+            (Some(run), Step::ToolBegins { id, .. }) => {
+                let calls = &run.open_tool_calls;
+                let open = calls.iter().filter(|call| call.id != *id).count();
+                within("open_tool_calls", "the run", open, rules.open_tool_calls)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `parent` may start one more run.
+    fn check_family(&self, parent: &RunId) -> Result<(), Refusal> {
+        let most = self.rules.depth;
+        let (depth, top) = run::depth(&self.runs, parent, most);
+        within("depth", "the parent", depth - 1, most)?;
+        let below = run::open_descendants(&self.runs, &top).len();
+        within(
+            "descendants",
+            "the topmost run",
+            below,
+            self.rules.descendants,
+        )
+    }
+
+    /// Ends the runs below `run_id`, so that a reader never sees one outlive it.
+    fn end_descendants(&mut self, run_id: &RunId) {
+        for below in run::open_descendants(&self.runs, run_id) {
+            if let Some(run) = self.runs.run(&below) {
+                let event = own::parent_ended(self.stream, &below, run);
+                self.end_alone(&below, event);
+            }
+        }
+    }
+
+    /// Ends a run and those below it, by an event of the service.
+    fn end_by_service(&mut self, run_id: &RunId, event: Event) {
+        self.end_descendants(run_id);
+        self.end_alone(run_id, event);
+    }
+
+    fn end_alone(&mut self, run_id: &RunId, event: Event) {
+        let mut draft = Draft::new(Arc::new(event), self.now);
+        draft.step = Step::End;
+        let index = self.take_in(run_id, draft);
+        self.summarize(run_id, index);
+    }
+
+    /// Takes the draft into its run, and the run's facts into the draft.
+    fn take_in(&mut self, run_id: &RunId, mut draft: Draft) -> usize {
+        let before = self.runs.run(run_id);
+        let before_at = before.map(|run| run.last_event_at);
+        draft.run_sequence = RunSequence(before.map_or(0, |run| run.last_sequence.0) + 1);
+        if let Some(run) = before {
+            draft.thread_id = run.thread_id.clone().or(draft.thread_id);
+            draft.agent_name = draft.agent_name.or_else(|| run.agent_name.clone());
+            draft.parent_run_id = run.parent_run_id.clone();
+        }
+        let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
+        self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
+        let memory = self.rules.run_memory;
+        if let Some(run) = self.runs.changed.get(run_id)
+            && !draft.event.event_id.is_own()
+            && run::claim_is_due(before_at, run, memory, self.now)
+        {
+            self.claims.push(Claim {
+                run_id: run_id.clone(),
+                ttl: run::claim_ttl(run, memory, self.now),
+            });
+        }
+        self.push(draft)
+    }
+
+    /// Tells with the draft at `index` what its run came to.
+    fn summarize(&mut self, run_id: &RunId, index: usize) {
+        if let (Some(run), Some(draft)) = (self.runs.run(run_id), self.drafts.get_mut(index)) {
+            draft.summary = Some(Box::new(run.summary(&self.rules.prices)));
+        }
+    }
+
+    fn push(&mut self, draft: Draft) -> usize {
+        let index = self.drafts.len();
+        let event = &draft.event;
+        self.ids
+            .insert(event.event_id.clone(), (index, event.content));
+        self.drafts.push(draft);
+        index
+    }
+}
+
+impl Book for Overlay<'_> {
+    fn run(&self, run_id: &RunId) -> Option<&Run> {
+        let changed = self.changed.get(run_id);
+        changed.or_else(|| self.stored(run_id))
+    }
+
+    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
+        if !self.changed.contains_key(run_id) {
+            let run = self.stored(run_id)?.clone();
+            self.changed.insert(run_id.clone(), run);
+        }
+        self.changed.get_mut(run_id)
+    }
+
+    fn put(&mut self, run_id: RunId, run: Run) {
+        self.changed.insert(run_id, run);
+    }
+}
+
+impl<'a> Overlay<'a> {
+    /// What the state knows of a run that is not over.
+    fn stored(&self, run_id: &RunId) -> Option<&'a Run> {
+        let run = self.state.run(run_id)?;
+        (!run.is_forgotten(self.memory, self.now)).then_some(run)
+    }
+}
+
+/// Whether the event's source may write the run.
+fn check_owner(run_id: &RunId, run: &Run, event: &Event) -> Result<(), Refusal> {
+    run.admits(&event.source).map_err(|refusal| {
+        let owner = &run.source;
+        let name = owner.producer_id.as_str();
+        let message = format!("the run is owned by {name:?} with term {}", owner.term);
+        Refusal::new(refusal.reason(), message)
+            .with("run_id", run_id.as_str())
+            .with("owner_producer_id", name)
+            .with("owner_term", owner.term.to_string())
+    })
+}
+
+/// Whether the event agrees with what is fixed for its run.
+fn check_fixed(run: &Run, event: &Event) -> Result<(), Refusal> {
+    let invalid = |field, rule| Err(Refusal::invalid_field(Reason::InvalidEvent, field, rule));
+    if let (Some(known), Some(stated)) = (&run.thread_id, &event.thread_id)
+        && known != stated
+    {
+        return invalid("thread_id", format!("the run belongs to thread {known:?}"));
+    }
+    if event.parent_run_id.is_some() && run.parent_run_id != event.parent_run_id {
+        let rule = "is another than the run's `agent_started` stated";
+        return invalid("parent_run_id", rule.to_owned());
+    }
+    Ok(())
+}
+
+/// The refusal for a violation by an event of `run`.
+fn violated(violation: Violation, run_id: &RunId, run: Option<&Run>) -> Refusal {
+    let state = run.map_or("unknown", |run| run.state.name());
+    let reason = violation.reason();
+    let mut refusal = Refusal::new(reason, format!("{}; the run is {state}", reason.meaning()))
+        .with("run_id", run_id.as_str())
+        .with("run_state", state)
+        .with("legal", violation.legal());
+    if let (Violation::ToolCallUnknown, Some(run)) = (violation, run) {
+        let open = run.open_tool_calls.iter().take(8);
+        let open: Vec<_> = open.map(|call| call.id.as_str()).collect();
+        refusal = refusal.with("open_tool_calls", open.join(","));
+    }
+    refusal
+}
+
+/// Whether one more fits.
+fn within(limit: &'static str, whose: &str, count: usize, most: usize) -> Result<(), Refusal> {
+    if count < most {
+        return Ok(());
+    }
+    let what = limit.replace('_', " ");
+    Err(
+        Refusal::new(Reason::LimitExceeded, format!("{whose} has {count} {what}"))
+            .with("limit", limit),
+    )
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::{
     Sequencer,
-    decide::{Decision, Group},
+    decide::{Claim, Decision, Group, Verdict},
     lane::{Answers, Driving, Job},
 };
 use crate::{
+    clock::Timestamp,
     engine::{AppendError, Commit, EngineError, Key, StreamState},
     event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
-    run::CLAIM_TTL,
 };
 
 /// How often an append is decided again because other writers came first.
@@ -35,8 +35,16 @@ const CLAIM_ATTEMPTS: usize = 3;
 /// How many bytes of a claim come before the user.
 const NONCE: usize = 8;
 
-/// What each event of each job came to, before the append.
-type Decided = Vec<Vec<Result<Decision, Refusal>>>;
+/// What a group came to, before the append.
+#[derive(Default)]
+struct Decided {
+    /// Each event of each job.
+    jobs: Vec<Vec<Result<Decision, Refusal>>>,
+    /// Runs that the watchdog looks at again, and when.
+    alive: Vec<(RunId, Timestamp)>,
+    /// How many runs were silent for too long.
+    stalled: u64,
+}
 
 impl Sequencer {
     /// Drives a lane until nothing waits in it.
@@ -66,14 +74,17 @@ impl Sequencer {
                 Some(state) => state,
                 None => match self.engine.load(&stream).await {
                     Ok(state) => state,
-                    Err(error) => return refuse_all(jobs, &unavailable(&error)),
+                    Err(error) => {
+                        let refusal = unavailable(&error);
+                        return refuse_all(jobs, &self.could_not_store(refusal));
+                    }
                 },
             };
             match self.attempt(&stream, &mut state, &jobs).await {
                 Ok((decided, records)) => {
                     driving.state = Some(state);
                     self.metrics.append_seconds.record(started.elapsed());
-                    return answer(jobs, decided, &Outcome::Stored(records));
+                    return self.answer(jobs, decided, &Outcome::Stored(records));
                 }
                 Err(Failure::Conflict(records)) => {
                     for record in records {
@@ -87,11 +98,12 @@ impl Sequencer {
                     if refusal.reason != Reason::OutcomeUnknown {
                         driving.state = Some(state);
                     }
-                    return answer(jobs, decided, &Outcome::Failed(refusal));
+                    let refusal = self.could_not_store(refusal);
+                    return self.answer(jobs, decided, &Outcome::Failed(refusal));
                 }
                 Err(Failure::NotDecided(refusal)) => {
                     driving.state = Some(state);
-                    return refuse_all(jobs, &refusal);
+                    return refuse_all(jobs, &self.could_not_store(refusal));
                 }
             }
             self.metrics.conflicts.increment(1);
@@ -101,7 +113,13 @@ impl Sequencer {
             }
         }
         let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
-        refuse_all(jobs, &refusal);
+        refuse_all(jobs, &self.could_not_store(refusal));
+    }
+
+    /// Notes that something could not be stored, for `refusal`: silence has another reason now.
+    fn could_not_store(&self, refusal: Refusal) -> Refusal {
+        self.outages.lock().failed(self.clock.now());
+        refusal
     }
 
     /// One attempt to decide the group and store what is to be stored.
@@ -112,12 +130,13 @@ impl Sequencer {
         jobs: &[Job],
     ) -> Result<(Decided, Vec<Arc<Record>>), Failure> {
         let now = self.clock.now();
-        let rules = self.config.rules();
-        state.forget(now, rules.dedupe_window, self.config.dedupe_ids_per_user);
+        let rules = &self.config.rules;
+        let ids = self.config.dedupe_ids_per_user;
+        state.forget(now, rules.run_memory, rules.dedupe_window, ids);
         let mut foreign = HashSet::new();
         let (decided, drafts) = loop {
-            let mut group = Group::new(state, rules, now, &foreign);
-            let decided = decide_all(&mut group, jobs);
+            let mut group = Group::new(stream, state, rules, now, &foreign);
+            let decided = self.decide_all(&mut group, jobs);
             let due = group.claims().to_vec();
             let drafts = group.into_drafts();
             let lost = self
@@ -130,6 +149,7 @@ impl Sequencer {
             foreign.extend(lost);
         };
         if drafts.is_empty() {
+            self.look_again(stream, state, &decided).await;
             return Ok((decided, Vec::new()));
         }
         self.metrics.append_events.record(drafts.len() as f64);
@@ -141,7 +161,12 @@ impl Sequencer {
                     .increment(appended.records.len() as u64);
                 for record in &appended.records {
                     state.apply(record);
+                    if let Some(violation) = record.draft.violation {
+                        self.metrics.violation(violation);
+                    }
                 }
+                self.metrics.runs_stalled.increment(decided.stalled);
+                self.look_again(stream, state, &decided).await;
                 Ok((decided, appended.records))
             }
             Err(AppendError::Conflict(records)) => Err(Failure::Conflict(records)),
@@ -150,27 +175,84 @@ impl Sequencer {
         }
     }
 
-    /// Puts or renews the claims on `runs`. Returns those that belong to other users.
-    async fn claim_all(&self, stream: &StreamKey, runs: &[RunId]) -> Result<Vec<RunId>, Refusal> {
+    /// Decides on the events of `jobs`, and on the runs that the watchdog asks for.
+    fn decide_all(&self, group: &mut Group<'_>, jobs: &[Job]) -> Decided {
+        let mut decided = Decided::default();
+        for job in jobs {
+            let events = job.events.iter().map(|event| group.decide(event));
+            decided.jobs.push(events.collect());
+            if job.judged.is_empty() {
+                continue;
+            }
+            let outages = self.outages.lock().clone();
+            for run_id in &job.judged {
+                match group.judge(run_id, &outages) {
+                    Verdict::Over => {}
+                    Verdict::Alive(until) => decided.alive.push((run_id.clone(), until)),
+                    Verdict::Stalled => decided.stalled += 1,
+                }
+            }
+        }
+        decided
+    }
+
+    /// Tells the engine when the watchdog looks again at runs that are not silent for too long.
+    async fn look_again(&self, stream: &StreamKey, state: &StreamState, decided: &Decided) {
+        if decided.alive.is_empty() {
+            return;
+        }
+        let head = state.head;
+        if let Err(error) = self.engine.look_again(stream, head, &decided.alive).await {
+            // They stay due, and are looked at in a second.
+            tracing::debug!(?stream, %error, "deadlines were not moved");
+        }
+    }
+
+    /// Answers what was decided on, once it is known what became of it.
+    fn answer(&self, jobs: Vec<Job>, decided: Decided, outcome: &Outcome) {
+        for (job, decisions) in jobs.into_iter().zip(decided.jobs) {
+            self.note_refused_sources(&job, &decisions);
+            let answers = match outcome {
+                Outcome::Stored(records) => stored(decisions, records),
+                Outcome::Failed(refusal) => failed(decisions, refusal),
+            };
+            let _gone = job.answer.send(answers);
+        }
+    }
+
+    /// Remembers which sources were refused because another owned the run.
+    fn note_refused_sources(&self, job: &Job, decisions: &[Result<Decision, Refusal>]) {
+        for (event, decision) in job.events.iter().zip(decisions) {
+            if let Err(refusal) = decision
+                && matches!(
+                    refusal.reason,
+                    Reason::CompetingSource | Reason::SourceFenced
+                )
+            {
+                self.refused_sources.note(event, refusal, self.clock.now());
+            }
+        }
+    }
+
+    /// Puts or renews `claims`. Returns the runs that belong to other users.
+    async fn claim_all(&self, stream: &StreamKey, claims: &[Claim]) -> Result<Vec<RunId>, Refusal> {
         let mut lost = Vec::new();
-        for run_id in runs {
-            let claimed = self.claim(stream, run_id).await;
+        for claim in claims {
+            let claimed = self.claim(stream, claim).await;
             if !claimed.map_err(|error| unavailable(&error))? {
-                lost.push(run_id.clone());
+                lost.push(claim.run_id.clone());
             }
         }
         Ok(lost)
     }
 
     /// Puts or renews the claim on a run's id. Whether the run is this user's.
-    async fn claim(&self, stream: &StreamKey, run_id: &RunId) -> Result<bool, EngineError> {
+    async fn claim(&self, stream: &StreamKey, claim: &Claim) -> Result<bool, EngineError> {
+        let Claim { run_id, ttl } = claim;
         let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
         for _ in 0..CLAIM_ATTEMPTS {
             let mine = self.claim_of(stream.user());
-            let put = self
-                .engine
-                .put_if_absent(&key, mine.clone(), CLAIM_TTL)
-                .await?;
+            let put = self.engine.put_if_absent(&key, mine.clone(), *ttl).await?;
             let Some(claim) = put else { return Ok(true) };
             let owner = claim.value.get(NONCE..).unwrap_or_default();
             if owner != stream.user().as_str().as_bytes() {
@@ -182,7 +264,7 @@ impl Sequencer {
             }
             let renewed = self
                 .engine
-                .compare_and_set(&key, &claim.value, mine, CLAIM_TTL)
+                .compare_and_set(&key, &claim.value, mine, *ttl)
                 .await?;
             if renewed {
                 return Ok(true);
@@ -216,7 +298,8 @@ impl Sequencer {
         };
         let owner = StreamKey::new(stream.tenant().clone(), owner);
         let run = self.engine.run(&owner, run_id).await?;
-        Ok(run.is_some_and(|run| run.forgotten_at() > self.clock.now()))
+        let memory = self.config.rules.run_memory;
+        Ok(run.is_some_and(|run| !run.is_forgotten(memory, self.clock.now())))
     }
 }
 
@@ -238,23 +321,6 @@ enum Outcome {
     Stored(Vec<Arc<Record>>),
     /// None of the drafts is known to be stored.
     Failed(Refusal),
-}
-
-fn decide_all(group: &mut Group<'_>, jobs: &[Job]) -> Decided {
-    let decide = |job: &Job, group: &mut Group<'_>| {
-        job.events.iter().map(|event| group.decide(event)).collect()
-    };
-    jobs.iter().map(|job| decide(job, group)).collect()
-}
-
-fn answer(jobs: Vec<Job>, decided: Decided, outcome: &Outcome) {
-    for (job, decisions) in jobs.into_iter().zip(decided) {
-        let answers = match outcome {
-            Outcome::Stored(records) => stored(decisions, records),
-            Outcome::Failed(refusal) => failed(decisions, refusal),
-        };
-        let _gone = job.answer.send(answers);
-    }
 }
 
 fn stored(decisions: Vec<Result<Decision, Refusal>>, records: &[Arc<Record>]) -> Answers {

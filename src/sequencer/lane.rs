@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     clock::Timestamp,
     engine::StreamState,
-    event::{Event, Receipt, StreamKey},
+    event::{Event, Receipt, RunId, StreamKey},
     reason::Refusal,
 };
 
@@ -24,6 +24,8 @@ pub(super) type Answers = Vec<Result<Receipt, Refusal>>;
 /// Events of one call, to be stored in their order.
 pub(super) struct Job {
     pub(super) events: Vec<Arc<Event>>,
+    /// Open runs to be looked at by the watchdog, after the events.
+    pub(super) judged: Vec<RunId>,
     pub(super) deadline: Option<Instant>,
     pub(super) answer: oneshot::Sender<Answers>,
     /// Its part in the counts, for as long as it lives.

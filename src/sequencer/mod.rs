@@ -6,8 +6,15 @@
 mod decide;
 mod drive;
 mod lane;
+mod outage;
+mod own;
+mod refused_sources;
+mod watchdog;
 
-pub use decide::{Decision, Group, Rules};
+pub use decide::{Claim, Decision, Group, Mode, Rules, Verdict};
+pub use outage::Outages;
+pub use own::{PARENT_ENDED, STALLED};
+pub use refused_sources::{RefusedSource, RefusedSources};
 
 use std::{
     collections::HashMap,
@@ -19,11 +26,11 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use self::lane::{Counted, Counts, Job, Lane};
+use self::lane::{Answers, Counted, Counts, Job, Lane};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::Engine,
-    event::{Event, Receipt, StreamKey},
+    event::{Event, Receipt, RunId, StreamKey},
     reason::{Reason, Refusal},
     telemetry::Metrics,
 };
@@ -31,8 +38,8 @@ use crate::{
 /// Bounds of the sequencer.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long an event id is remembered.
-    pub dedupe_window: Duration,
+    /// What decisions go by.
+    pub rules: Rules,
     /// How many ids of one user are remembered.
     pub dedupe_ids_per_user: usize,
     /// How many events of one user may wait; beyond that calls are refused as `ENGINE_UNAVAILABLE`.
@@ -42,28 +49,16 @@ pub struct Config {
     /// How many users' states are kept at hand; beyond that the one used least recently is dropped and loaded again
     /// when it is needed.
     pub lanes: usize,
-    /// The most open runs of one user; beyond that a new run is refused as `LIMIT_EXCEEDED`.
-    pub open_runs: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            dedupe_window: Duration::from_secs(600),
+            rules: Rules::default(),
             dedupe_ids_per_user: 100_000,
             queue_events: 4_096,
             queue_bytes: 256 << 20,
             lanes: 20_000,
-            open_runs: 1_000,
-        }
-    }
-}
-
-impl Config {
-    fn rules(&self) -> Rules {
-        Rules {
-            dedupe_window: self.dedupe_window,
-            open_runs: self.open_runs,
         }
     }
 }
@@ -82,6 +77,8 @@ pub struct Sequencer {
     metrics: Arc<Metrics>,
     shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
     counts: Arc<Counts>,
+    outages: Mutex<Outages>,
+    refused_sources: RefusedSources,
 }
 
 impl Sequencer {
@@ -101,6 +98,8 @@ impl Sequencer {
             metrics,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             counts: Arc::default(),
+            outages: Mutex::default(),
+            refused_sources: RefusedSources::default(),
         })
     }
 
@@ -114,15 +113,7 @@ impl Sequencer {
         deadline: Option<Instant>,
     ) -> Vec<Result<Receipt, Refusal>> {
         let count = events.len();
-        let (answer, answered) = oneshot::channel();
-        let job = Job {
-            // Counted before it can be driven.
-            _counted: Counted::new(self.counts.clone(), &events),
-            events,
-            deadline,
-            answer,
-        };
-        self.enqueue(stream, job);
+        let answered = self.enqueue_new(stream, events, Vec::new(), deadline);
         let answers = match answered.await {
             Ok(answers) => answers,
             // The driver ended before its time.
@@ -152,6 +143,32 @@ impl Sequencer {
     /// How many events are being stored or wait to be.
     pub fn in_flight(&self) -> usize {
         self.counts.events.load(Ordering::Relaxed)
+    }
+
+    /// Which sources were refused because another owned the run.
+    pub fn refused_sources(&self) -> &RefusedSources {
+        &self.refused_sources
+    }
+
+    /// Puts work in its user's lane, to be answered by what is returned.
+    fn enqueue_new(
+        self: &Arc<Self>,
+        stream: StreamKey,
+        events: Vec<Arc<Event>>,
+        judged: Vec<RunId>,
+        deadline: Option<Instant>,
+    ) -> oneshot::Receiver<Answers> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            // Counted before it can be driven.
+            _counted: Counted::new(self.counts.clone(), &events),
+            events,
+            judged,
+            deadline,
+            answer,
+        };
+        self.enqueue(stream, job);
+        answered
     }
 
     /// Puts `job` in its user's lane, and drives the lane if nobody does.

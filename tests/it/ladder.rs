@@ -7,11 +7,12 @@ use std::{
 };
 
 /// The ladder, lowest rung first. Modules on one rung do not know each other.
-const LADDER: [&[&str]; 12] = [
+const LADDER: [&[&str]; 13] = [
     &["reason", "clock", "shutdown", "proto"],
     &["telemetry"],
     &["net"],
     &["event"],
+    &["usage"],
     &["run"],
     &["engine"],
     &["sequencer"],

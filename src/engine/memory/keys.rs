@@ -52,6 +52,13 @@ impl KeyStore {
         run_id.as_str().len() + value.len() + size_of::<(Key, Stored)>() + MAP
     }
 
+    /// What is under `key` at `now`.
+    pub(super) fn get(&self, key: &Key, now: Timestamp) -> Option<KeyEntry> {
+        let shard = self.shard(key).lock();
+        let stored = shard.get(key).filter(|stored| stored.expires_at > now);
+        stored.map(|stored| stored.entry.clone())
+    }
+
     /// Puts `value` if nothing is there and it takes no more than `room` bytes.
     pub(super) fn put_if_absent(
         &self,

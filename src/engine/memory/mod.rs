@@ -1,10 +1,12 @@
 //! The engine that keeps everything in memory: fast, bounded, and empty after a restart, which a new epoch tells.
 
+mod deadlines;
 mod keys;
 mod stream;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -17,17 +19,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use self::{
+    deadlines::Deadlines,
     keys::{KeyStore, Put},
     stream::Stream,
 };
 use super::{
-    AppendError, Appended, CONFLICT_RECORDS, Commit, Engine, EngineError, Key, KeyEntry, Page,
-    ReadLimit, StreamState, Watch, Watcher,
+    AppendError, Appended, CONFLICT_RECORDS, Commit, Due, Engine, EngineError, Key, KeyEntry,
+    OpenRuns, Page, ReadLimit, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     event::{BUCKETS, Epoch, Offset, Position, Record, RunId, StreamKey},
-    run::RunState,
+    run::{Book, Effect, RUN_MEMORY, Run},
     telemetry::Metrics,
 };
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub retention_records: usize,
     /// How many bytes of records of one user are retained.
     pub retention_bytes: usize,
+    /// How long a run is remembered after its end.
+    pub run_memory: Duration,
     /// How many bytes are held in all; beyond that appends are refused as full.
     pub total_bytes: usize,
     /// How long an event id is remembered.
@@ -56,6 +61,7 @@ impl Default for Config {
             retention_age: Duration::from_secs(24 * 60 * 60),
             retention_records: 10_000,
             retention_bytes: 16 << 20,
+            run_memory: RUN_MEMORY,
             total_bytes: 1 << 30,
             dedupe_window: Duration::from_secs(600),
             dedupe_ids_per_user: 100_000,
@@ -84,9 +90,13 @@ struct Inner {
     bytes: AtomicUsize,
     streams: AtomicUsize,
     dedupe_ids: AtomicUsize,
+    /// As many as have a deadline.
+    open_runs: AtomicUsize,
     watchers: AtomicU64,
     turn: AtomicUsize,
     buckets: Vec<Mutex<Bucket>>,
+    /// When the first run of each bucket is due, so that an idle second costs no locks; milliseconds.
+    earliest: Vec<AtomicU64>,
     keys: KeyStore,
 }
 
@@ -97,7 +107,11 @@ struct Bucket {
     /// The highest offset of any record that an evicted stream of this bucket held. A resume from below it may miss
     /// something.
     evicted: Offset,
+    deadlines: Deadlines,
 }
+
+/// What an append did to its runs, where the watchdog must know.
+type Effects = Vec<(RunId, Effect)>;
 
 impl MemoryEngine {
     /// An empty engine with an epoch of its own.
@@ -116,9 +130,11 @@ impl MemoryEngine {
             bytes: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             dedupe_ids: AtomicUsize::new(0),
+            open_runs: AtomicUsize::new(0),
             watchers: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             buckets: (0..BUCKETS).map(|_| Mutex::default()).collect(),
+            earliest: (0..BUCKETS).map(|_| AtomicU64::new(u64::MAX)).collect(),
             keys: KeyStore::new(),
         })))
     }
@@ -180,7 +196,52 @@ impl Inner {
         }
         self.check_room(bucket.streams.get(key).map(Box::as_ref), &commit, now)?;
         let stream = self.stream(&mut bucket, key, expected, now);
-        Ok(self.store(stream, commit, now))
+        let (appended, effects) = self.store(stream, commit, now);
+        self.watch_over(&mut bucket, key, &effects);
+        Ok(appended)
+    }
+
+    /// Arms the deadlines of runs that opened, disarms those of runs that ended, and lowers those that an event may
+    /// have brought nearer.
+    fn watch_over(&self, bucket: &mut Bucket, key: &StreamKey, effects: &Effects) {
+        let Bucket {
+            streams, deadlines, ..
+        } = bucket;
+        let Some(stream) = streams.get(key).filter(|_| !effects.is_empty()) else {
+            return;
+        };
+        for (run_id, effect) in effects {
+            let Some(run) = stream.state.run(run_id) else {
+                continue;
+            };
+            if effect.ended && deadlines.disarm(key, run_id) {
+                self.open_runs.fetch_sub(1, Ordering::Relaxed);
+                self.grow(0, Deadlines::WEIGHT);
+            }
+            if effect.opened
+                && run.state.is_open()
+                && deadlines.arm(key, run_id, run.own_deadline())
+            {
+                self.open_runs.fetch_add(1, Ordering::Relaxed);
+                self.grow(Deadlines::WEIGHT, 0);
+            }
+            if effect.woke {
+                deadlines.lower(key, run_id, run.own_deadline());
+            }
+            let mut above = run.parent_run_id.as_ref();
+            while let Some((parent, run)) = above.and_then(|id| Some((id, stream.state.run(id)?)))
+                && (effect.ended || effect.woke)
+            {
+                deadlines.lower(key, parent, run.own_deadline());
+                above = run.parent_run_id.as_ref();
+            }
+        }
+        self.note_earliest(key.bucket(), deadlines);
+    }
+
+    fn note_earliest(&self, bucket: usize, deadlines: &Deadlines) {
+        let at = deadlines.earliest().map_or(u64::MAX, Timestamp::as_millis);
+        self.earliest[bucket].store(at, Ordering::Release);
     }
 
     /// Whether the commit fits, once retention has made what room it can.
@@ -222,12 +283,13 @@ impl Inner {
 
     /// Gives the drafts their places, stores them, and tells the watchers, all under the bucket's lock: readers learn
     /// of records in the order of their offsets.
-    fn store(&self, stream: &mut Stream, commit: Commit, now: Timestamp) -> Appended {
+    fn store(&self, stream: &mut Stream, commit: Commit, now: Timestamp) -> (Appended, Effects) {
         let count = commit.drafts.len();
         let base = self.newest.fetch_add(count as u64, Ordering::AcqRel);
         let (mut taken, mut freed) = (0, 0);
         let ids_before = stream.state.dedupe.len();
         let mut records = Vec::with_capacity(count);
+        let mut effects = Vec::new();
         for (offset, draft) in (base + 1..).zip(commit.drafts) {
             let record = Arc::new(Record {
                 position: Position::new(self.epoch, Offset(offset)),
@@ -239,6 +301,11 @@ impl Inner {
             freed += change.freed;
             let forgotten = change.runs_forgotten as u64;
             self.metrics.runs_forgotten_early.increment(forgotten);
+            if let Some(run_id) = &record.draft.event.run_id
+                && change.effect != Effect::default()
+            {
+                effects.push((run_id.clone(), change.effect));
+            }
             stream.push(record.clone());
             records.push(record);
         }
@@ -251,7 +318,7 @@ impl Inner {
         for (_, watcher) in &stream.watchers {
             watcher.appended(&records);
         }
-        Appended { records }
+        (Appended { records }, effects)
     }
 
     fn trim(&self, stream: &mut Stream, now: Timestamp) -> usize {
@@ -281,11 +348,13 @@ impl Inner {
 
     /// Gives back what is over in one bucket.
     fn sweep(&self, bucket: &mut Bucket, now: Timestamp) {
-        let Bucket { streams, evicted } = bucket;
+        let Bucket {
+            streams, evicted, ..
+        } = bucket;
         streams.retain(|_, stream| {
             let mut freed = self.trim(stream, now)
                 + self.forget_ids(stream, now, 0)
-                + stream.state.forget_runs(now);
+                + stream.state.forget_runs(now, self.config.run_memory);
             let keep = !stream.is_idle() || stream.touched_at + IDLE > now;
             if !keep {
                 *evicted = (*evicted).max(stream.last).max(stream.trimmed);
@@ -338,14 +407,71 @@ impl Engine for MemoryEngine {
         })
     }
 
-    async fn run(
-        &self,
-        stream: &StreamKey,
-        run_id: &RunId,
-    ) -> Result<Option<RunState>, EngineError> {
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
         let bucket = self.0.bucket(stream).lock();
         let stream = bucket.streams.get(stream);
         Ok(stream.and_then(|stream| stream.state.run(run_id).cloned()))
+    }
+
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
+        let bucket = self.0.bucket(stream).lock();
+        let Some(stream) = bucket.streams.get(stream) else {
+            return Ok(OpenRuns {
+                head: self.0.absent_head(),
+                runs: Vec::new(),
+            });
+        };
+        let open = stream.state.runs().filter(|(_, run)| run.state.is_open());
+        Ok(OpenRuns {
+            head: stream.state.head,
+            runs: open.map(|(id, run)| (id.clone(), run.clone())).collect(),
+        })
+    }
+
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        let mut due = Vec::new();
+        for bucket in buckets {
+            let earliest = self.0.earliest.get(bucket);
+            let is_due = |at: &AtomicU64| at.load(Ordering::Acquire) <= now.as_millis();
+            if due.len() < limit && earliest.is_some_and(is_due) {
+                let room = limit - due.len();
+                due.extend(self.0.buckets[bucket].lock().deadlines.due(now, room));
+            }
+        }
+        Ok(due)
+    }
+
+    async fn look_again(
+        &self,
+        stream: &StreamKey,
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError> {
+        let mut bucket = self.0.bucket(stream).lock();
+        let Bucket {
+            streams, deadlines, ..
+        } = &mut *bucket;
+        let Some(known) = streams.get(stream) else {
+            return Ok(());
+        };
+        if known.state.head == head {
+            for (run_id, at) in runs {
+                if known
+                    .state
+                    .run(run_id)
+                    .is_some_and(|run| run.state.is_open())
+                {
+                    deadlines.arm(stream, run_id, *at);
+                }
+            }
+            self.0.note_earliest(stream.bucket(), deadlines);
+        }
+        Ok(())
     }
 
     async fn append(
@@ -393,6 +519,10 @@ impl Engine for MemoryEngine {
                 id,
             }),
         })
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        Ok(self.0.keys.get(key, self.0.clock.now()))
     }
 
     async fn put_if_absent(
@@ -452,6 +582,9 @@ impl Engine for MemoryEngine {
         metrics
             .engine_streams
             .set(inner.streams.load(Ordering::Relaxed) as f64);
+        metrics
+            .open_runs
+            .set(inner.open_runs.load(Ordering::Relaxed) as f64);
         metrics
             .dedupe_ids
             .set(inner.dedupe_ids.load(Ordering::Relaxed) as f64);

@@ -1,0 +1,186 @@
+//! The gRPC surface: lets operators in, and hands their calls to the files that answer them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    access::{Authenticator, Principal, Scope, bearer},
+    clock::Clock,
+    engine::Engine,
+    event::Tenant,
+    proto::v1::{
+        self,
+        emitter_operator_server::{EmitterOperator, EmitterOperatorServer},
+    },
+    reason::{Reason, Refusal, to_status},
+    sequencer::Sequencer,
+};
+
+use super::{connections, refused_sources, runs, usage};
+
+/// The tenant of a credential that may operate every tenant.
+const EVERY_TENANT: &str = "*";
+
+/// Takes the calls of `emitter.v1.EmitterOperator`.
+pub struct OperatorService {
+    pub(super) authenticator: Arc<Authenticator>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) sequencer: Arc<Sequencer>,
+    pub(super) clock: Clock,
+}
+
+/// Which tenants an operator asks for, of those that it may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tenants {
+    /// This one.
+    One(Tenant),
+    /// All of them.
+    Every,
+}
+
+impl Tenants {
+    /// The tenants that a request of `operator` is about that states `tenant_id`.
+    ///
+    /// # Errors
+    /// `TENANT_FORBIDDEN`, `INVALID_REQUEST`.
+    pub(super) fn asked(operator: &Principal, tenant_id: &str) -> Result<Self, Refusal> {
+        let every = operator.tenant.as_str() == EVERY_TENANT;
+        if tenant_id.is_empty() {
+            return Ok(match every {
+                true => Self::Every,
+                false => Self::One(operator.tenant.clone()),
+            });
+        }
+        let asked = Tenant::new(tenant_id).map_err(|error| {
+            let rule = error.to_string();
+            Refusal::invalid_field(Reason::InvalidRequest, "tenant_id", rule)
+        })?;
+        if !every && asked != operator.tenant {
+            return Err(Refusal::new(
+                Reason::TenantForbidden,
+                "the credential is of another tenant",
+            ));
+        }
+        Ok(Self::One(asked))
+    }
+
+    /// The same where one tenant must be meant.
+    ///
+    /// # Errors
+    /// `TENANT_FORBIDDEN`, `INVALID_REQUEST`.
+    pub(super) fn one(operator: &Principal, tenant_id: &str) -> Result<Tenant, Refusal> {
+        match Self::asked(operator, tenant_id)? {
+            Self::One(tenant) => Ok(tenant),
+            Self::Every => Err(Refusal::invalid_field(
+                Reason::InvalidRequest,
+                "tenant_id",
+                "is required",
+            )),
+        }
+    }
+
+    /// Whether `tenant` is among them.
+    pub(super) fn contain(&self, tenant: &Tenant) -> bool {
+        match self {
+            Self::One(one) => one == tenant,
+            Self::Every => true,
+        }
+    }
+}
+
+impl OperatorService {
+    /// A service that shows what `engine` and `sequencer` know.
+    pub fn new(
+        authenticator: Arc<Authenticator>,
+        engine: Arc<dyn Engine>,
+        sequencer: Arc<Sequencer>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            authenticator,
+            engine,
+            sequencer,
+            clock,
+        }
+    }
+
+    /// The service as a tonic server takes it.
+    pub fn into_server(self) -> EmitterOperatorServer<Self> {
+        EmitterOperatorServer::new(self)
+    }
+
+    /// Lets an operator in by the metadata of a call.
+    fn admit(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Refusal> {
+        let token = metadata
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(bearer)
+            .ok_or_else(|| {
+                let message = "a bearer token is required in the metadata key `authorization`";
+                Refusal::new(Reason::Unauthenticated, message)
+            })?;
+        let principal = self.authenticator.verify(token)?;
+        principal.require(Scope::Operate)?;
+        Ok(principal)
+    }
+
+    async fn answer<Q, A>(
+        &self,
+        request: Request<Q>,
+        handle: impl AsyncFnOnce(&Self, &Principal, Q) -> Result<A, Refusal>,
+    ) -> Result<Response<A>, Status> {
+        let answered = async {
+            let operator = self.admit(request.metadata())?;
+            handle(self, &operator, request.into_inner()).await
+        };
+        let answered = answered.await.map_err(|refusal| to_status(&refusal));
+        answered.map(Response::new)
+    }
+}
+
+#[async_trait]
+impl EmitterOperator for OperatorService {
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        self.answer(request, runs::list).await
+    }
+
+    async fn get_run(
+        &self,
+        request: Request<v1::GetRunRequest>,
+    ) -> Result<Response<v1::GetRunResponse>, Status> {
+        self.answer(request, runs::get).await
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        self.answer(request, usage::get).await
+    }
+
+    async fn list_source_refusals(
+        &self,
+        request: Request<v1::ListSourceRefusalsRequest>,
+    ) -> Result<Response<v1::ListSourceRefusalsResponse>, Status> {
+        self.answer(request, refused_sources::list).await
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<v1::ListConnectionsRequest>,
+    ) -> Result<Response<v1::ListConnectionsResponse>, Status> {
+        self.answer(request, connections::list).await
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<v1::DisconnectRequest>,
+    ) -> Result<Response<v1::DisconnectResponse>, Status> {
+        self.answer(request, connections::disconnect).await
+    }
+}

@@ -1,0 +1,117 @@
+//! Health and metrics, on a port of their own.
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::shutdown::{Drain, Phase};
+
+/// What the node says of itself at `/readyz`, besides whether it is ready.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    /// The kind of engine, such as `memory`.
+    pub engine: &'static str,
+    /// How far an acknowledged event is safe: `process` means until this process ends.
+    pub level: &'static str,
+}
+
+#[derive(Clone)]
+struct Operator {
+    metrics: PrometheusHandle,
+    drain: Drain,
+    node: Node,
+}
+
+/// The routes for operators:
+///
+/// - `/healthz`: 200 while the process lives.
+/// - `/readyz`: 200 while it takes new work, 503 while it drains; JSON.
+/// - `/metrics`: for Prometheus.
+pub fn routes(metrics: PrometheusHandle, drain: Drain, node: Node) -> Router {
+    let operator = Operator {
+        metrics,
+        drain,
+        node,
+    };
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics_text))
+        .with_state(operator)
+}
+
+async fn ready(State(operator): State<Operator>) -> Response {
+    let (status, word) = match operator.drain.phase() {
+        Phase::Serving => (StatusCode::OK, "ready"),
+        Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let Node { engine, level } = operator.node;
+    let body = serde_json::json!({
+        "status": word,
+        "version": env!("CARGO_PKG_VERSION"),
+        "engine": { "kind": engine, "level": level },
+    });
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (status, json, format!("{body}\n")).into_response()
+}
+
+async fn metrics_text(State(operator): State<Operator>) -> Response {
+    let text = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (text, operator.metrics.render()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{body::Body, http::Request};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{shutdown::Shutdown, telemetry::Metrics};
+
+    async fn get(router: &Router, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_ends_where_the_drain_begins() {
+        let (metrics, handle) = Metrics::new();
+        let shutdown = Shutdown::new(Duration::from_secs(1));
+        let node = Node {
+            engine: "memory",
+            level: "process",
+        };
+        let router = routes(handle, shutdown.drain(), node);
+        metrics.emitted.increment(3);
+
+        assert_eq!(get(&router, "/healthz").await, (200, "ok\n".into()));
+        let (status, body) = get(&router, "/readyz").await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &body["status"]), (200, &"ready".into()));
+        assert_eq!(body["engine"]["kind"], "memory");
+        let (status, body) = get(&router, "/metrics").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("emitter_events_emitted_total 3"), "{body}");
+        assert_eq!(get(&router, "/nowhere").await.0, 404);
+
+        shutdown.advance(Phase::Draining);
+        let (status, body) = get(&router, "/readyz").await;
+        assert_eq!(status, 503);
+        assert!(body.contains("draining"), "{body}");
+        assert_eq!(get(&router, "/healthz").await.0, 200);
+    }
+}

@@ -1,0 +1,137 @@
+//! The rules of a run's life.
+
+use std::time::Duration;
+
+use super::{MAX_WAIT, Run, SILENCE_TIMEOUT};
+use crate::{
+    event::{Event, OpenToolCall, Step},
+    reason::Reason,
+};
+
+/// What holds where an event leaves it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// How long a run may be silent.
+    pub silence_timeout: Duration,
+    /// How long a run may wait for a person.
+    pub max_wait: Duration,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            silence_timeout: SILENCE_TIMEOUT,
+            max_wait: MAX_WAIT,
+        }
+    }
+}
+
+/// A rule of the life of runs that an event breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Nothing comes before `agent_started`.
+    NotStarted,
+    /// A run starts once.
+    AlreadyStarted,
+    /// Nothing comes after a terminal event.
+    Ended,
+    /// `tool_completed` needs its open call.
+    ToolCallUnknown,
+    /// A sub-agent's parent is an open run of the same user.
+    ParentNotOpen,
+}
+
+/// Why a source may not write a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceRefusal {
+    /// A newer one has taken it over.
+    Fenced,
+    /// Another one of the same term owns it.
+    Competing,
+}
+
+impl Violation {
+    /// What it is called on every surface.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::NotStarted => Reason::RunNotStarted,
+            Self::AlreadyStarted => Reason::RunAlreadyStarted,
+            Self::Ended => Reason::RunEnded,
+            Self::ToolCallUnknown => Reason::ToolCallUnknown,
+            Self::ParentNotOpen => Reason::ParentNotOpen,
+        }
+    }
+
+    /// What would have been legal instead.
+    pub const fn legal(self) -> &'static str {
+        match self {
+            Self::NotStarted => "agent_started",
+            Self::AlreadyStarted => "any event but agent_started",
+            Self::Ended => "nothing: a new run needs a new run_id",
+            Self::ToolCallUnknown => "tool_completed of an open tool call, or tool_executing first",
+            Self::ParentNotOpen => "a parent_run_id of an open run of the same user, or none",
+        }
+    }
+}
+
+impl SourceRefusal {
+    /// What it is called on every surface.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Fenced => Reason::SourceFenced,
+            Self::Competing => Reason::CompetingSource,
+        }
+    }
+}
+
+/// What `event` means for its run, of which `run` is known.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn settle(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Result<Step, Violation> {
+    let Some(run) = run else {
+        return match event.step {
+            Step::Start { silence_timeout } => Ok(Step::Start {
+                silence_timeout: Some(silence_timeout.unwrap_or(defaults.silence_timeout)),
+            }),
+            _ => Err(Violation::NotStarted),
+        };
+    };
+    if !run.state.is_open() {
+        return Err(Violation::Ended);
+    }
+    match &event.step {
+        Step::Start { .. } => Err(Violation::AlreadyStarted),
+        Step::ToolEnds { id, name } => {
+            let ends = |call: &&OpenToolCall| match id {
+                Some(id) => call.id == *id,
+                None => Some(&call.name) == name.as_ref(),
+            };
+            let call = run.open_tool_calls.iter().find(ends);
+            let call = call.ok_or(Violation::ToolCallUnknown)?;
+            Ok(Step::ToolEnds {
+                id: Some(call.id.clone()),
+                name: Some(call.name.clone()),
+            })
+        }
+        Step::Wait { max_wait } => Ok(Step::Wait {
+            max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
+        }),
+        step @ (Step::ToolBegins { .. } | Step::End | Step::Other) => Ok(step.clone()),
+    }
+}
+
+/// What an event means that breaks a rule and is stored all the same, because runs are only observed: it begins a run
+/// that is not known, and otherwise changes nothing.
+pub fn observed(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Step {
+    match (run, &event.step) {
+        (None, Step::End) => Step::End,
+        (None, Step::Start { silence_timeout }) => Step::Start {
+            silence_timeout: Some(silence_timeout.unwrap_or(defaults.silence_timeout)),
+        },
+        (None, _) => Step::Start {
+            silence_timeout: Some(defaults.silence_timeout),
+        },
+        (Some(_), _) => Step::Other,
+    }
+}

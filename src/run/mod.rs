@@ -1,0 +1,49 @@
+//! What the service knows of a run, and how that changes. Pure: events and times come in, states go out.
+//!
+//! [`settle`] says what an event means for its run, or which rule it breaks; [`record`] is the one place where a run
+//! changes, for the sequencer that decides and for the engine that stores alike; [`deadline`] says until when a run
+//! may stay silent.
+
+mod family;
+mod life;
+mod state;
+
+pub use family::{Book, Effect, deadline, depth, open_descendants, record};
+pub use life::{Defaults, SourceRefusal, Violation, observed, settle};
+pub use state::{Run, RunState};
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How long a run is remembered after its end, at least.
+pub const RUN_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a run may be silent where neither it nor the settings say so.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How long a run may wait for a person where neither it nor the settings say so.
+pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether the claim on a run's id is to be put or renewed for an event recorded `now`, where `before` is when the
+/// event before it was recorded, and `after` the run after it: once in each half of `memory`, and when the run begins
+/// to wait.
+pub fn claim_is_due(
+    before: Option<Timestamp>,
+    after: &Run,
+    memory: Duration,
+    now: Timestamp,
+) -> bool {
+    let half = u64::try_from(memory.as_millis() / 2)
+        .unwrap_or(u64::MAX)
+        .max(1);
+    let slot = |at: Timestamp| at.as_millis() / half;
+    let waits = after.state == RunState::Waiting;
+    waits || before.is_none_or(|before| slot(before) != slot(now))
+}
+
+/// How long a claim lives that is put `now` for `run`: as long as the run may stay silent, and then twice as long as
+/// an ended run is remembered. With [`claim_is_due`] it outlives what is known of the run.
+pub fn claim_ttl(run: &Run, memory: Duration, now: Timestamp) -> Duration {
+    run.own_deadline().since(now) + 2 * memory
+}

@@ -1,0 +1,221 @@
+//! A run as its last event left it.
+
+use std::time::Duration;
+
+use super::{SILENCE_TIMEOUT, life::SourceRefusal};
+use crate::{
+    clock::Timestamp,
+    event::{
+        AgentName, Draft, Kind, Offset, OpenToolCall, RunId, RunSequence, Source, Step, Summary,
+        ThreadId,
+    },
+    usage::{PriceTable, UsageByModel},
+};
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RunState {
+    /// It goes on.
+    Running,
+    /// It goes on, and waits for a person.
+    Waiting,
+    /// It ended well.
+    Completed,
+    /// It ended in failure.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl RunState {
+    /// Whether the run has not ended.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Waiting)
+    }
+
+    /// The name on every surface.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A run as its last event left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How it stands.
+    pub state: RunState,
+    /// The number of its last event.
+    pub last_sequence: RunSequence,
+    /// When its first event was recorded.
+    pub started_at: Timestamp,
+    /// Where its first event stands; 0 until that has a place.
+    pub start: Offset,
+    /// Where its last event stands; 0 until that has a place.
+    pub last: Offset,
+    /// When its last event was recorded.
+    pub last_event_at: Timestamp,
+    /// When it last gave a sign of life: an event of its own or of a sub-agent, not one of the service.
+    pub last_sign_at: Timestamp,
+    /// Until when it waits for a person, while it does.
+    pub waits_until: Timestamp,
+    /// How long it may be silent.
+    pub silence_timeout: Duration,
+    /// Who writes it.
+    pub source: Source,
+    /// The thread that its events inherit.
+    pub thread_id: Option<ThreadId>,
+    /// The agent that its events inherit.
+    pub agent_name: Option<AgentName>,
+    /// The run that started it.
+    pub parent_run_id: Option<RunId>,
+    /// Its open tool calls, oldest first; once it has ended, those that were open then.
+    pub open_tool_calls: Vec<OpenToolCall>,
+    /// Its sub-agents' runs that have not ended, oldest first.
+    pub open_children: Vec<RunId>,
+    /// What it has consumed.
+    pub usage: UsageByModel,
+}
+
+impl Run {
+    /// The run that begins with `draft`, stored at `offset`.
+    pub(super) fn begun(draft: &Draft, offset: Offset) -> Self {
+        let silence_timeout = match draft.step {
+            Step::Start { silence_timeout } => silence_timeout.unwrap_or(SILENCE_TIMEOUT),
+            _ => SILENCE_TIMEOUT,
+        };
+        let mut run = Self {
+            state: RunState::Running,
+            last_sequence: draft.run_sequence,
+            started_at: draft.recorded_at,
+            start: offset,
+            last: offset,
+            last_event_at: draft.recorded_at,
+            last_sign_at: draft.recorded_at,
+            waits_until: Timestamp::default(),
+            silence_timeout,
+            source: draft.event.source.clone(),
+            thread_id: None,
+            agent_name: None,
+            parent_run_id: draft.parent_run_id.clone(),
+            open_tool_calls: Vec::new(),
+            open_children: Vec::new(),
+            usage: UsageByModel::default(),
+        };
+        run.recorded(draft, offset);
+        run
+    }
+
+    /// Takes in the run's next event.
+    pub(super) fn recorded(&mut self, draft: &Draft, offset: Offset) {
+        let event = &draft.event;
+        self.last_sequence = draft.run_sequence;
+        self.last = offset;
+        self.last_event_at = draft.recorded_at;
+        if !event.event_id.is_own() {
+            self.last_sign_at = self.last_sign_at.max(draft.recorded_at);
+            if event.source != self.source {
+                self.source = event.source.clone();
+            }
+        }
+        if self.thread_id.is_none() {
+            self.thread_id = draft.thread_id.clone();
+        }
+        if self.agent_name.is_none() {
+            self.agent_name = draft.agent_name.clone();
+        }
+        if let Some(usage) = &event.usage {
+            self.usage.add(usage);
+        }
+        self.step(draft);
+    }
+
+    fn step(&mut self, draft: &Draft) {
+        if !self.state.is_open() {
+            return;
+        }
+        self.state = RunState::Running;
+        match &draft.step {
+            Step::ToolBegins { id, name } => {
+                if self.open_tool_calls.iter().all(|call| call.id != *id) {
+                    self.open_tool_calls.push(OpenToolCall {
+                        id: id.clone(),
+                        name: name.clone(),
+                        started_at: draft.recorded_at,
+                    });
+                }
+            }
+            Step::ToolEnds { id: Some(id), .. } => {
+                self.open_tool_calls.retain(|call| call.id != *id);
+            }
+            Step::Wait { max_wait } => {
+                self.state = RunState::Waiting;
+                self.waits_until = draft.recorded_at + max_wait.unwrap_or_default();
+            }
+            Step::End => {
+                self.state = match draft.event.kind {
+                    Kind::AgentFailed => RunState::Failed,
+                    Kind::AgentCancelled => RunState::Cancelled,
+                    _ => RunState::Completed,
+                };
+            }
+            Step::Start { .. } | Step::ToolEnds { id: None, .. } | Step::Other => {}
+        }
+    }
+
+    /// Whether `source` may write the run: its owner, or whoever has a higher term.
+    ///
+    /// # Errors
+    /// Which rule forbids it.
+    pub fn admits(&self, source: &Source) -> Result<(), SourceRefusal> {
+        let owner = &self.source;
+        if source.term < owner.term {
+            return Err(SourceRefusal::Fenced);
+        }
+        if source.term == owner.term && source.producer_id != owner.producer_id {
+            return Err(SourceRefusal::Competing);
+        }
+        Ok(())
+    }
+
+    /// Until when it may stay silent, its sub-agents not counted.
+    pub fn own_deadline(&self) -> Timestamp {
+        let silent = self.last_sign_at + self.silence_timeout;
+        match self.state {
+            RunState::Waiting => silent.max(self.waits_until),
+            _ => silent,
+        }
+    }
+
+    /// When it is forgotten, if it has ended; an open run is not.
+    pub fn forgotten_at(&self, memory: Duration) -> Option<Timestamp> {
+        (!self.state.is_open()).then(|| self.last_event_at + memory)
+    }
+
+    /// Whether it is over and forgotten by `now`.
+    pub fn is_forgotten(&self, memory: Duration, now: Timestamp) -> bool {
+        self.forgotten_at(memory).is_some_and(|at| at <= now)
+    }
+
+    /// What it came to, by `prices`.
+    pub fn summary(&self, prices: &PriceTable) -> Summary {
+        Summary {
+            open_tool_calls: self.open_tool_calls.clone(),
+            usage: (!self.usage.is_empty()).then(|| self.usage.totals(prices)),
+        }
+    }
+
+    /// About how many bytes it holds besides itself. A child that is open counts with the child: this changes only
+    /// with the run's own events.
+    pub fn weight(&self) -> usize {
+        const NAMES: usize = 48; // two short texts and what the allocator adds
+        size_of::<RunId>()
+            + self.open_tool_calls.capacity() * (size_of::<OpenToolCall>() + NAMES)
+            + self.usage.weight()
+    }
+}

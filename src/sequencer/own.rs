@@ -1,0 +1,93 @@
+//! The events that the service emits itself: they end runs that nobody else ends.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    event::{
+        ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, Step, StreamKey,
+    },
+    proto::v1::{self, AgentCancelled, AgentFailed, event::Payload},
+    run::Run,
+};
+
+/// The `code` of a run that was silent for too long.
+pub const STALLED: &str = "STALLED";
+
+/// The `reason` of a run that ends with the one that started it.
+pub const PARENT_ENDED: &str = "parent_ended";
+
+/// `agent_failed` for a run that was silent for too long.
+pub(super) fn stalled(stream: &StreamKey, run_id: &RunId, run: &Run) -> Event {
+    let silent = humantime::format_duration(run.silence_timeout);
+    let payload = Payload::AgentFailed(AgentFailed {
+        code: STALLED.into(),
+        message: format!("the run gave no sign of life; it may be silent for {silent}"),
+        retryable: Some(true),
+    });
+    event(stream, run_id, run, (Kind::AgentFailed, "stalled"), payload)
+}
+
+/// `agent_cancelled` for a run whose parent ends.
+pub(super) fn parent_ended(stream: &StreamKey, run_id: &RunId, run: &Run) -> Event {
+    let payload = Payload::AgentCancelled(AgentCancelled {
+        reason: PARENT_ENDED.into(),
+    });
+    event(
+        stream,
+        run_id,
+        run,
+        (Kind::AgentCancelled, PARENT_ENDED),
+        payload,
+    )
+}
+
+fn event(
+    stream: &StreamKey,
+    run_id: &RunId,
+    run: &Run,
+    (kind, word): (Kind, &str),
+    payload: Payload,
+) -> Event {
+    let body = v1::Event {
+        payload: Some(payload),
+        ..Default::default()
+    };
+    let body: Bytes = body.encode_to_vec().into();
+    Event {
+        event_id: event_id(run_id, run, word),
+        stream: stream.clone(),
+        run_id: Some(run_id.clone()),
+        thread_id: None,
+        parent_run_id: None,
+        agent_name: None,
+        kind,
+        step: Step::End,
+        source: Source {
+            producer_id: own_name(),
+            term: 0,
+        },
+        usage: None,
+        content: ContentHash::of(&body),
+        joinable: false,
+        body,
+    }
+}
+
+/// Derived from the run, and from when it began, since its id may come again: whoever ends it twice, by whatever race,
+/// does so under one id.
+fn event_id(run_id: &RunId, run: &Run, word: &str) -> EventId {
+    let began = format!("{}\n{}", run.started_at.as_millis(), run_id.as_str());
+    let ContentHash(hash) = ContentHash::of(began.as_bytes());
+    let hash = u128::from_be_bytes(hash);
+    id(EventId::new(&format!("{OWN_IDS}{word}:{hash:032x}")))
+}
+
+fn own_name() -> ProducerId {
+    id(ProducerId::new("emitter"))
+}
+
+#[expect(clippy::panic, reason = "texts of this file, all of them valid ids")]
+fn id<T, E: std::fmt::Debug>(valid: Result<T, E>) -> T {
+    valid.unwrap_or_else(|error| panic!("{error:?}"))
+}

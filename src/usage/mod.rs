@@ -1,0 +1,129 @@
+//! What usage adds up to, and what it costs. Pure, in integers.
+
+mod prices;
+
+pub use prices::{Price, PriceTable};
+
+use std::sync::Arc;
+
+use crate::event::{Tokens, Usage, UsageTotals};
+
+/// How many models of one run are told apart; what further ones consume is added up together and has no price.
+pub const RUN_MODELS: usize = 16;
+
+/// What is added up of one series, such as one model of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// How many events carried usage.
+    pub events: u64,
+    /// What was consumed.
+    pub tokens: Tokens,
+    /// The costs that were stated, in billionths of a US dollar.
+    pub stated_cost_nano_usd: u64,
+    /// Of `events`, those that stated no cost.
+    pub uncosted_events: u64,
+    /// Of `tokens`, those of events that stated no cost.
+    pub uncosted_tokens: Tokens,
+}
+
+/// A model of a provider.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Model {
+    /// The provider; may be empty.
+    pub provider: Arc<str>,
+    /// The model; may be empty.
+    pub model: Arc<str>,
+}
+
+/// What a run has consumed, by model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageByModel(Vec<(Model, Sum)>);
+
+impl Sum {
+    /// Adds what one event adds.
+    pub fn add(&mut self, usage: &Usage) {
+        self.events += 1;
+        self.tokens.add(&usage.tokens);
+        match usage.cost_nano_usd {
+            Some(cost) => {
+                self.stated_cost_nano_usd = self.stated_cost_nano_usd.saturating_add(cost);
+            }
+            None => {
+                self.uncosted_events += 1;
+                self.uncosted_tokens.add(&usage.tokens);
+            }
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Sum) {
+        self.events += other.events;
+        self.tokens.add(&other.tokens);
+        self.stated_cost_nano_usd = self
+            .stated_cost_nano_usd
+            .saturating_add(other.stated_cost_nano_usd);
+        self.uncosted_events += other.uncosted_events;
+        self.uncosted_tokens.add(&other.uncosted_tokens);
+    }
+}
+
+impl Model {
+    /// The model that `usage` is of.
+    pub fn of(usage: &Usage) -> Self {
+        Self {
+            provider: usage.provider.clone(),
+            model: usage.model.clone(),
+        }
+    }
+}
+
+impl UsageByModel {
+    /// Adds what one event adds.
+    pub fn add(&mut self, usage: &Usage) {
+        let is = |model: &Model| model.provider == usage.provider && model.model == usage.model;
+        if let Some((_, sum)) = self.0.iter_mut().find(|(model, _)| is(model)) {
+            return sum.add(usage);
+        }
+        if self.0.len() <= RUN_MODELS {
+            let model = match self.0.len() < RUN_MODELS {
+                true => Model::of(usage),
+                false => Model::other(),
+            };
+            self.0.push((model, Sum::default()));
+        }
+        if let Some((_, last)) = self.0.last_mut() {
+            last.add(usage);
+        }
+    }
+
+    /// Whether nothing was reported.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each model's part.
+    pub fn iter(&self) -> impl Iterator<Item = (&Model, &Sum)> {
+        self.0.iter().map(|(model, sum)| (model, sum))
+    }
+
+    /// All of it, by `prices`.
+    pub fn totals(&self, prices: &PriceTable) -> UsageTotals {
+        prices.totals(self.iter())
+    }
+
+    /// About how many bytes it holds besides itself.
+    pub fn weight(&self) -> usize {
+        const NAMES: usize = 64; // two short texts and what the allocator adds
+        self.0.capacity() * size_of::<(Model, Sum)>() + self.0.len() * NAMES
+    }
+}
+
+impl Model {
+    /// What stands for the models that are not told apart.
+    pub fn other() -> Self {
+        Self {
+            provider: "".into(),
+            model: "(other)".into(),
+        }
+    }
+}

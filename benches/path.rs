@@ -16,8 +16,8 @@ use emitter::{
         memory::{self, MemoryEngine},
     },
     event::{
-        ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record, RunId,
-        RunSequence, StreamKey, Tenant, ThreadId, UserId,
+        Draft, Epoch, Event, EventId, Kind, Offset, Position, ProducerId, Record, RunId,
+        RunSequence, Source, StreamKey, Tenant, ThreadId, UserId,
     },
     fanout::{self, Delivery, Encode, Filter, Hub, Start},
     proto::v1,
@@ -39,17 +39,21 @@ fn event(n: usize) -> Arc<Event> {
         ..Default::default()
     };
     let body = body.encode_to_vec();
+    // The first of them begins the run.
+    let kind = match n {
+        0 => Kind::AgentStarted,
+        _ => Kind::AgentThinking,
+    };
     Arc::new(Event {
-        event_id: EventId::new(&format!("01890a5d-ac96-774b-bcce-{n:012}")).unwrap(),
-        stream: stream(),
-        run_id: Some(RunId::new("run-1").unwrap()),
-        thread_id: Some(ThreadId::new("thread-1").unwrap()),
-        parent_run_id: None,
-        agent_name: None,
-        kind: Kind::AgentThinking,
-        content: ContentHash::of(&body),
-        joinable: false,
-        body: body.into(),
+        thread_id: ThreadId::new("thread-1").ok(),
+        ..Event::new(
+            EventId::new(&format!("01890a5d-ac96-774b-bcce-{n:012}")).unwrap(),
+            stream(),
+            RunId::new("run-1").ok(),
+            kind,
+            Source::new(ProducerId::new("agents").unwrap()),
+            body.into(),
+        )
     })
 }
 
@@ -61,14 +65,9 @@ fn stream() -> StreamKey {
 }
 
 fn draft(n: usize) -> Draft {
-    let event = event(n);
     Draft {
-        thread_id: event.thread_id.clone(),
-        agent_name: None,
-        parent_run_id: None,
         run_sequence: RunSequence(n as u64 + 1),
-        recorded_at: Clock::system().now(),
-        event,
+        ..Draft::new(event(n), Clock::system().now())
     }
 }
 
@@ -96,10 +95,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn decide(c: &mut Criterion) {
-    let rules = Rules {
-        dedupe_window: std::time::Duration::from_secs(600),
-        open_runs: 1_000,
-    };
+    let (rules, stream) = (Rules::default(), stream());
     let state = StreamState::empty(Position::new(Epoch::new(1), Offset(0)));
     let events: Vec<_> = (0..BATCH).map(event).collect();
     let nobody = HashSet::new();
@@ -108,7 +104,7 @@ fn decide(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     group.bench_function("batch of 100", |b| {
         b.iter(|| {
-            let mut group = Group::new(&state, rules, now, &nobody);
+            let mut group = Group::new(&stream, &state, &rules, now, &nobody);
             for event in &events {
                 black_box(group.decide(event).is_ok());
             }

@@ -71,13 +71,14 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        event::{Tenant, UserId},
+        event::{ProducerId, Source, Tenant, UserId},
     };
 
     fn principal() -> Arc<Principal> {
         Arc::new(Principal {
             tenant: Tenant::new("default").unwrap(),
             subject: UserId::new("u1").unwrap(),
+            source: Source::new(ProducerId::new("producer").unwrap()),
             scopes: BTreeSet::new(),
             users: None,
             tier: None,

@@ -122,10 +122,7 @@ impl Claims {
         Ok(Principal {
             tenant: Tenant::new(self.tenant.as_deref().unwrap_or(DEFAULT_TENANT))?,
             subject: UserId::new(&self.sub)?,
-            source: Source {
-                producer_id: ProducerId::new(&self.sub)?,
-                term: 0,
-            },
+            source: Source::new(ProducerId::new(&self.sub)?),
             scopes: self
                 .scope
                 .iter()

@@ -293,6 +293,7 @@ mod tests {
                 connection_id: "c1".to_owned(),
                 user_id: "u1".to_owned(),
                 position: position(7),
+                open_runs: Vec::new(),
             }))
         );
         assert_eq!(
@@ -301,6 +302,7 @@ mod tests {
                 reason: v1::GapReason::EpochChanged.into(),
                 after: position(3),
                 next: position(9),
+                open_runs: Vec::new(),
             }))
         );
         assert_eq!(

@@ -7,8 +7,8 @@ use prost::Message;
 use crate::{
     clock::Timestamp,
     event::{
-        AgentName, ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record,
-        RunId, RunSequence, StreamKey, Tenant, ThreadId, UserId,
+        AgentName, Draft, Epoch, Event, EventId, Kind, Offset, Position, ProducerId, Record, RunId,
+        RunSequence, Source, StreamKey, Tenant, ThreadId, UserId,
     },
     fanout::Entry,
     proto::v1::{self, event::Payload},
@@ -23,24 +23,22 @@ pub(super) fn stream() -> StreamKey {
 
 /// The event `e1` of run `r1` at offset 42, with `body`.
 pub(super) fn record(kind: Kind, body: &v1::Event) -> Record {
-    let draft = Draft {
-        event: Arc::new(Event {
-            event_id: EventId::new("e1").unwrap(),
-            stream: stream(),
-            run_id: Some(RunId::new("r1").unwrap()),
-            thread_id: None,
-            parent_run_id: None,
-            agent_name: None,
-            joinable: kind.is_delta(),
+    let event = Event {
+        joinable: kind.is_delta(),
+        ..Event::new(
+            EventId::new("e1").unwrap(),
+            stream(),
+            RunId::new("r1").ok(),
             kind,
-            content: ContentHash([0; 16]),
-            body: body.encode_to_vec().into(),
-        }),
+            Source::new(ProducerId::new("p").unwrap()),
+            body.encode_to_vec().into(),
+        )
+    };
+    let draft = Draft {
         run_sequence: RunSequence(7),
-        recorded_at: RECORDED_AT,
-        thread_id: Some(ThreadId::new("t1").unwrap()),
-        agent_name: Some(AgentName::new("researcher").unwrap()),
-        parent_run_id: None,
+        thread_id: ThreadId::new("t1").ok(),
+        agent_name: AgentName::new("researcher").ok(),
+        ..Draft::new(Arc::new(event), RECORDED_AT)
     };
     Record {
         position: Position::new(Epoch::new(0xab), Offset(42)),

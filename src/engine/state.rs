@@ -201,35 +201,27 @@ mod tests {
 
     use super::*;
     use crate::event::{
-        ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, RunSequence, StreamKey, Tenant,
-        UserId,
+        Draft, Epoch, Event, EventId, Kind, Offset, ProducerId, RunSequence, Source, StreamKey,
+        Tenant, UserId,
     };
     use crate::run::RUN_MEMORY;
 
-    fn started(run: &str, offset: u64, recorded_at: Timestamp) -> Record {
+    fn recorded(run: &str, sequence: u64, offset: u64, at: Timestamp, kind: Kind) -> Record {
         let user = UserId::new("u").unwrap();
-        let event = Event {
-            event_id: EventId::new(run).unwrap(),
-            stream: StreamKey::new(Tenant::new("t").unwrap(), user),
-            run_id: RunId::new(run).ok(),
-            thread_id: None,
-            parent_run_id: None,
-            agent_name: None,
-            kind: Kind::AgentStarted,
-            content: ContentHash::of(b""),
-            joinable: false,
-            body: Bytes::new(),
-        };
+        let event = Event::new(
+            EventId::new(&format!("{run}-{sequence}")).unwrap(),
+            StreamKey::new(Tenant::new("t").unwrap(), user),
+            RunId::new(run).ok(),
+            kind,
+            Source::new(ProducerId::new("p").unwrap()),
+            Bytes::new(),
+        );
         Record {
             position: Position::new(Epoch::new(1), Offset(offset)),
             prev: Offset(offset - 1),
             draft: Draft {
-                event: Arc::new(event),
-                run_sequence: RunSequence(1),
-                recorded_at,
-                thread_id: None,
-                agent_name: None,
-                parent_run_id: None,
+                run_sequence: RunSequence(sequence),
+                ..Draft::new(Arc::new(event), at)
             },
         }
     }
@@ -239,13 +231,18 @@ mod tests {
         let second = Duration::from_secs(1);
         let start = Timestamp::from_millis(1_800_000_000_000);
         let mut state = StreamState::empty(Position::new(Epoch::new(1), Offset(0)));
-        state.apply(&started("r1", 1, start));
-        state.apply(&started("r2", 2, start + second));
+        state.apply(&recorded("open", 1, 1, start, Kind::AgentStarted));
+        for (offset, run, at) in [(2, "r1", start), (4, "r2", start + second)] {
+            state.apply(&recorded(run, 1, offset, at, Kind::AgentStarted));
+            state.apply(&recorded(run, 2, offset + 1, at, Kind::AgentCompleted));
+        }
         let over = start + RUN_MEMORY;
-        assert!(state.forget_runs(over) > 0);
-        assert_eq!(state.forget_runs(over + second), 0);
-        assert_eq!(state.open_runs(), 1);
-        assert!(state.forget_runs(over + FORGET_RUNS_EVERY) > 0);
-        assert!(state.runs.is_empty());
+        let forget = |state: &mut StreamState, at| state.forget_runs(at, RUN_MEMORY);
+        assert!(forget(&mut state, over) > 0);
+        assert_eq!(forget(&mut state, over + second), 0);
+        assert_eq!(state.runs().count(), 2);
+        assert!(forget(&mut state, over + FORGET_RUNS_EVERY) > 0);
+        // What has not ended is not forgotten.
+        assert_eq!((state.runs().count(), state.open_runs()), (1, 1));
     }
 }

@@ -69,6 +69,34 @@ pub struct Event {
     pub body: Bytes,
 }
 
+impl Event {
+    /// An event of `kind` by `source` that states nothing beside its payload, of which `body` are the wire bytes.
+    pub fn new(
+        event_id: EventId,
+        stream: StreamKey,
+        run_id: Option<RunId>,
+        kind: Kind,
+        source: Source,
+        body: Bytes,
+    ) -> Self {
+        Self {
+            event_id,
+            stream,
+            run_id,
+            thread_id: None,
+            parent_run_id: None,
+            agent_name: None,
+            step: Step::of(&kind),
+            kind,
+            source,
+            usage: None,
+            content: ContentHash::of(&body),
+            joinable: false,
+            body,
+        }
+    }
+}
+
 /// An event with its place in its user's stream: what an engine stores and readers see.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -126,7 +154,7 @@ impl Draft {
             thread_id: event.thread_id.clone(),
             agent_name: event.agent_name.clone(),
             parent_run_id: event.parent_run_id.clone(),
-            step: Step::Other,
+            step: event.step.clone(),
             summary: None,
             violation: None,
             event,

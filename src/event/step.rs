@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ProducerId, ToolCallId, ToolName, UsageTotals};
+use super::{Kind, ProducerId, ToolCallId, ToolName, UsageTotals};
 use crate::{clock::Timestamp, proto::v1};
 
 /// Who emits an event: a process, and which incarnation of it.
@@ -46,6 +46,34 @@ pub enum Step {
     End,
     /// Nothing but that the run goes on.
     Other,
+}
+
+impl Step {
+    /// What a payload of `kind` means that states nothing.
+    pub fn of(kind: &Kind) -> Self {
+        match kind {
+            Kind::AgentStarted => Self::Start {
+                silence_timeout: None,
+            },
+            Kind::ToolCompleted => Self::ToolEnds {
+                id: None,
+                name: None,
+            },
+            Kind::AgentWaiting => Self::Wait { max_wait: None },
+            kind if kind.is_terminal() => Self::End,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Source {
+    /// The first incarnation of `producer_id`.
+    pub fn new(producer_id: ProducerId) -> Self {
+        Self {
+            producer_id,
+            term: 0,
+        }
+    }
 }
 
 /// A tool call that has begun and not ended.

@@ -13,7 +13,7 @@ use super::{Config, validate::Intake};
 use crate::{
     access::{Principal, Scope},
     clock::{Clock, Entropy, Timestamp},
-    event::{Event, Tenant, UserId},
+    event::{Event, ProducerId, Source, Tenant, UserId},
     proto::v1::{self, event::Payload},
     reason::Refusal,
 };
@@ -23,6 +23,7 @@ fn producer() -> Principal {
     Principal {
         tenant: Tenant::new("acme").unwrap(),
         subject: UserId::new("producer").unwrap(),
+        source: Source::new(ProducerId::new("producer").unwrap()),
         scopes: BTreeSet::from([Scope::Emit]),
         users: None,
         tier: None,

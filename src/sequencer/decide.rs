@@ -111,6 +111,7 @@ pub struct Group<'a> {
     runs: Overlay<'a>,
     open_runs: usize,
     claims: Vec<Claim>,
+    unknown: Vec<RunId>,
 }
 
 /// The runs as the group's drafts leave them.
@@ -146,6 +147,7 @@ impl<'a> Group<'a> {
             },
             open_runs: state.open_runs(),
             claims: Vec::new(),
+            unknown: Vec::new(),
         }
     }
 
@@ -185,6 +187,11 @@ impl<'a> Group<'a> {
     /// Runs whose claim is to be put or renewed before the drafts are appended.
     pub fn claims(&self) -> &[Claim] {
         &self.claims
+    }
+
+    /// Runs that events were refused for because they have not started here: another user may own them.
+    pub fn unknown(&self) -> &[RunId] {
+        &self.unknown
     }
 
     /// What is to be stored, in order.
@@ -243,7 +250,7 @@ impl<'a> Group<'a> {
     }
 
     /// Says what the event means for its run.
-    fn settle(&self, run_id: &RunId, draft: &mut Draft) -> Result<(), Refusal> {
+    fn settle(&mut self, run_id: &RunId, draft: &mut Draft) -> Result<(), Refusal> {
         let run = self.runs.run(run_id);
         let event = &draft.event;
         let defaults = &self.rules.defaults;
@@ -261,7 +268,11 @@ impl<'a> Group<'a> {
             Err(violation) => violation,
         };
         if self.rules.mode == Mode::Enforce {
-            return Err(violated(violation, run_id, run));
+            let refusal = violated(violation, run_id, run);
+            if violation == Violation::NotStarted && !self.unknown.contains(run_id) {
+                self.unknown.push(run_id.clone());
+            }
+            return Err(refusal);
         }
         draft.step = run::observed(run, event, defaults);
         draft.violation = Some(violation.reason());

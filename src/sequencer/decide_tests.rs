@@ -1,31 +1,38 @@
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 
 use super::*;
 use crate::event::{
-    AgentName, Epoch, Kind, Offset, Position, Record, StreamKey, Tenant, ThreadId, UserId,
+    AgentName, Epoch, Kind, Position, ProducerId, Record, Source, Tenant, ThreadId, UserId,
 };
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const WINDOW: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3_600);
-const RULES: Rules = Rules {
+/// Runs are only observed, so that what is not about their lives needs no `agent_started`.
+static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     dedupe_window: WINDOW,
     open_runs: 3,
-};
+    mode: Mode::Observe,
+    ..Rules::default()
+});
+
+static STREAM: LazyLock<StreamKey> =
+    LazyLock::new(|| StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u").unwrap()));
 
 /// An event in a few letters: `e("id", "run", AgentStarted)`. Its content is what it is made of, less its id.
 fn e(id: &str, run: &str, kind: Kind) -> Event {
     Event {
-        event_id: EventId::new(id).unwrap(),
-        stream: StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u").unwrap()),
-        run_id: RunId::new(run).ok(),
-        thread_id: None,
-        parent_run_id: None,
-        agent_name: None,
         content: ContentHash::of(format!("{run} {kind:?}").as_bytes()),
-        kind,
-        joinable: false,
-        body: Bytes::new(),
+        ..Event::new(
+            EventId::new(id).unwrap(),
+            STREAM.clone(),
+            RunId::new(run).ok(),
+            kind,
+            Source::new(ProducerId::new("p").unwrap()),
+            Bytes::new(),
+        )
     }
 }
 
@@ -68,7 +75,7 @@ fn decide_one(
     event: Event,
 ) -> (Result<Decision, Refusal>, Vec<Draft>) {
     let foreign = HashSet::new();
-    let mut group = Group::new(state, RULES, now, &foreign);
+    let mut group = Group::new(&STREAM, state, &RULES, now, &foreign);
     let decision = group.decide(&Arc::new(event));
     (decision, group.into_drafts())
 }
@@ -86,7 +93,7 @@ fn word(decision: &Result<Decision, Refusal>) -> String {
 /// Decides `events` as one group.
 fn words(state: &StreamState, now: Timestamp, events: Vec<Event>) -> Vec<String> {
     let foreign = HashSet::new();
-    let mut group = Group::new(state, RULES, now, &foreign);
+    let mut group = Group::new(&STREAM, state, &RULES, now, &foreign);
     let decide = |event| word(&group.decide(&Arc::new(event)));
     events.into_iter().map(decide).collect()
 }
@@ -172,7 +179,7 @@ fn a_duplicate_gets_the_first_receipt() {
 fn an_id_is_looked_up_before_the_run() {
     let state = after(vec![on_thread("t1", thinks("e1", "r"))]);
     let foreign = HashSet::from([RunId::new("r").unwrap()]);
-    let mut group = Group::new(&state, RULES, NOW, &foreign);
+    let mut group = Group::new(&STREAM, &state, &RULES, NOW, &foreign);
     let retry = Arc::new(on_thread("t1", thinks("e1", "r")));
     assert_eq!(word(&group.decide(&retry)), "duplicate of 1");
     assert_eq!(
@@ -190,7 +197,7 @@ fn run_sequences_count_from_one_without_holes() {
         thinks("b1", "b"),
     ]);
     let foreign = HashSet::from([RunId::new("f").unwrap()]);
-    let mut group = Group::new(&state, RULES, NOW, &foreign);
+    let mut group = Group::new(&STREAM, &state, &RULES, NOW, &foreign);
     for event in [
         thinks("a3", "a"),
         thinks("f1", "f"), // refused
@@ -216,7 +223,7 @@ fn run_sequences_count_from_one_without_holes() {
 fn a_forgotten_run_is_a_new_one() {
     let mut state = after(vec![on_thread("t1", thinks("a1", "a"))]);
     let last = NOW + 23 * HOUR;
-    record(&mut state, vec![thinks("a2", "a")], last);
+    record(&mut state, vec![e("a2", "a", Kind::AgentCompleted)], last);
     for (now, thread, want) in [
         (last + (24 * HOUR - Duration::from_millis(1)), "t1", 3),
         (last + 24 * HOUR, "t2", 1),
@@ -244,7 +251,7 @@ fn later_events_inherit_from_their_run() {
         let rest = events.split_off(split);
         let state = after(events);
         let foreign = HashSet::new();
-        let mut group = Group::new(&state, RULES, NOW, &foreign);
+        let mut group = Group::new(&STREAM, &state, &RULES, NOW, &foreign);
         for event in rest {
             group.decide(&Arc::new(event)).unwrap();
         }
@@ -387,11 +394,15 @@ fn claims_are_due_for_new_runs_and_once_in_each_half_day() {
         ("no run", vec![thinks("n1", "")], NOW, &[]),
     ] {
         let foreign = HashSet::new();
-        let mut group = Group::new(&state, RULES, now, &foreign);
+        let mut group = Group::new(&STREAM, &state, &RULES, now, &foreign);
         for event in events {
             group.decide(&Arc::new(event)).unwrap();
         }
-        let claims: Vec<_> = group.claims().iter().map(RunId::as_str).collect();
+        let claims: Vec<_> = group
+            .claims()
+            .iter()
+            .map(|claim| claim.run_id.as_str())
+            .collect();
         assert_eq!(claims, want, "{what}");
     }
 }
@@ -404,7 +415,7 @@ fn a_refused_event_leaves_no_trace_in_the_group() {
         thinks("c1", "c"),
     ]);
     let foreign = HashSet::from([RunId::new("f").unwrap()]);
-    let mut group = Group::new(&state, RULES, NOW, &foreign);
+    let mut group = Group::new(&STREAM, &state, &RULES, NOW, &foreign);
     for event in [thinks("f1", "f"), thinks("d1", "d")] {
         let decision = group.decide(&Arc::new(event));
         assert!(decision.is_err(), "{decision:?}");

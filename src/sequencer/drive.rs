@@ -137,12 +137,17 @@ impl Sequencer {
         let (decided, drafts) = loop {
             let mut group = Group::new(stream, state, rules, now, &foreign);
             let decided = self.decide_all(&mut group, jobs);
-            let due = group.claims().to_vec();
+            let (due, unknown) = (group.claims().to_vec(), group.unknown().to_vec());
             let drafts = group.into_drafts();
-            let lost = self
+            let mut lost = self
                 .claim_all(stream, &due)
                 .await
                 .map_err(Failure::NotDecided)?;
+            for run_id in unknown {
+                if self.is_of_another_user(stream, &run_id).await {
+                    lost.push(run_id);
+                }
+            }
             if lost.is_empty() {
                 break (decided, drafts);
             }
@@ -274,6 +279,20 @@ impl Sequencer {
         Err(EngineError::Unavailable(
             "a run's claim keeps changing".into(),
         ))
+    }
+
+    /// Whether another user owns the run. It is refused in any case; this tells why.
+    async fn is_of_another_user(&self, stream: &StreamKey, run_id: &RunId) -> bool {
+        let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
+        let Ok(Some(claim)) = self.engine.get(&key).await else {
+            return false;
+        };
+        let owner = claim.value.get(NONCE..).unwrap_or_default();
+        owner != stream.user().as_str().as_bytes()
+            && self
+                .knows_run(stream, owner, run_id)
+                .await
+                .unwrap_or_default()
     }
 
     /// A claim for `user`. No two are equal, so that one that was renewed is not taken for the one that was there

@@ -1,12 +1,9 @@
 //! The events that the service emits itself: they end runs that nobody else ends.
 
-use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    event::{
-        ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, Step, StreamKey,
-    },
+    event::{ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, StreamKey},
     proto::v1::{self, AgentCancelled, AgentFailed, event::Payload},
     run::Run,
 };
@@ -53,25 +50,14 @@ fn event(
         payload: Some(payload),
         ..Default::default()
     };
-    let body: Bytes = body.encode_to_vec().into();
-    Event {
-        event_id: event_id(run_id, run, word),
-        stream: stream.clone(),
-        run_id: Some(run_id.clone()),
-        thread_id: None,
-        parent_run_id: None,
-        agent_name: None,
+    Event::new(
+        event_id(run_id, run, word),
+        stream.clone(),
+        Some(run_id.clone()),
         kind,
-        step: Step::End,
-        source: Source {
-            producer_id: own_name(),
-            term: 0,
-        },
-        usage: None,
-        content: ContentHash::of(&body),
-        joinable: false,
-        body,
-    }
+        Source::new(own_name()),
+        body.encode_to_vec().into(),
+    )
 }
 
 /// Derived from the run, and from when it began, since its id may come again: whoever ends it twice, by whatever race,

@@ -23,7 +23,7 @@ use self::{model::Log, producer::Producer, reader::Reader};
 use crate::support::{
     events::{self, stream},
     faulty_engine::Odds,
-    rig::{Rig, until},
+    rig::{Rig, observing, until},
     seed,
 };
 
@@ -48,7 +48,7 @@ impl World {
         };
         let config = sequencer::Config {
             lanes: rng.random_range(1..100),
-            ..sequencer::Config::default()
+            ..observing()
         };
         let rig = Rig::with(config, bounds, seed);
         let tails = fanout::Config {

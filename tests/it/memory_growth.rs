@@ -147,6 +147,7 @@ impl Service {
     /// As the service does about once a second; here less often, so that time can pass.
     async fn maintain(&self) {
         self.sequencer.maintain();
+        self.sequencer.sweep().await;
         self.hub.maintain();
         self.engine.maintain().await;
         // Histograms keep every sample until somebody asks.

@@ -354,8 +354,7 @@ fn the_wire_form_decodes_to_the_whole_event() {
             seconds: 1_795_255_200,
             nanos: 123_000_000,
         }),
-        first_offset: None,
-        joined: None,
+        ..Default::default()
     };
     assert_eq!(recorded(&full), want);
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     access::Scope,
     clock::Timestamp,
-    event::{Tenant, UserId},
+    event::{ProducerId, Source, Tenant, UserId},
 };
 
 fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
@@ -168,6 +168,7 @@ fn verify(token: &str) -> Result<Arc<Principal>, Refusal> {
     Ok(Arc::new(Principal {
         tenant: Tenant::new("t").unwrap(),
         subject: UserId::new("u1").unwrap(),
+        source: Source::new(ProducerId::new("producer").unwrap()),
         scopes: [scope].into(),
         users: None,
         tier: None,

@@ -10,8 +10,8 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::{AppendError, Appended, Commit, Engine, EngineError, Key, ReadLimit, Watcher},
     event::{
-        ContentHash, Draft, Event, EventId, Kind, Offset, Record, RunId, RunSequence, StreamKey,
-        Tenant, UserId,
+        ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId, RunSequence,
+        Source, StreamKey, Tenant, UserId,
     },
     telemetry::Metrics,
 };
@@ -36,24 +36,20 @@ fn draft(user: &StreamKey, id: &str, run: Option<(&str, u64, Kind)>, body: usize
         Some((id, sequence, kind)) => (Some(RunId::new(id).unwrap()), sequence, kind),
         None => (None, 0, Kind::Custom("note".into())),
     };
-    Draft {
-        event: Arc::new(Event {
-            event_id: EventId::new(id).unwrap(),
-            stream: user.clone(),
+    let event = Event {
+        content: ContentHash::of(id.as_bytes()),
+        ..Event::new(
+            EventId::new(id).unwrap(),
+            user.clone(),
             run_id,
-            thread_id: None,
-            parent_run_id: None,
-            agent_name: None,
             kind,
-            content: ContentHash::of(id.as_bytes()),
-            joinable: false,
-            body: Bytes::from(vec![0; body]),
-        }),
+            Source::new(ProducerId::new("p").unwrap()),
+            Bytes::from(vec![0; body]),
+        )
+    };
+    Draft {
         run_sequence: RunSequence(sequence),
-        recorded_at: START,
-        thread_id: None,
-        agent_name: None,
-        parent_run_id: None,
+        ..Draft::new(Arc::new(event), START)
     }
 }
 

@@ -50,7 +50,14 @@ impl Door {
             engine,
             clock.clone(),
             entropy.clone(),
-            sequencer::Config::default(),
+            // What is not about the lives of runs needs no `agent_started`.
+            sequencer::Config {
+                rules: sequencer::Rules {
+                    mode: sequencer::Mode::Observe,
+                    ..sequencer::Rules::default()
+                },
+                ..sequencer::Config::default()
+            },
             metrics.clone(),
         );
         let tokens = access::Config {

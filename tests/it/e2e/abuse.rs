@@ -304,6 +304,9 @@ impl tonic::codec::Decoder for RawCodec {
 #[tokio::test]
 async fn a_batch_and_an_event_may_be_as_large_as_said_and_no_larger() {
     let server = Server::start().await;
+    server
+        .start_runs("alice", &["run-1", "run-2", "run-3"])
+        .await;
     let sized = |bytes: usize| {
         let mut event = wire::event("alice", "run-1", &format!("of-{bytes}"), wire::thinking(""));
         let grow = bytes - event.encoded_len() - 10;

@@ -28,7 +28,9 @@ async fn server(change: impl FnOnce(&mut Settings)) -> (Server, Arc<FaultyEngine
         entropy,
         engine: Some(engine.clone()),
     };
-    (Server::start_in(environment, change).await, engine)
+    let server = Server::start_in(environment, change).await;
+    server.start_runs("alice", &["r1"]).await;
+    (server, engine)
 }
 
 /// An emit whose caller waits no longer than `TIMEOUT`.

@@ -85,6 +85,8 @@ async fn new_work_is_refused_as_draining_while_a_reader_is_slow_to_leave() {
     let reader = server.token("alice", "subscribe");
     let mut stalled = Socket::connect(server.http, &reader, "").await;
     stalled.frame_of("connection_caught_up").await;
+    server.start_runs("alice", &["run-1"]).await;
+    server.start_runs("bob", &["run-2"]).await;
     // More than the kernel's buffers hold.
     let text = "x".repeat(60_000);
     for n in 0..200 {

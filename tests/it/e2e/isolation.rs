@@ -107,6 +107,7 @@ async fn a_run_takes_no_events_of_another_user() {
     server
         .emit_all("agents", wire::whole_run("alice", "run-a"))
         .await;
+    server.start_runs("mallory", &["run-m"]).await;
     let leak = wire::event(
         "mallory",
         "run-a",
@@ -150,6 +151,7 @@ async fn an_emitter_keeps_to_its_tenant_and_its_users() {
     let results = server.try_emit("agents", vec![foreign]).await;
     assert_eq!(refusal_reason(&results[0]), "TENANT_FORBIDDEN");
 
+    server.start_runs("alice", &["run-of-alice"]).await;
     let token = server.token_for_users("agents", &["alice"]);
     let to = |user: &str| wire::event(user, &format!("run-of-{user}"), user, wire::thinking("x"));
     let results = server

@@ -114,6 +114,13 @@ impl Server {
         })
     }
 
+    /// Starts runs of `user`.
+    pub(super) async fn start_runs(&self, user: &str, runs: &[&str]) {
+        let start = |run: &&str| wire::started(user, run);
+        self.emit_all("agents", runs.iter().map(start).collect())
+            .await;
+    }
+
     /// Emits `events` as one batch with a token of `sub`; all must be stored.
     pub(super) async fn emit_all(&self, sub: &str, events: Vec<v1::Event>) -> Vec<v1::Receipt> {
         let token = self.token(sub, "emit");
@@ -159,9 +166,10 @@ impl Server {
             .unwrap()
     }
 
-    /// The text of the first event that is retained for the token's subject.
-    pub(super) async fn first_event_text(&self, token: &str) -> String {
-        let mut socket = Socket::connect(self.http, token, "from=oldest").await;
+    /// The text of the first event of this type that is retained for the token's subject.
+    pub(super) async fn first_event_text(&self, token: &str, wire_type: &str) -> String {
+        let query = format!("from=oldest&types={wire_type}");
+        let mut socket = Socket::connect(self.http, token, &query).await;
         loop {
             match socket.0.next().await {
                 Some(Ok(Message::Text(text))) if !text.contains("\"connection_") => {

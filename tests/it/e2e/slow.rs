@@ -23,6 +23,8 @@ async fn a_stalled_reader_is_closed_with_4002_and_others_get_everything_meanwhil
     let mut reading = Socket::connect(server.http, &token, "").await;
     reading.frame_of("connection_caught_up").await;
 
+    server.start_runs("alice", &["run-1"]).await;
+    assert_eq!(reading.event().await["type"], "agent_started");
     // More than the kernel's buffers hold, while only one of the two reads.
     let text = "x".repeat(60_000);
     for n in 0..200 {
@@ -45,6 +47,7 @@ async fn a_stalled_reader_is_closed_with_4002_and_others_get_everything_meanwhil
 
     // It comes back where it was, and misses nothing.
     let mut again = Socket::connect(server.http, &token, "from=oldest").await;
+    assert_eq!(again.event().await["type"], "agent_started");
     for n in 0..200 {
         assert_eq!(again.event().await["event_id"], format!("e{n}"));
     }

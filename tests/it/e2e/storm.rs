@@ -4,7 +4,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use emitter::proto::v1::{
-    self, StartFrom, SubscribeRequest, emit_result::Outcome,
+    self, StartFrom, SubscribeRequest, emit_result::Outcome, event::Payload,
     event_subscriber_client::EventSubscriberClient, subscribe_request::Start,
     subscribe_response::Item,
 };
@@ -104,7 +104,12 @@ async fn produce(
             let more = rng.random_range(1..=8).min(EVENTS - *sent);
             for n in *sent..*sent + more {
                 let id = format!("{run}-{n}");
-                batch.push(wire::event(user, run, &id, wire::thinking(&id)));
+                let payload = match n {
+                    0 => Payload::AgentStarted(v1::AgentStarted::default()),
+                    n if n + 1 == EVENTS => Payload::AgentCompleted(v1::AgentCompleted::default()),
+                    _ => wire::thinking(&id),
+                };
+                batch.push(wire::event(user, run, &id, payload));
             }
             *sent += more;
         }

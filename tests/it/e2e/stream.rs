@@ -67,10 +67,12 @@ async fn the_largest_event_that_can_be_configured_gets_through_as_json() {
     .await;
     // Each of these characters takes six bytes in JSON.
     let text = "\u{1}".repeat(1_000_000);
+    server.start_runs("alice", &["run-1"]).await;
     let event = wire::event("alice", "run-1", "e1", wire::thinking(&text));
     server.emit_all("agents", vec![event]).await;
     let token = server.token("alice", "subscribe");
     let mut socket = Socket::connect(server.http, &token, "from=oldest").await;
+    assert_eq!(socket.event().await["type"], "agent_started");
     assert_eq!(socket.event().await["payload"]["reasoning"], text);
     server.stop().await;
 }
@@ -196,10 +198,12 @@ async fn a_reader_that_lags_gets_deltas_joined_unless_it_declines() {
         .zip(&texts)
         .map(|(n, text)| delta("run-1", n, text))
         .collect();
+    server.start_runs("alice", &["run-1"]).await;
     let receipts = server.emit_all("agents", deltas).await;
     let token = server.token("alice", "subscribe");
 
     let mut plain = Socket::connect(server.http, &token, "from=oldest&join=false").await;
+    plain.event().await;
     for text in &texts {
         let frame = plain.event().await;
         assert_eq!(frame["payload"]["text"], *text);
@@ -207,6 +211,7 @@ async fn a_reader_that_lags_gets_deltas_joined_unless_it_declines() {
     }
 
     let mut joining = Socket::connect(server.http, &token, "from=oldest").await;
+    joining.event().await;
     let (mut text, mut frames, mut events) = (String::new(), 0, 0);
     let mut next_offset = receipts[0].position.clone().unwrap().offset;
     while events < texts.len() {
@@ -251,6 +256,7 @@ async fn heartbeats_carry_the_position_in_band() {
 #[tokio::test]
 async fn exact_json_passes_through_untouched_and_secrets_do_not() {
     let server = Server::start().await;
+    server.start_runs("alice", &["run-1"]).await;
     let parameters = r#"{"id":9223372036854775807,"api_key":"sk-1","price": 1.10}"#;
     let payload = Payload::ToolExecuting(v1::ToolExecuting {
         tool_call_id: "c1".into(),
@@ -262,7 +268,7 @@ async fn exact_json_passes_through_untouched_and_secrets_do_not() {
         .emit_all("agents", vec![wire::event("alice", "run-1", "e1", payload)])
         .await;
     let token = server.token("alice", "subscribe");
-    let text = server.first_event_text(&token).await;
+    let text = server.first_event_text(&token, "tool_executing").await;
     let want = r#""parameters":{"id":9223372036854775807,"api_key":"[redacted]","price": 1.10}"#;
     assert!(text.contains(want), "{text}");
     server.stop().await;

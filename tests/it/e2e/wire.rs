@@ -43,6 +43,12 @@ pub(super) fn event(user: &str, run: &str, id: &str, payload: Payload) -> v1::Ev
     }
 }
 
+/// The first event of a run.
+pub(super) fn started(user: &str, run: &str) -> v1::Event {
+    let payload = Payload::AgentStarted(v1::AgentStarted::default());
+    event(user, run, &format!("{run}-started"), payload)
+}
+
 /// A thought.
 pub(super) fn thinking(text: &str) -> Payload {
     Payload::AgentThinking(v1::AgentThinking {

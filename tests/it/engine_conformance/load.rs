@@ -6,6 +6,7 @@ use emitter::{
     clock::Clock,
     engine::{Commit, Engine, StreamState},
     event::{Kind, RunSequence},
+    run::{Book, RunState},
 };
 
 use crate::support::events::{
@@ -107,6 +108,9 @@ pub(super) async fn a_run_that_was_forgotten_begins_anew(engine: Arc<dyn Engine>
     let run = state.run(&run_id("r1")).cloned().expect("the run is known");
     assert_eq!(run.agent_name.unwrap().as_str(), "new");
     assert_eq!(run.thread_id.unwrap().as_str(), "new");
-    assert_eq!((run.last_sequence, run.ended), (RunSequence(1), false));
+    assert_eq!(
+        (run.last_sequence, run.state),
+        (RunSequence(1), RunState::Running)
+    );
     assert_eq!(state.open_runs(), 1);
 }

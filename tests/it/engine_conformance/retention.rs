@@ -197,6 +197,13 @@ pub(super) async fn an_open_run_keeps_its_stream(engine: Arc<dyn Engine>, clock:
     assert_eq!(state.open_runs(), 1, "{state:?}");
     pass_a_day(&*engine, &clock).await;
     let state = engine.load(&user).await.unwrap();
+    assert_eq!(state.open_runs(), 1, "{state:?}");
+    // Once it has ended it is forgotten in its time.
+    let ended = event(&user, "e2", Some("r1"), Kind::AgentCompleted);
+    let drafts = vec![draft(ended, 2, clock.now())];
+    append(&*engine, &user, Commit { drafts }).await;
+    pass_a_day(&*engine, &clock).await;
+    let state = engine.load(&user).await.unwrap();
     assert!(state.is_empty(), "{state:?}");
 }
 

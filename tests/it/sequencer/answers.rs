@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     events::{custom, event, note, sized, stream},
-    rig::{Rig, until, words},
+    rig::{Rig, observing, until, words},
 };
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +80,7 @@ async fn a_retry_is_known_after_its_record_was_trimmed() {
         retention_records: 1,
         ..memory::Config::default()
     };
-    let rig = Rig::with(Config::default(), bounds, 1);
+    let rig = Rig::with(observing(), bounds, 1);
     let user = stream("u");
     let note = |id: &str| event(&user, id, None, custom("n"));
     let first = rig.emit(&user, [note("e1")]).await.remove(0).unwrap();
@@ -150,7 +150,7 @@ async fn a_caller_that_goes_away_finds_its_event_when_it_comes_back() {
 async fn a_user_whose_queue_is_full_is_refused_alone() {
     let config = Config {
         queue_events: 4,
-        ..Config::default()
+        ..observing()
     };
     let rig = Rig::with(config, memory::Config::default(), 1);
     let user = stream("u");
@@ -182,7 +182,7 @@ async fn what_waits_of_all_users_is_bounded_in_bytes() {
     for body in [0, 2_000] {
         let config = Config {
             queue_bytes: 50_000,
-            ..Config::default()
+            ..observing()
         };
         let rig = Rig::with(config, memory::Config::default(), 1);
         rig.engine.hold();

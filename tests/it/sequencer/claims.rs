@@ -5,13 +5,12 @@ use std::time::Duration;
 use emitter::{
     engine::memory,
     event::{Event, Kind, StreamKey, Tenant, UserId},
-    sequencer::Config,
 };
 
 use crate::support::{
     events::{event, hours, maintain_all, stream},
     faulty_engine::{Fault, Odds},
-    rig::{Rig, words},
+    rig::{Rig, observing, words},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -88,7 +87,9 @@ async fn a_run_that_is_kept_alive_stays_claimed_and_a_forgotten_one_is_free() {
     }
     let last = rig.stored(&mine).await;
     assert_eq!(last.last().unwrap().draft.run_sequence.0, 6);
-    rig.clock.advance(hours(4));
+    let ends = event(&mine, "end", Some("r"), Kind::AgentCompleted);
+    assert_eq!(words(&rig.emit(&mine, [ends]).await), ["stored"]);
+    rig.clock.advance(hours(24));
     assert_eq!(emit(&rig, &other, "x", "r").await, "stored");
     assert_eq!(emit(&rig, &mine, "e", "r").await, REFUSED);
 }
@@ -125,7 +126,7 @@ async fn a_claim_that_changes_while_it_is_renewed_is_looked_at_again() {
 #[tokio::test(start_paused = true)]
 async fn of_two_users_that_start_one_run_at_once_one_gets_it() {
     for seed in 0..50 {
-        let rig = Rig::with(Config::default(), memory::Config::default(), seed);
+        let rig = Rig::with(observing(), memory::Config::default(), seed);
         rig.engine.set_odds(Odds {
             delay: 0.7,
             ..Odds::default()
@@ -143,7 +144,7 @@ async fn of_two_users_that_start_one_run_at_once_one_gets_it() {
 #[tokio::test(start_paused = true)]
 async fn of_two_users_that_find_an_old_claim_at_once_one_gets_the_run() {
     for seed in 0..100 {
-        let rig = Rig::with(Config::default(), memory::Config::default(), seed);
+        let rig = Rig::with(observing(), memory::Config::default(), seed);
         let (mine, other) = (stream("mine"), stream("other"));
         rig.engine.script([Fault::Unavailable]);
         assert_eq!(emit(&rig, &mine, "e", "r").await, "ENGINE_UNAVAILABLE");

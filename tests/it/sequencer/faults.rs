@@ -5,6 +5,7 @@ use std::time::Duration;
 use emitter::{
     engine::Commit,
     event::{Event, Kind, StreamKey},
+    run::{Book, RunState},
 };
 use tokio::time::Instant;
 
@@ -205,5 +206,5 @@ async fn an_event_of_a_failed_append_leaves_no_state() {
     assert_eq!(words(&answers), ["stored", "stored"]);
     let state = emitter::engine::Engine::load(&*rig.memory, &user).await;
     let run = state.unwrap().run(&run_id("r")).cloned().unwrap();
-    assert_eq!((run.last_sequence.0, run.ended), (1, false));
+    assert_eq!((run.last_sequence.0, run.state), (1, RunState::Running));
 }

@@ -6,7 +6,7 @@ use emitter::{engine::memory, event::Kind, sequencer::Config};
 
 use crate::support::{
     events::{event, note, stream},
-    rig::{Rig, until, words},
+    rig::{Rig, observing, until, words},
 };
 
 #[tokio::test(start_paused = true)]
@@ -102,9 +102,9 @@ async fn each_task_keeps_its_order_among_many() {
 async fn a_lane_that_was_let_go_is_loaded_with_its_state_intact() {
     let evicting = Config {
         lanes: 1,
-        ..Config::default()
+        ..observing()
     };
-    for (what, config) in [("idle", Config::default()), ("evicted", evicting)] {
+    for (what, config) in [("idle", observing()), ("evicted", evicting)] {
         let rig = Rig::with(config, memory::Config::default(), 1);
         let user = stream("u");
         let thinks = |id: &str| event(&user, id, Some("r"), Kind::AgentThinking);
@@ -136,7 +136,7 @@ async fn a_lane_that_was_let_go_is_loaded_with_its_state_intact() {
 async fn a_lane_in_use_is_never_let_go() {
     let config = Config {
         lanes: 1,
-        ..Config::default()
+        ..observing()
     };
     let rig = Rig::with(config, memory::Config::default(), 1);
     rig.engine.hold();

@@ -1,6 +1,7 @@
 //! An engine whose epoch can change under its users: what is retained keeps its offsets.
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -8,12 +9,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emitter::{
+    clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Engine, EngineError, Key, KeyEntry, Page, ReadLimit,
-        StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, OpenRuns, Page,
+        ReadLimit, StreamState, Watch, Watcher,
     },
     event::{Epoch, Offset, Position, Record, RunId, StreamKey},
-    run::RunState,
+    run::Run,
 };
 
 /// Wraps an engine and names its epoch otherwise, once it has changed.
@@ -66,12 +68,43 @@ impl Engine for EpochEngine {
         Ok(state)
     }
 
-    async fn run(
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
+        self.inner.run(stream, run_id).await
+    }
+
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
+        let open = self.inner.open_runs(stream).await?;
+        Ok(OpenRuns {
+            head: self.out(open.head),
+            ..open
+        })
+    }
+
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        self.inner.due(buckets, now, limit).await
+    }
+
+    async fn look_again(
         &self,
         stream: &StreamKey,
-        run_id: &RunId,
-    ) -> Result<Option<RunState>, EngineError> {
-        self.inner.run(stream, run_id).await
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError> {
+        let within = self.inner.load(stream).await?.head.epoch;
+        if self.out(head) != head {
+            return Ok(());
+        }
+        let head = Position::new(within, head.offset);
+        self.inner.look_again(stream, head, runs).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        self.inner.get(key).await
     }
 
     async fn append(

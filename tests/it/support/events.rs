@@ -10,8 +10,8 @@ use emitter::{
         memory::{self, MemoryEngine},
     },
     event::{
-        AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, Record, RunId, RunSequence,
-        StreamKey, Tenant, ThreadId, UserId,
+        AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId,
+        RunSequence, Source, StreamKey, Tenant, ThreadId, UserId,
     },
     telemetry::Metrics,
 };
@@ -54,16 +54,22 @@ pub(crate) fn sized(
     body: usize,
 ) -> Event {
     Event {
-        event_id: event_id(id),
-        stream: stream.clone(),
-        run_id: run.map(run_id),
-        thread_id: None,
-        parent_run_id: None,
-        agent_name: None,
         content: ContentHash::of(format!("{run:?} {kind:?} {body}").as_bytes()),
-        kind,
-        joinable: false,
-        body: Bytes::from(vec![b'x'; body]),
+        ..Event::new(
+            event_id(id),
+            stream.clone(),
+            run.map(run_id),
+            kind,
+            source("p", 0),
+            Bytes::from(vec![b'x'; body]),
+        )
+    }
+}
+
+pub(crate) fn source(producer: &str, term: u64) -> Source {
+    Source {
+        producer_id: ProducerId::new(producer).unwrap(),
+        term,
     }
 }
 
@@ -88,14 +94,9 @@ pub(crate) fn of(event: Event, thread: &str, agent: &str) -> Event {
 
 /// The draft of `event` as the `sequence`th event of its run.
 pub(crate) fn draft(event: impl Into<Arc<Event>>, sequence: u64, now: Timestamp) -> Draft {
-    let event = event.into();
     Draft {
         run_sequence: RunSequence(sequence),
-        recorded_at: now,
-        thread_id: event.thread_id.clone(),
-        agent_name: event.agent_name.clone(),
-        parent_run_id: event.parent_run_id.clone(),
-        event,
+        ..Draft::new(event.into(), now)
     }
 }
 

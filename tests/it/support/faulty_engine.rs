@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -12,12 +13,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use emitter::{
+    clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Engine, EngineError, Key, KeyEntry, Page, ReadLimit,
-        StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, OpenRuns, Page,
+        ReadLimit, StreamState, Watch, Watcher,
     },
     event::{Offset, Position, Record, RunId, StreamKey},
-    run::RunState,
+    run::Run,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
@@ -203,13 +205,39 @@ impl Engine for FaultyEngine {
         self.inner.load(stream).await
     }
 
-    async fn run(
-        &self,
-        stream: &StreamKey,
-        run_id: &RunId,
-    ) -> Result<Option<RunState>, EngineError> {
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
         self.call().await?;
         self.inner.run(stream, run_id).await
+    }
+
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
+        self.call().await?;
+        self.inner.open_runs(stream).await
+    }
+
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        self.call().await?;
+        self.inner.due(buckets, now, limit).await
+    }
+
+    async fn look_again(
+        &self,
+        stream: &StreamKey,
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError> {
+        self.call().await?;
+        self.inner.look_again(stream, head, runs).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        self.call().await?;
+        self.inner.get(key).await
     }
 
     async fn append(

@@ -7,7 +7,7 @@ use emitter::{
     engine::memory::{self, MemoryEngine},
     event::{Event, Receipt, Record, StreamKey},
     reason::Refusal,
-    sequencer::{Config, Sequencer},
+    sequencer::{Config, Mode, Rules, Sequencer},
 };
 
 use super::{events, faulty_engine::FaultyEngine};
@@ -22,8 +22,9 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// One that only observes runs: what is not about their lives needs no `agent_started`.
     pub(crate) fn new() -> Self {
-        Self::with(Config::default(), memory::Config::default(), 1)
+        Self::with(observing(), memory::Config::default(), 1)
     }
 
     pub(crate) fn with(config: Config, bounds: memory::Config, seed: u64) -> Self {
@@ -62,6 +63,17 @@ impl Rig {
     /// The ids of everything retained.
     pub(crate) async fn stored_ids(&self, stream: &StreamKey) -> Vec<String> {
         events::ids(&self.stored(stream).await)
+    }
+}
+
+/// The defaults, but that runs are only observed.
+pub(crate) fn observing() -> Config {
+    Config {
+        rules: Rules {
+            mode: Mode::Observe,
+            ..Rules::default()
+        },
+        ..Config::default()
     }
 }
 

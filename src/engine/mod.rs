@@ -34,8 +34,8 @@ pub trait Engine: Send + Sync + 'static {
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError>;
 
     /// At most `limit` open runs of the streams in `buckets` that a watchdog is to look at by `now`: a run at its
-    /// deadline as of its start, or as of the last `look_again`. A run that stops waiting, and those above one that
-    /// ends or stops waiting, are due no later than their own deadlines.
+    /// deadline as of its start, or as of the last `look_again`. A run to which something happens while it waits, and
+    /// those above it and above one that ends, are due no later than their own deadlines.
     async fn due(
         &self,
         buckets: Range<usize>,

@@ -25,8 +25,8 @@ pub struct Effect {
     pub opened: bool,
     /// It ended.
     pub ended: bool,
-    /// It stopped waiting for a person.
-    pub woke: bool,
+    /// It was waiting for a person: its deadline may be sooner now.
+    pub sooner: bool,
 }
 
 /// Takes `draft`, stored at `offset`, into the runs of its user: the one place where a run changes.
@@ -49,7 +49,7 @@ pub fn record(book: &mut impl Book, draft: &Draft, offset: Offset) -> Effect {
     Effect {
         opened: false,
         ended,
-        woke: before == RunState::Waiting && after != RunState::Waiting,
+        sooner: before == RunState::Waiting,
     }
 }
 
@@ -94,17 +94,19 @@ pub fn open_descendants(book: &impl Book, run_id: &RunId) -> Vec<RunId> {
     found
 }
 
-/// How many runs stand above a child of `run_id`, and the topmost of them. Looks up `most` steps at most.
-pub fn depth(book: &impl Book, run_id: &RunId, most: usize) -> (usize, RunId) {
-    let mut top = run_id.clone();
-    for depth in 1..=most {
-        let parent = book.run(&top).and_then(|run| run.parent_run_id.clone());
-        match parent.filter(|parent| book.run(parent).is_some_and(|run| run.state.is_open())) {
-            Some(parent) => top = parent,
-            None => return (depth, top),
-        }
-    }
-    (most + 1, top)
+/// The most runs that are looked for above one: where runs are only observed, they may name each other as parents.
+const MOST_ABOVE: usize = 64;
+
+/// The open runs above `run_id`, the nearest first.
+pub fn open_ancestors(book: &impl Book, run_id: &RunId) -> Vec<RunId> {
+    let parent = |run_id: &RunId| {
+        let parent = book.run(run_id)?.parent_run_id.clone()?;
+        let open = book.run(&parent)?.state.is_open();
+        open.then_some(parent)
+    };
+    std::iter::successors(parent(run_id), parent)
+        .take(MOST_ABOVE)
+        .collect()
 }
 
 /// Until when `run` may stay silent: as long as any open sub-agent below it may, and a sign of life of those is one of

@@ -8,7 +8,7 @@ mod family;
 mod life;
 mod state;
 
-pub use family::{Book, Effect, deadline, depth, open_descendants, record};
+pub use family::{Book, Effect, deadline, open_ancestors, open_descendants, record};
 pub use life::{Defaults, SourceRefusal, Violation, observed, settle};
 pub use state::{Run, RunState};
 
@@ -44,6 +44,6 @@ pub fn claim_is_due(
 
 /// How long a claim lives that is put `now` for `run`: as long as the run may stay silent, and then twice as long as
 /// an ended run is remembered. With [`claim_is_due`] it outlives what is known of the run.
-pub fn claim_ttl(run: &Run, memory: Duration, now: Timestamp) -> Duration {
-    run.own_deadline().since(now) + 2 * memory
+pub fn claim_ttl(book: &impl Book, run: &Run, memory: Duration, now: Timestamp) -> Duration {
+    deadline(book, run).since(now) + 2 * memory
 }

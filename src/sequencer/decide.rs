@@ -231,12 +231,13 @@ impl<'a> Group<'a> {
             )
             .with("run_id", run_id.as_str()));
         }
-        let run = self.runs.run(run_id);
-        if let Some(run) = run {
+        if let Some(run) = self.runs.run(run_id) {
             check_owner(run_id, run, &draft.event)?;
-            check_fixed(run, &draft.event)?;
         }
         self.settle(run_id, &mut draft)?;
+        if let Some(run) = self.runs.run(run_id) {
+            check_fixed(run, &draft.event)?;
+        }
         self.check_limits(run_id, &draft)?;
         if draft.step == Step::End {
             self.end_descendants(run_id);
@@ -306,10 +307,10 @@ impl<'a> Group<'a> {
 
     /// Whether `parent` may start one more run.
     fn check_family(&self, parent: &RunId) -> Result<(), Refusal> {
-        let most = self.rules.depth;
-        let (depth, top) = run::depth(&self.runs, parent, most);
-        within("depth", "the parent", depth - 1, most)?;
-        let below = run::open_descendants(&self.runs, &top).len();
+        let above = run::open_ancestors(&self.runs, parent);
+        within("run_depth", "the parent", above.len(), self.rules.depth)?;
+        let top = above.last().unwrap_or(parent);
+        let below = run::open_descendants(&self.runs, top).len();
         within(
             "descendants",
             "the topmost run",
@@ -341,6 +342,24 @@ impl<'a> Group<'a> {
         self.summarize(run_id, index);
     }
 
+    /// Puts or renews the run's claim if that is due, and with it those of the runs above: what keeps it alive keeps them.
+    fn claim(&mut self, run_id: &RunId, before_at: Option<Timestamp>) {
+        let memory = self.rules.run_memory;
+        let Some(run) = self.runs.run(run_id) else {
+            return;
+        };
+        if !run::claim_is_due(before_at, run, memory, self.now) {
+            return;
+        }
+        let above = run::open_ancestors(&self.runs, run_id);
+        for run_id in [run_id.clone()].into_iter().chain(above) {
+            if let Some(run) = self.runs.run(&run_id) {
+                let ttl = run::claim_ttl(&self.runs, run, memory, self.now);
+                self.claims.push(Claim { run_id, ttl });
+            }
+        }
+    }
+
     /// Takes the draft into its run, and the run's facts into the draft.
     fn take_in(&mut self, run_id: &RunId, mut draft: Draft) -> usize {
         let before = self.runs.run(run_id);
@@ -353,16 +372,7 @@ impl<'a> Group<'a> {
         }
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
-        let memory = self.rules.run_memory;
-        if let Some(run) = self.runs.changed.get(run_id)
-            && !draft.event.event_id.is_own()
-            && run::claim_is_due(before_at, run, memory, self.now)
-        {
-            self.claims.push(Claim {
-                run_id: run_id.clone(),
-                ttl: run::claim_ttl(run, memory, self.now),
-            });
-        }
+        self.claim(run_id, before_at);
         self.push(draft)
     }
 

@@ -113,10 +113,10 @@ impl Sequencer {
             }
         }
         let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
-        refuse_all(jobs, &self.could_not_store(refusal));
+        refuse_all(jobs, &refusal);
     }
 
-    /// Notes that something could not be stored, for `refusal`: silence has another reason now.
+    /// Notes that the engine could not store something, for `refusal`: silence may have another reason now.
     fn could_not_store(&self, refusal: Refusal) -> Refusal {
         self.outages.lock().failed(self.clock.now());
         refusal

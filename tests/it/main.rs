@@ -14,6 +14,7 @@ mod engine_conformance;
 mod ladder;
 mod memory_growth;
 mod readme;
+mod run_property;
 mod sequencer;
 mod subscription;
 mod support;

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     event::{BUCKETS, Epoch, Offset, Position, Record, RunId, StreamKey},
-    run::{Book, Effect, RUN_MEMORY, Run},
+    run::{self, Book, Effect, RUN_MEMORY, Run},
     telemetry::Metrics,
 };
 
@@ -225,15 +225,15 @@ impl Inner {
                 self.open_runs.fetch_add(1, Ordering::Relaxed);
                 self.grow(Deadlines::WEIGHT, 0);
             }
-            if effect.woke {
+            if effect.sooner {
                 deadlines.lower(key, run_id, run.own_deadline());
             }
-            let mut above = run.parent_run_id.as_ref();
-            while let Some((parent, run)) = above.and_then(|id| Some((id, stream.state.run(id)?)))
-                && (effect.ended || effect.woke)
-            {
-                deadlines.lower(key, parent, run.own_deadline());
-                above = run.parent_run_id.as_ref();
+            if effect.ended || effect.sooner {
+                for above in run::open_ancestors(&stream.state, run_id) {
+                    if let Some(run) = stream.state.run(&above) {
+                        deadlines.lower(key, &above, run.own_deadline());
+                    }
+                }
             }
         }
         self.note_earliest(key.bucket(), deadlines);

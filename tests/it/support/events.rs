@@ -11,7 +11,7 @@ use emitter::{
     },
     event::{
         AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId,
-        RunSequence, Source, StreamKey, Tenant, ThreadId, UserId,
+        RunSequence, Source, StreamKey, Tenant, ThreadId, ToolCallId, ToolName, UserId,
     },
     telemetry::Metrics,
 };
@@ -64,6 +64,14 @@ pub(crate) fn sized(
             Bytes::from(vec![b'x'; body]),
         )
     }
+}
+
+pub(crate) fn tool_call_id(id: &str) -> ToolCallId {
+    ToolCallId::new(id).unwrap()
+}
+
+pub(crate) fn tool_name(name: &str) -> ToolName {
+    ToolName::new(name).unwrap()
 }
 
 pub(crate) fn source(producer: &str, term: u64) -> Source {

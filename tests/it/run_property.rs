@@ -1,0 +1,211 @@
+//! The lives of runs against a small reference model: random events of several users, producers and terms, retries,
+//! batches, sub-agents, lanes that are let go, clock jumps and the watchdog. After each step, what is stored and what
+//! was answered must be what the model says.
+//!
+//! A failing seed is printed; `EMITTER_SEED=<seed>` runs it again, `EMITTER_SOAK=1` runs ten times as many steps.
+
+mod model;
+
+use std::{sync::Arc, time::Duration};
+
+use emitter::{
+    engine::{Engine, ReadLimit, memory},
+    event::{ContentHash, Event, Kind, Step, StreamKey, Usage},
+    sequencer::{Config, Rules},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use self::model::Model;
+use crate::support::{
+    events::{event, run_id, source, stream, tool_call_id, tool_name},
+    rig::{Rig, word},
+    seed,
+};
+
+/// How many steps a case takes; a step is a call of up to four events, or time that passes.
+const STEPS: usize = 1_000;
+
+const USERS: [&str; 3] = ["u0", "u1", "u2"];
+const RUNS: [&str; 9] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"];
+const CALLS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
+const TOOLS: [&str; 2] = ["search", "buy"];
+
+/// The bounds of a case: small, so that they are met.
+fn rules() -> Rules {
+    Rules {
+        open_runs: 6,
+        open_tool_calls: 3,
+        descendants: 3,
+        depth: 2,
+        ..Rules::default()
+    }
+}
+
+async fn case(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let config = Config {
+        rules: rules(),
+        // At most one for each shard.
+        lanes: 1,
+        ..Config::default()
+    };
+    let rig = Rig::with(config, memory::Config::default(), seed);
+    let users = USERS.map(stream);
+    let mut model = Model::new(&users, rules());
+    let mut sent: Vec<Event> = Vec::new();
+    for step in 0..STEPS {
+        if rng.random_bool(0.2) {
+            pass_time(&rig, &mut model, &users, &mut rng).await;
+            continue;
+        }
+        let user = users.choose(&mut rng).unwrap();
+        let events: Vec<Event> = (0..rng.random_range(1..=4))
+            .map(|n| {
+                let id = format!("e{step}-{n}");
+                let old = sent.iter().rev().filter(|event| event.stream == *user);
+                let old: Vec<_> = old.take(20).cloned().collect();
+                random_event(&mut rng, user, &id, &old)
+            })
+            .collect();
+        sent.extend(events.iter().cloned());
+        let answers = rig.emit(user, events.clone()).await;
+        let got: Vec<_> = answers.iter().map(word).collect();
+        let records = new_records(&rig, user, &model).await;
+        model.call(user, rig.clock.now(), &events, &answers, &got, &records);
+    }
+}
+
+/// Lets some time pass and does the upkeep: idle lanes are let go, what is over is forgotten, and the watchdog looks.
+async fn pass_time(rig: &Rig, model: &mut Model, users: &[StreamKey; 3], rng: &mut StdRng) {
+    let seconds = match rng.random_range(0..12) {
+        0 => rng.random_range(0..90_000),
+        1 | 2 => rng.random_range(0..4_000),
+        3..7 => rng.random_range(0..800),
+        _ => rng.random_range(0..20),
+    };
+    rig.clock.advance(Duration::from_secs(seconds));
+    rig.sequencer.maintain();
+    for _ in 0..rng.random_range(0..16) {
+        rig.memory.maintain().await;
+    }
+    rig.sequencer.sweep().await;
+    for user in users {
+        let records = new_records(rig, user, model).await;
+        model.swept(user, rig.clock.now(), &records);
+    }
+}
+
+async fn new_records(
+    rig: &Rig,
+    user: &StreamKey,
+    model: &Model,
+) -> Vec<Arc<emitter::event::Record>> {
+    let limit = ReadLimit {
+        records: usize::MAX,
+        bytes: usize::MAX,
+    };
+    let page = rig.memory.read(user, model.read_up_to(user), limit).await;
+    page.unwrap().records
+}
+
+fn random_event(rng: &mut StdRng, user: &StreamKey, id: &str, old: &[Event]) -> Event {
+    if let Some(old) = old.choose(rng)
+        && rng.random_bool(0.15)
+    {
+        return again(rng, old);
+    }
+    let run = *RUNS.choose(rng).unwrap();
+    let (kind, step) = random_step(rng);
+    let parent = (kind == Kind::AgentStarted && rng.random_bool(0.4)).then(|| RUNS.choose(rng));
+    let mut made = Event {
+        step,
+        source: source(["p0", "p1"].choose(rng).unwrap(), random_term(rng)),
+        parent_run_id: parent.flatten().map(|run| run_id(run)),
+        ..event(user, id, Some(run), kind)
+    };
+    if rng.random_bool(0.2) {
+        made.usage = Some(Box::new(Usage {
+            provider: "p".into(),
+            model: "m".into(),
+            tokens: emitter::event::Tokens {
+                input: rng.random_range(0..1000),
+                ..Default::default()
+            },
+            cost_nano_usd: None,
+        }));
+    }
+    let content = format!(
+        "{run} {:?} {:?} {:?}",
+        made.step, made.parent_run_id, made.usage
+    );
+    made.content = ContentHash::of(content.as_bytes());
+    made
+}
+
+/// An event that was sent before: as it was, from another source, or with other content under its id.
+fn again(rng: &mut StdRng, old: &Event) -> Event {
+    match rng.random_range(0..4) {
+        0 => Event {
+            source: source("p9", 9),
+            ..old.clone()
+        },
+        1 => Event {
+            content: ContentHash::of(b"another"),
+            ..old.clone()
+        },
+        _ => old.clone(),
+    }
+}
+
+/// Mostly 0, so that runs are not taken over all the time.
+fn random_term(rng: &mut StdRng) -> u64 {
+    match rng.random_range(0..20) {
+        0 => rng.random_range(1..6),
+        _ => 0,
+    }
+}
+
+fn random_step(rng: &mut StdRng) -> (Kind, Step) {
+    let call = |rng: &mut StdRng| tool_call_id(CALLS.choose(rng).unwrap());
+    let tool = |rng: &mut StdRng| tool_name(TOOLS.choose(rng).unwrap());
+    let minutes = |rng: &mut StdRng, most: u64| {
+        let some = rng.random_bool(0.5);
+        some.then(|| Duration::from_secs(60 * rng.random_range(1..most)))
+    };
+    match rng.random_range(0..20) {
+        0..5 => (
+            Kind::AgentStarted,
+            Step::Start {
+                silence_timeout: minutes(rng, 60),
+            },
+        ),
+        5..9 => (
+            Kind::ToolExecuting,
+            Step::ToolBegins {
+                id: call(rng),
+                name: tool(rng),
+            },
+        ),
+        9..13 => (
+            Kind::ToolCompleted,
+            Step::ToolEnds {
+                id: rng.random_bool(0.6).then(|| call(rng)),
+                name: rng.random_bool(0.8).then(|| tool(rng)),
+            },
+        ),
+        13 | 14 => (
+            Kind::AgentWaiting,
+            Step::Wait {
+                max_wait: minutes(rng, 180),
+            },
+        ),
+        15 => (Kind::AgentCompleted, Step::End),
+        16 => (Kind::AgentFailed, Step::End),
+        _ => (Kind::AgentThinking, Step::Other),
+    }
+}
+
+#[test]
+fn runs_live_as_the_model_says_soak() {
+    seed::each_seed(seed::cases(100, 1_000), case);
+}

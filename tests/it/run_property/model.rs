@@ -1,0 +1,387 @@
+//! The reference: the rules of runs, written down as plainly as possible.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use emitter::{
+    clock::Timestamp,
+    event::{Event, Kind, Offset, Record, Source, Step, StreamKey, ToolCallId, ToolName},
+    sequencer::Rules,
+};
+
+use crate::support::rig::Answer;
+
+pub(super) struct Model {
+    rules: Rules,
+    users: Vec<User>,
+    /// When which user last asked to start which run and was refused.
+    tried: BTreeMap<(StreamKey, String), Timestamp>,
+}
+
+struct User {
+    key: StreamKey,
+    /// Every run that was ever recorded; a later one of the same id replaces the earlier one.
+    runs: BTreeMap<String, Run>,
+    /// When and where each id was stored, and with which content.
+    ids: BTreeMap<String, (Timestamp, Offset, [u8; 16])>,
+    read_up_to: Offset,
+}
+
+#[derive(Debug)]
+struct Run {
+    events: u64,
+    ended: Option<Timestamp>,
+    last_sign: Timestamp,
+    silence: std::time::Duration,
+    waits_until: Option<Timestamp>,
+    owner: Source,
+    calls: Vec<(ToolCallId, ToolName)>,
+    parent: Option<String>,
+    input_tokens: u64,
+}
+
+const FOREIGN: &str = "RUN_OWNED_BY_OTHER_USER";
+
+/// What is to become of an event.
+#[derive(Debug, PartialEq)]
+enum Expected {
+    Stored(Step),
+    Duplicate(Offset),
+    Refused(&'static str),
+    /// Another user's run, and refused for this reason too: which of the two is told depends on whether the call asked
+    /// for the run's owner before.
+    RefusedTwice(&'static str),
+}
+
+impl Model {
+    pub(super) fn new(users: &[StreamKey], rules: Rules) -> Self {
+        let user = |key: &StreamKey| User {
+            key: key.clone(),
+            runs: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            read_up_to: Offset(0),
+        };
+        Self {
+            rules,
+            users: users.iter().map(user).collect(),
+            tried: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn read_up_to(&self, key: &StreamKey) -> Offset {
+        self.user(key).read_up_to
+    }
+
+    fn user(&self, key: &StreamKey) -> &User {
+        self.users.iter().find(|user| user.key == *key).unwrap()
+    }
+
+    fn user_mut(&mut self, key: &StreamKey) -> &mut User {
+        self.users.iter_mut().find(|user| user.key == *key).unwrap()
+    }
+
+    /// One call: each event becomes what the rules say, and the records are exactly what was stored.
+    pub(super) fn call(
+        &mut self,
+        key: &StreamKey,
+        now: Timestamp,
+        events: &[Event],
+        answers: &[Answer],
+        got: &[&str],
+        records: &[Arc<Record>],
+    ) {
+        let mut records = records.iter();
+        for ((event, answer), got) in events.iter().zip(answers).zip(got) {
+            let expected = self.expect(key, now, event);
+            let context = format!("{now} {event:?}\n{answer:?}\n{:#?}", self.runs_of(event));
+            if *got != "stored" && matches!(event.step, Step::Start { .. }) {
+                let run = event.run_id.as_ref().unwrap().as_str().to_owned();
+                self.tried.insert((key.clone(), run), now);
+            }
+            match expected {
+                Expected::Refused(reason) => assert_eq!(*got, reason, "{context}"),
+                Expected::RefusedTwice(reason) => {
+                    assert!([reason, FOREIGN].contains(got), "{context}");
+                }
+                Expected::Duplicate(offset) => {
+                    assert_eq!(*got, "duplicate", "{context}");
+                    assert_eq!(answer.as_ref().unwrap().position.offset, offset);
+                }
+                Expected::Stored(Step::Start { .. })
+                    if *got == FOREIGN && self.just_tried(key, now, event) => {}
+                Expected::Stored(step) => {
+                    assert_eq!(*got, "stored", "{context}");
+                    if step == Step::End {
+                        self.cancelled(key, now, event, &mut records);
+                    }
+                    let record = records.next().unwrap_or_else(|| panic!("{context}"));
+                    assert_eq!(record.draft.event.event_id, event.event_id, "{context}");
+                    assert_eq!(record.draft.step, step, "{context}");
+                    self.take_in(key, now, record);
+                }
+            }
+        }
+        let more = records.next();
+        assert!(more.is_none(), "{more:?}");
+    }
+
+    /// Whether another user was refused to start the run within the last minute. It may have put a claim on its id
+    /// before that was decided, which holds for so long.
+    fn just_tried(&self, key: &StreamKey, now: Timestamp, event: &Event) -> bool {
+        let run = event.run_id.as_ref().unwrap().as_str();
+        let minute = std::time::Duration::from_secs(60);
+        self.tried
+            .iter()
+            .any(|((user, tried), at)| user != key && tried == run && *at + minute > now)
+    }
+
+    /// The watchdog looked: whatever it ended was silent for too long, or went with its parent, and nothing that was
+    /// silent for too long is left.
+    pub(super) fn swept(&mut self, key: &StreamKey, now: Timestamp, records: &[Arc<Record>]) {
+        let mut records = records.iter();
+        while let Some(record) = records.as_slice().first() {
+            let user = self.user(key);
+            let own_id = record.draft.event.run_id.as_ref().unwrap().as_str();
+            let mut verdict = record;
+            // What goes with its parent stands before the verdict on the parent.
+            for later in records.as_slice() {
+                verdict = later;
+                if later.draft.event.kind == Kind::AgentFailed {
+                    break;
+                }
+            }
+            let run = verdict.draft.event.run_id.as_ref().unwrap().as_str();
+            assert!(verdict.draft.event.event_id.is_own(), "{verdict:?}");
+            assert_eq!(verdict.draft.event.kind, Kind::AgentFailed, "{verdict:?}");
+            let deadline = user.deadline(run);
+            assert!(deadline <= now, "{own_id}: {deadline} is after {now}");
+            let event = verdict.draft.event.clone();
+            self.cancelled(key, now, &event, &mut records);
+            let verdict = records.next().unwrap();
+            self.take_in(key, now, verdict);
+        }
+        for (id, run) in &self.user(key).runs {
+            if run.ended.is_none() {
+                let deadline = self.user(key).deadline(id);
+                assert!(deadline > now, "{id} was to end at {deadline}: {run:#?}");
+            }
+        }
+    }
+
+    /// `event` ends its run: first come the ends of all runs below it, each after those below itself.
+    fn cancelled<'a>(
+        &mut self,
+        key: &StreamKey,
+        now: Timestamp,
+        event: &Event,
+        records: &mut impl Iterator<Item = &'a Arc<Record>>,
+    ) {
+        let run = event.run_id.as_ref().unwrap().as_str();
+        let mut below = self.user(key).below(run);
+        while !below.is_empty() {
+            let record = records.next().expect("a cancelled sub-agent");
+            let event = &record.draft.event;
+            let ended = event.run_id.as_ref().unwrap().as_str();
+            assert!(event.event_id.is_own(), "{record:?}");
+            assert_eq!(event.kind, Kind::AgentCancelled, "{record:?}");
+            assert!(below.iter().any(|run| run == ended), "{ended} {below:?}");
+            assert_eq!(self.user(key).below(ended), Vec::<String>::new());
+            below.retain(|run| run != ended);
+            self.take_in(key, now, record);
+        }
+    }
+
+    fn take_in(&mut self, key: &StreamKey, now: Timestamp, record: &Record) {
+        let (rules, user) = (self.rules.clone(), self.user_mut(key));
+        let event = &record.draft.event;
+        let id = event.run_id.as_ref().unwrap().as_str();
+        user.read_up_to = record.position.offset;
+        let at = (now, record.position.offset, event.content.0);
+        user.ids.insert(event.event_id.as_str().to_owned(), at);
+        if let Step::Start { silence_timeout } = record.draft.step {
+            let parent = event.parent_run_id.as_ref();
+            let run = Run {
+                events: 0,
+                ended: None,
+                last_sign: now,
+                silence: silence_timeout.unwrap(),
+                waits_until: None,
+                owner: event.source.clone(),
+                calls: Vec::new(),
+                parent: parent.map(|parent| parent.as_str().to_owned()),
+                input_tokens: 0,
+            };
+            user.runs.insert(id.to_owned(), run);
+        }
+        let run = user.runs.get_mut(id).unwrap();
+        assert_eq!(run.ended, None, "after its end: {record:?}");
+        run.events += 1;
+        assert_eq!(record.draft.run_sequence.0, run.events, "{record:?}");
+        let usage = event.usage.as_ref();
+        run.input_tokens += usage.map_or(0, |usage| usage.tokens.input);
+        run.waits_until = None;
+        if !event.event_id.is_own() {
+            run.last_sign = now;
+            run.owner = event.source.clone();
+        }
+        match &record.draft.step {
+            Step::ToolBegins { id, name } if run.calls.iter().all(|(open, _)| open != id) => {
+                run.calls.push((id.clone(), name.clone()));
+            }
+            Step::ToolEnds { id, .. } => run.calls.retain(|(open, _)| Some(open) != id.as_ref()),
+            Step::Wait { max_wait } => {
+                run.waits_until = Some(now + max_wait.unwrap_or(rules.defaults.max_wait));
+            }
+            Step::End => {
+                run.ended = Some(now);
+                let summary = record.draft.summary.as_ref().expect("a summary");
+                let open: Vec<_> = summary
+                    .open_tool_calls
+                    .iter()
+                    .map(|call| &call.id)
+                    .collect();
+                assert_eq!(open, run.calls.iter().map(|(id, _)| id).collect::<Vec<_>>());
+                let input = summary.usage.map_or(0, |usage| usage.tokens.input);
+                assert_eq!(input, run.input_tokens, "{record:?}");
+                let (sign, parent) = (run.last_sign, run.parent.clone());
+                if let Some(parent) = parent.and_then(|parent| user.runs.get_mut(&parent)) {
+                    parent.last_sign = parent.last_sign.max(sign);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn runs_of(&self, event: &Event) -> Vec<(&StreamKey, Option<&Run>)> {
+        let run = event.run_id.as_ref().unwrap().as_str();
+        let users = self.users.iter();
+        users.map(|user| (&user.key, user.runs.get(run))).collect()
+    }
+
+    fn known(&self, user: &User, run: &str, now: Timestamp) -> bool {
+        let over = |ended: Timestamp| ended + self.rules.run_memory <= now;
+        let run = user.runs.get(run);
+        run.is_some_and(|run| !run.ended.is_some_and(over))
+    }
+
+    fn expect(&self, key: &StreamKey, now: Timestamp, event: &Event) -> Expected {
+        let user = self.user(key);
+        if let Some((at, offset, content)) = user.ids.get(event.event_id.as_str())
+            && *at + self.rules.dedupe_window > now
+        {
+            return match *content == event.content.0 {
+                true => Expected::Duplicate(*offset),
+                false => Expected::Refused("EVENT_ID_REUSED"),
+            };
+        }
+        let id = event.run_id.as_ref().unwrap().as_str();
+        let is_foreign = |other: &User| other.key != *key && self.known(other, id, now);
+        let known = self.known(user, id, now);
+        if self.users.iter().any(is_foreign) {
+            return match (&event.step, self.expect_new(user, now, event)) {
+                (Step::Start { .. }, Expected::Refused(reason)) => Expected::RefusedTwice(reason),
+                _ => Expected::Refused(FOREIGN),
+            };
+        }
+        match known {
+            true => self.expect_of(&user.runs[id], event),
+            false => self.expect_new(user, now, event),
+        }
+    }
+
+    fn expect_of(&self, run: &Run, event: &Event) -> Expected {
+        let refused = Expected::Refused;
+        if event.source.term < run.owner.term {
+            return refused("SOURCE_FENCED");
+        }
+        if event.source.term == run.owner.term && event.source.producer_id != run.owner.producer_id
+        {
+            return refused("COMPETING_SOURCE");
+        }
+        if run.ended.is_some() {
+            return refused("RUN_ENDED");
+        }
+        match &event.step {
+            Step::Start { .. } => refused("RUN_ALREADY_STARTED"),
+            Step::ToolBegins { id, .. } => {
+                let others = run.calls.iter().filter(|(open, _)| open != id).count();
+                match others < self.rules.open_tool_calls {
+                    true => Expected::Stored(event.step.clone()),
+                    false => refused("LIMIT_EXCEEDED"),
+                }
+            }
+            Step::ToolEnds { id, name } => {
+                let ends = |(open, tool): &&(ToolCallId, ToolName)| match id {
+                    Some(id) => open == id,
+                    None => Some(tool) == name.as_ref(),
+                };
+                match run.calls.iter().find(ends) {
+                    Some((id, name)) => Expected::Stored(Step::ToolEnds {
+                        id: Some(id.clone()),
+                        name: Some(name.clone()),
+                    }),
+                    None => refused("TOOL_CALL_UNKNOWN"),
+                }
+            }
+            Step::Wait { max_wait } => Expected::Stored(Step::Wait {
+                max_wait: Some(max_wait.unwrap_or(self.rules.defaults.max_wait)),
+            }),
+            step => Expected::Stored(step.clone()),
+        }
+    }
+
+    fn expect_new(&self, user: &User, now: Timestamp, event: &Event) -> Expected {
+        let Step::Start { silence_timeout } = event.step else {
+            return Expected::Refused("RUN_NOT_STARTED");
+        };
+        let open = |run: &str| self.known(user, run, now) && user.runs[run].ended.is_none();
+        let parent = event.parent_run_id.as_ref().map(|parent| parent.as_str());
+        if parent.is_some_and(|parent| !open(parent)) {
+            return Expected::Refused("PARENT_NOT_OPEN");
+        }
+        let all_open = user.runs.values().filter(|run| run.ended.is_none()).count();
+        let full = all_open >= self.rules.open_runs;
+        let family = parent.is_some_and(|parent| {
+            let above = user.above(parent);
+            let top = above.last().map_or(parent, String::as_str);
+            above.len() >= self.rules.depth || user.below(top).len() >= self.rules.descendants
+        });
+        if full || family {
+            return Expected::Refused("LIMIT_EXCEEDED");
+        }
+        Expected::Stored(Step::Start {
+            silence_timeout: Some(silence_timeout.unwrap_or(self.rules.defaults.silence_timeout)),
+        })
+    }
+}
+
+impl User {
+    fn above(&self, run: &str) -> Vec<String> {
+        match &self.runs[run].parent {
+            Some(parent) => [vec![parent.clone()], self.above(parent)].concat(),
+            None => Vec::new(),
+        }
+    }
+
+    fn children<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a String> {
+        let open = self.runs.iter().filter(|(_, run)| run.ended.is_none());
+        let children = open.filter(move |(_, child)| child.parent.as_deref() == Some(run));
+        children.map(|(id, _)| id)
+    }
+
+    fn below(&self, run: &str) -> Vec<String> {
+        let below = |child: &String| [vec![child.clone()], self.below(child)].concat();
+        self.children(run).flat_map(below).collect()
+    }
+
+    /// Until when the run may be silent: its own time since the last sign of life of itself or anything below it, or
+    /// its wait, or as long as anything below it may.
+    fn deadline(&self, id: &str) -> Timestamp {
+        let run = &self.runs[id];
+        let below = self.below(id);
+        let signs = below.iter().map(|below| self.runs[below].last_sign);
+        let last_sign = signs.max().unwrap_or_default().max(run.last_sign);
+        let children = self.children(id).map(|child| self.deadline(child));
+        let own = (last_sign + run.silence).max(run.waits_until.unwrap_or_default());
+        children.max().unwrap_or_default().max(own)
+    }
+}

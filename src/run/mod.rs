@@ -8,6 +8,9 @@ mod family;
 mod life;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 pub use family::{Book, Effect, deadline, open_ancestors, open_descendants, record};
 pub use life::{Defaults, SourceRefusal, Violation, observed, settle};
 pub use state::{Run, RunState};

@@ -8,6 +8,7 @@ mod load;
 mod race;
 mod read;
 mod retention;
+mod runs;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -118,6 +119,12 @@ macro_rules! conformance {
                 a_resume_from_below_an_evicted_offset_sees_that_it_is_trimmed
                 an_open_run_keeps_its_stream
                 a_watcher_keeps_its_stream;
+            runs:
+                a_run_is_due_at_its_deadline_until_it_ends
+                looking_again_holds_for_the_head_that_it_was_decided_on
+                a_run_that_waited_is_due_no_later_than_its_deadline
+                runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines
+                open_runs_are_told_with_the_head;
             race:
                 writers_that_race_keep_one_order;
         }

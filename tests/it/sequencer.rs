@@ -4,3 +4,4 @@ mod answers;
 mod claims;
 mod faults;
 mod lanes;
+mod runs;

@@ -6,7 +6,7 @@ mod layer;
 mod settings;
 
 pub use error::{ConfigError, Problem};
-pub use settings::{Dedupe, Limits, Log, Redaction, Retention, Settings};
+pub use settings::{Dedupe, Limits, Log, Mode, Redaction, Retention, Runs, Settings};
 
 use std::{
     ffi::OsString,

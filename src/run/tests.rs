@@ -154,7 +154,7 @@ fn each_step_in_each_state() {
         "other",
     ];
     let ended = ["RUN_ENDED"; 13];
-    let states: [(&str, Option<(Kind, Step)>, RunState, &[&str]); 5] = [
+    let states = [
         ("running", None, RunState::Running, &open),
         (
             "waiting",

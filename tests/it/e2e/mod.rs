@@ -6,6 +6,7 @@ mod drain;
 mod expiry;
 mod http;
 mod isolation;
+mod runs;
 mod server;
 mod slow;
 mod storm;

@@ -37,6 +37,11 @@ def line(n, **fields):
     return json.dumps({**event, "payload": {"reasoning": f"thought {n}"}, **fields}) + "\n"
 
 
+def start(n, **fields):
+    """The line that begins the run of `line`."""
+    return line(n, type="agent_started", agent_name="a", payload={"message": f"thought {n}"}, **fields)
+
+
 def answers(program, kind="receipt"):
     """What `emit --json` printed, which is all of this kind."""
     parsed = [json.loads(text) for text in program.out]
@@ -103,7 +108,7 @@ def test_tokens_outlive_dev(shell):
     first.program.terminate()
     assert first.program.ended() == 0, first.program
     second = shell.dev()
-    flags = ["--user", "demo", "--run", "r1", "--type", "agent_completed"]
+    flags = ["--user", "demo", "--run", "r1", "--type", "agent_started", "--agent", "a"]
     shell.run("emitter", "emit", "--grpc", f"http://{second.grpc}", "--token", token, *flags)
 
 
@@ -141,20 +146,20 @@ def test_flags_become_events(shell, dev):
 
 @pytest.mark.parametrize("flag", ["-", "--stdin"])
 def test_lines_become_events(shell, dev, flag):
-    lines = "".join(line(n) for n in range(7)) + "\n" + '{"type": "connection_heartbeat"}\n'
+    lines = start(0) + "".join(line(n) for n in range(1, 7)) + "\n" + '{"type": "connection_heartbeat"}\n'
     emit = shell.run("emitter", "emit", flag, "--json", "--batch", "3", stdin=lines)
     receipts = answers(emit)
     assert [receipt["event_id"] for receipt in receipts] == [f"e{n}" for n in range(7)]
     assert [receipt["offset"] for receipt in receipts] == list(range(1, 8))
     assert [receipt["run_sequence"] for receipt in receipts] == list(range(1, 8))
     frames = read_back(shell, "demo", 7)
-    assert [frame["payload"]["reasoning"] for frame in frames] == [f"thought {n}" for n in range(7)]
+    assert [frame["payload"]["reasoning"] for frame in frames[1:]] == [f"thought {n}" for n in range(1, 7)]
 
 
 def test_a_line_is_answered_before_the_next_is_there(shell, dev):
     emit = shell.start("emitter", "emit", "-", "--json")
     for n in range(1, 4):
-        emit.write(line(n))
+        emit.write(line(n) if n > 1 else start(n))
         emit.until(f"answer {n}", lambda: len(emit.out) == n)
     emit.process.stdin.close()
     assert emit.ended() == 0, emit
@@ -204,7 +209,7 @@ def test_what_tail_prints_is_known_when_it_comes_back(shell, run):
 
 
 def test_a_retry_is_a_duplicate(shell, dev):
-    emit = ["emitter", "emit", "--user", "demo", "--run", "r1", "--type", "agent_completed", "--event-id", "mine"]
+    emit = ["emitter", "emit", "--user", "demo", "--run", "r1", "--type", "agent_started", "--agent", "a", "--event-id", "mine"]
     first = shell.run(*emit, "--message", "On it")
     retry = shell.run(*emit, "--message", "On it")
     assert retry.out == [f"{first.out[0]}  duplicate"]
@@ -218,7 +223,7 @@ def test_a_refusal_is_told_and_exits_1(shell, dev):
     (refused,) = shell.run("emitter", "emit", "--run", "r1", "--type", "agent_started", exits=1).out
     assert refused.startswith("refused  INVALID_EVENT: ") and "user_id" in refused, refused
 
-    lines = line(1) + "not JSON\n" + line(2, user_id="") + line(3)
+    lines = start(1) + "not JSON\n" + line(2, user_id="") + line(3)
     emit = shell.run("emitter", "emit", "-", "--json", stdin=lines, exits=1)
     assert [text for text in emit.err if text.startswith("line 2: ")] == emit.err != [], emit
     told = [json.loads(text) for text in emit.out]
@@ -271,7 +276,7 @@ def test_tail_comes_back_by_itself(shell):
     def shown():
         return [frame["event_id"] for frame in tail.frames]
 
-    shell.run("emitter", "emit", "-", stdin=line(1) + line(2) + line(3))
+    shell.run("emitter", "emit", "-", stdin=start(1) + line(2) + line(3))
     tail.until("what was before", lambda: len(tail.frames) == 3)
     first.program.kill()
     tail.until("news that it is gone", lambda: any(text.startswith("disconnected: ") for text in tail.err))
@@ -279,7 +284,7 @@ def test_tail_comes_back_by_itself(shell):
     second = shell.dev(ports=ports)
     assert (second.grpc, second.http) == (first.grpc, first.http)
     # The new epoch knows no ids, so it stores again what was stored before. Whoever saw that does not see it again.
-    emit = shell.run("emitter", "emit", "-", "--json", stdin=line(2) + line(3) + line(4) + line(5))
+    emit = shell.run("emitter", "emit", "-", "--json", stdin=start(1) + line(2) + line(3) + line(4) + line(5))
     assert not any(receipt["duplicate"] for receipt in answers(emit)), emit
     tail.until("what came after", lambda: "e5" in shown())
     assert shown() == ["e1", "e2", "e3", "e4", "e5"], tail
@@ -469,7 +474,7 @@ def test_serve_serves_what_the_config_says(shell, config):
         for sub, scope in (("svc", "emit"), ("u1", "subscribe"))
     )
     tail = shell.tail("--http", f"http://{http}", "--token", read_token, "--from", "oldest")
-    to = ["--grpc", f"http://{grpc}", "--user", "u1", "--run", "r1", "--type", "agent_completed"]
+    to = ["--grpc", f"http://{grpc}", "--user", "u1", "--run", "r1", "--type", "agent_started", "--agent", "a"]
     shell.run("emitter", "emit", *to, EMITTER_TOKEN=emit_token)
     tail.until("the event", lambda: tail.frames)
     # A token of another secret does not get in.
@@ -519,10 +524,10 @@ def test_the_examples_of_the_help_work(shell, run, config, tmp_path, command):
     # An example that is wider than a terminal goes on in another line, as a shell has it.
     examples = re.findall(r"^  (emitter .*(?:(?<=\\)\n.*)*)$", "\n".join(helped), re.MULTILINE)
     assert len(examples) >= 2, helped
-    (tmp_path / "events.jsonl").write_text(line(101) + line(102))
+    (tmp_path / "events.jsonl").write_text(start(101, run_id="x2") + line(102, run_id="x2"))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/emitter").symlink_to(shell.emitter)
-    for n, example in enumerate(examples):
-        # The examples of `emit` are alike in their run, which the fixture `run` has completed.
-        ran = shell.paste(f"PATH={tmp_path}/bin:$PATH\n{example.replace('--run r1', f'--run x{n}')}\n")
+    for example in examples:
+        # The examples of `emit` tell one run, of the name that the fixture `run` has used up.
+        ran = shell.paste(f"PATH={tmp_path}/bin:$PATH\n{example.replace('--run r1', '--run x1')}\n")
         assert ran.out or "> " in example, ran

@@ -72,7 +72,11 @@ class Producer(threading.Thread):
             try:
                 while True:
                     event = self.stubs.Event(user_id="demo", run_id=f"r{self.number}")
-                    event.agent_thinking.reasoning = f"thought {len(self.receipts)}"
+                    if self.receipts:
+                        event.agent_thinking.reasoning = f"thought {len(self.receipts)}"
+                    else:
+                        event.agent_name = "agent"
+                        event.agent_started.message = "On it"
                     request = self.stubs.EmitRequest(event=event)
                     answer = emitter.Emit(request, metadata=self.metadata, timeout=SECONDS)
                     self.receipts.append(answer.receipt)

@@ -113,7 +113,7 @@ def test_tail_shows_what_was_emitted(shell, here, stubs):
     assert lines == [
         ["researcher", "r1", "agent_started", "Looking into it"],
         # The run's agent is known from its first event.
-        ["researcher", "r1", "tool_completed", "search", *lines[1][4:-1], '{"hits":3}'],
+        ["researcher", "r1", "tool_executing", "search", *lines[1][4:-1], '{"page":3}'],
     ], tail
 
 
@@ -127,6 +127,6 @@ def test_a_socket_brings_the_frames(shell, here, stubs):
     assert frames[0]["type"] == "connection_established" and frames[0]["user_id"] == "u1", read
     assert [(frame["type"], frame["offset"], frame["run_id"]) for frame in read.frames] == [
         ("agent_started", 1, "r1"),
-        ("tool_completed", 2, "r1"),
+        ("tool_executing", 2, "r1"),
     ]
-    assert read.frames[1]["event_id"] == "call-17-done" and read.frames[1]["payload"]["result"] == {"hits": 3}, read
+    assert read.frames[1]["event_id"] == "call-17" and read.frames[1]["payload"]["parameters"] == {"page": 3}, read

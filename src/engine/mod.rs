@@ -4,9 +4,11 @@
 
 mod dedupe;
 pub mod memory;
+mod runs;
 mod state;
 
 pub use dedupe::{DedupeEntry, DedupeWindow, Forgot};
+pub use runs::{KnownRun, RunList, RunPlace, RunQuery};
 pub use state::{Change, StreamState};
 
 use std::{any::Any, ops::Range, sync::Arc, time::Duration};
@@ -32,6 +34,13 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The head of the stream, and the runs that are open there, in no order.
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError>;
+
+    /// The first runs, of all streams, that answer `query`: ordered by `RunPlace`, strictly after its `after`, at most
+    /// `limit`. A run that is known throughout the call and answers the query throughout is among them if it stands
+    /// before the last of them, or if they are fewer than `limit`; one that starts, ends or is forgotten meanwhile may
+    /// be. For an operator: it may look at everything there is, but neither holds up appends for long nor holds more
+    /// than `limit` runs, and one.
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError>;
 
     /// At most `limit` open runs of the streams in `buckets` that a watchdog is to look at by `now`: a run at its
     /// deadline as of its start, or as of the last `look_again`. A run to which something happens while it waits, and

@@ -4,6 +4,7 @@
 
 mod append;
 mod keys;
+mod listing;
 mod load;
 mod race;
 mod read;
@@ -102,6 +103,12 @@ macro_rules! conformance {
                 a_watcher_hears_every_later_append_in_order
                 a_dropped_watch_hears_nothing_more
                 a_watch_begun_amid_appends_misses_none_after_its_head;
+            listing:
+                runs_are_listed_from_the_one_that_started_last
+                runs_that_started_at_once_are_listed_by_tenant_user_and_id
+                every_filter_must_hold
+                a_list_goes_on_after_any_place
+                a_list_goes_on_whatever_starts_and_ends_meanwhile;
             keys:
                 a_key_is_put_once
                 a_key_expires

@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod keys;
+mod list;
 mod stream;
 
 use std::{
@@ -25,7 +26,7 @@ use self::{
 };
 use super::{
     AppendError, Appended, CONFLICT_RECORDS, Commit, Due, Engine, EngineError, Key, KeyEntry,
-    OpenRuns, Page, ReadLimit, StreamState, Watch, Watcher,
+    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
@@ -426,6 +427,10 @@ impl Engine for MemoryEngine {
             head: stream.state.head,
             runs: open.map(|(id, run)| (id.clone(), run.clone())).collect(),
         })
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
+        Ok(self.0.list(query).await)
     }
 
     async fn due(

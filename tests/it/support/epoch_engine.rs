@@ -11,8 +11,8 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, OpenRuns, Page,
-        ReadLimit, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
+        Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
     event::{Epoch, Offset, Position, Record, RunId, StreamKey},
     run::Run,
@@ -70,6 +70,10 @@ impl Engine for EpochEngine {
 
     async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
         self.inner.run(stream, run_id).await
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
+        self.inner.runs(query).await
     }
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, OpenRuns, Page,
-        ReadLimit, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
+        Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
     event::{Offset, Position, Record, RunId, StreamKey},
     run::Run,
@@ -208,6 +208,11 @@ impl Engine for FaultyEngine {
     async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
         self.call().await?;
         self.inner.run(stream, run_id).await
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
+        self.call().await?;
+        self.inner.runs(query).await
     }
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {

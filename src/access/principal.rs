@@ -8,6 +8,9 @@ use crate::{
     reason::{Reason, Refusal},
 };
 
+/// The tenant of a credential that operates every tenant. It is nobody's own: nothing is emitted or read there.
+const EVERY_TENANT: &str = "*";
+
 /// What a credential may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -57,11 +60,19 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whether it operates every tenant, and does nothing else.
+    pub fn is_of_every_tenant(&self) -> bool {
+        self.tenant.as_str() == EVERY_TENANT
+    }
+
     /// Checks that the credential has `scope`.
     ///
     /// # Errors
-    /// `SCOPE_MISSING`.
+    /// `SCOPE_MISSING`; `TENANT_FORBIDDEN` for anything but operating where it is of every tenant.
     pub fn require(&self, scope: Scope) -> Result<(), Refusal> {
+        if scope != Scope::Operate {
+            self.require_own_tenant()?;
+        }
         if self.scopes.contains(&scope) {
             return Ok(());
         }
@@ -78,6 +89,7 @@ impl Principal {
     /// # Errors
     /// `TENANT_FORBIDDEN`, `USER_FORBIDDEN`.
     pub fn may_emit_to(&self, tenant: Option<&Tenant>, user: UserId) -> Result<StreamKey, Refusal> {
+        self.require_own_tenant()?;
         if tenant.is_some_and(|tenant| *tenant != self.tenant) {
             return Err(Refusal::new(
                 Reason::TenantForbidden,
@@ -100,8 +112,9 @@ impl Principal {
     /// The stream that this principal reads: its own, or with the scope `operate` that of `user`.
     ///
     /// # Errors
-    /// `SCOPE_MISSING`, `USER_FORBIDDEN`.
+    /// `SCOPE_MISSING`, `TENANT_FORBIDDEN`, `USER_FORBIDDEN`.
     pub fn may_read(&self, user: Option<UserId>) -> Result<StreamKey, Refusal> {
+        self.require_own_tenant()?;
         let user = match user {
             Some(user) if self.scopes.contains(&Scope::Operate) => user,
             Some(user) if user != self.subject => {
@@ -116,5 +129,62 @@ impl Principal {
             }
         };
         Ok(StreamKey::new(self.tenant.clone(), user))
+    }
+
+    fn require_own_tenant(&self) -> Result<(), Refusal> {
+        if !self.is_of_every_tenant() {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Reason::TenantForbidden,
+            "a credential of the tenant `*` only operates",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ProducerId;
+
+    fn principal(tenant: &str) -> Principal {
+        Principal {
+            tenant: Tenant::new(tenant).unwrap(),
+            subject: UserId::new("ops").unwrap(),
+            source: Source {
+                producer_id: ProducerId::new("ops").unwrap(),
+                term: 0,
+            },
+            scopes: [Scope::Emit, Scope::Subscribe, Scope::Operate].into(),
+            users: None,
+            tier: None,
+            expires_at: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn a_credential_of_every_tenant_only_operates() {
+        let (own, every) = (principal("acme"), principal("*"));
+        let user = || UserId::new("u1").unwrap();
+        let tenants = [None, Some(every.tenant.clone()), Some(own.tenant.clone())];
+        let answers = |principal: &Principal| {
+            let mut answers = vec![
+                principal.require(Scope::Emit).err(),
+                principal.require(Scope::Subscribe).err(),
+                principal.may_read(None).err(),
+                principal.may_read(Some(user())).err(),
+                principal.may_read(Some(principal.subject.clone())).err(),
+            ];
+            let emits = tenants.iter().map(Option::as_ref);
+            answers.extend(emits.map(|tenant| principal.may_emit_to(tenant, user()).err()));
+            let reasons = answers.into_iter();
+            let reasons = reasons.map(|refusal| refusal.map(|refusal| refusal.reason));
+            reasons.collect::<Vec<_>>()
+        };
+        assert_eq!(answers(&every), [Some(Reason::TenantForbidden); 8]);
+        let mut of_own = vec![None; 8];
+        of_own[6] = Some(Reason::TenantForbidden);
+        assert_eq!(answers(&own), of_own);
+        assert_eq!(every.require(Scope::Operate), Ok(()));
     }
 }

@@ -20,9 +20,6 @@ use crate::{
 
 use super::{connections, refused_sources, runs, usage};
 
-/// The tenant of a credential that may operate every tenant.
-const EVERY_TENANT: &str = "*";
-
 /// Takes the calls of `emitter.v1.EmitterOperator`.
 pub struct OperatorService {
     pub(super) authenticator: Arc<Authenticator>,
@@ -46,7 +43,7 @@ impl Tenants {
     /// # Errors
     /// `TENANT_FORBIDDEN`, `INVALID_REQUEST`.
     pub(super) fn asked(operator: &Principal, tenant_id: &str) -> Result<Self, Refusal> {
-        let every = operator.tenant.as_str() == EVERY_TENANT;
+        let every = operator.is_of_every_tenant();
         if tenant_id.is_empty() {
             return Ok(match every {
                 true => Self::Every,

@@ -180,7 +180,7 @@ impl Reason {
                 "get a new credential first"),
             Self::ScopeMissing => row("SCOPE_MISSING", Code::PermissionDenied, Some((4500, 403)), false,
                 "the credential lacks the scope"),
-            Self::TenantForbidden => row("TENANT_FORBIDDEN", Code::PermissionDenied, None, false,
+            Self::TenantForbidden => row("TENANT_FORBIDDEN", Code::PermissionDenied, Some((4500, 403)), false,
                 "the credential is of another tenant"),
             Self::UserForbidden => row("USER_FORBIDDEN", Code::PermissionDenied, Some((4500, 403)), false,
                 "the credential may not address this user"),

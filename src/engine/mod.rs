@@ -2,6 +2,7 @@
 //!
 //! Every engine passes the conformance suite in `tests/it/engine_conformance.rs`.
 
+pub mod claim;
 mod dedupe;
 pub mod memory;
 mod runs;
@@ -182,7 +183,7 @@ pub struct Due {
 /// Where a value of the key store lies.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// Which user a run belongs to.
+    /// Which user a run belongs to, as `claim` has it.
     RunClaim(Tenant, RunId),
 }
 

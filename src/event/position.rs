@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::proto::v1;
+
 /// The largest offset: JavaScript reads larger integers wrong.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
@@ -70,6 +72,15 @@ impl fmt::Display for Position {
     /// `<epoch>-<offset>`, as readers hand it back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.offset.0)
+    }
+}
+
+impl From<Position> for v1::Position {
+    fn from(position: Position) -> Self {
+        Self {
+            epoch: position.epoch.to_string(),
+            offset: position.offset.0,
+        }
     }
 }
 

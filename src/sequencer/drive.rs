@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    engine::{AppendError, Commit, EngineError, Key, StreamState},
+    engine::{AppendError, Commit, EngineError, Key, StreamState, claim},
     event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
 };
@@ -31,9 +30,6 @@ const CLAIM_SETTLES: Duration = Duration::from_secs(60);
 
 /// How often a claim that changes meanwhile is looked at.
 const CLAIM_ATTEMPTS: usize = 3;
-
-/// How many bytes of a claim come before the user.
-const NONCE: usize = 8;
 
 /// What a group came to, before the append.
 #[derive(Default)]
@@ -256,20 +252,20 @@ impl Sequencer {
         let Claim { run_id, ttl } = claim;
         let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
         for _ in 0..CLAIM_ATTEMPTS {
-            let mine = self.claim_of(stream.user());
+            let mine = claim::encode(stream.user(), self.entropy.bits());
             let put = self.engine.put_if_absent(&key, mine.clone(), *ttl).await?;
-            let Some(claim) = put else { return Ok(true) };
-            let owner = claim.value.get(NONCE..).unwrap_or_default();
-            if owner != stream.user().as_str().as_bytes() {
+            let Some(there) = put else { return Ok(true) };
+            let owner = claim::user(&there.value);
+            if owner.as_ref() != Some(stream.user()) {
                 // A claim may have outlived the append that it was put for.
-                let settled = claim.put_at + CLAIM_SETTLES <= self.clock.now();
+                let settled = there.put_at + CLAIM_SETTLES <= self.clock.now();
                 if !settled || self.knows_run(stream, owner, run_id).await? {
                     return Ok(false);
                 }
             }
             let renewed = self
                 .engine
-                .compare_and_set(&key, &claim.value, mine, *ttl)
+                .compare_and_set(&key, &there.value, mine, *ttl)
                 .await?;
             if renewed {
                 return Ok(true);
@@ -284,35 +280,25 @@ impl Sequencer {
     /// Whether another user owns the run. It is refused in any case; this tells why.
     async fn is_of_another_user(&self, stream: &StreamKey, run_id: &RunId) -> bool {
         let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
-        let Ok(Some(claim)) = self.engine.get(&key).await else {
+        let Ok(Some(there)) = self.engine.get(&key).await else {
             return false;
         };
-        let owner = claim.value.get(NONCE..).unwrap_or_default();
-        owner != stream.user().as_str().as_bytes()
+        let owner = claim::user(&there.value);
+        owner.as_ref() != Some(stream.user())
             && self
                 .knows_run(stream, owner, run_id)
                 .await
                 .unwrap_or_default()
     }
 
-    /// A claim for `user`. No two are equal, so that one that was renewed is not taken for the one that was there
-    /// before.
-    fn claim_of(&self, user: &UserId) -> Bytes {
-        let nonce = self.entropy.bits().to_le_bytes();
-        [&nonce, user.as_str().as_bytes()].concat().into()
-    }
-
     /// Whether the user that a claim names knows the run.
     async fn knows_run(
         &self,
         stream: &StreamKey,
-        claimed_by: &[u8],
+        claimed_by: Option<UserId>,
         run_id: &RunId,
     ) -> Result<bool, EngineError> {
-        let Some(owner) = std::str::from_utf8(claimed_by)
-            .ok()
-            .and_then(|user| UserId::new(user).ok())
-        else {
+        let Some(owner) = claimed_by else {
             return Ok(false);
         };
         let owner = StreamKey::new(stream.tenant().clone(), owner);

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 use crate::{
     access::{Authenticator, Principal, Scope, bearer},
     clock::Clock,
-    engine::Engine,
+    engine::{Engine, EngineError},
     event::Tenant,
     proto::v1::{
         self,
@@ -16,6 +16,7 @@ use crate::{
     },
     reason::{Reason, Refusal, to_status},
     sequencer::Sequencer,
+    usage::PriceTable,
 };
 
 use super::{connections, refused_sources, runs, usage};
@@ -26,6 +27,7 @@ pub struct OperatorService {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) clock: Clock,
+    pub(super) prices: PriceTable,
 }
 
 /// Which tenants an operator asks for, of those that it may see.
@@ -78,6 +80,14 @@ impl Tenants {
         }
     }
 
+    /// The only one, or `None` for all of them.
+    pub(super) fn only(self) -> Option<Tenant> {
+        match self {
+            Self::One(tenant) => Some(tenant),
+            Self::Every => None,
+        }
+    }
+
     /// Whether `tenant` is among them.
     pub(super) fn contain(&self, tenant: &Tenant) -> bool {
         match self {
@@ -85,6 +95,12 @@ impl Tenants {
             Self::Every => true,
         }
     }
+}
+
+/// What is answered while the engine does not answer.
+pub(super) fn unavailable(error: EngineError) -> Refusal {
+    tracing::debug!(%error, "an operator's call failed");
+    Refusal::new(Reason::EngineUnavailable, "the engine cannot be reached")
 }
 
 impl OperatorService {
@@ -100,6 +116,7 @@ impl OperatorService {
             engine,
             sequencer,
             clock,
+            prices: PriceTable::default(),
         }
     }
 

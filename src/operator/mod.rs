@@ -3,8 +3,12 @@
 mod connections;
 mod grpc;
 mod http;
+mod page_token;
 mod refused_sources;
+mod run;
 mod runs;
+mod runs_asked;
+mod timeline;
 mod usage;
 
 pub use grpc::OperatorService;

@@ -1,8 +1,10 @@
-//! A client in Rust: a producer over gRPC, and a reader over WebSocket that resumes by itself.
+//! A client in Rust: a producer and an operator over gRPC, and a reader over WebSocket that resumes by itself.
 
 mod backoff;
 mod credential;
 mod frame;
+mod grpc;
+mod operator;
 mod producer;
 mod reader;
 mod seen;
@@ -10,6 +12,7 @@ mod socket;
 
 pub use credential::Credential;
 pub use frame::Frame;
+pub use operator::{Answer, Operator};
 pub use producer::{Fate, Producer, ProducerConfig};
 pub use reader::{Item, Reader, ReaderConfig, Start, Stopped};
 

@@ -4,21 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
-use tonic_types::StatusExt;
+use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{Credential, UrlError, authority, backoff::Backoff};
+use super::{Credential, UrlError, backoff::Backoff, grpc};
 use crate::{
     clock::{Clock, Entropy},
     proto::v1::{
         EmitBatchRequest, EmitRequest, EmitResult, Event, Receipt, Refusal, emit_result::Outcome,
         event_emitter_client::EventEmitterClient,
     },
-    reason::{DOMAIN, Reason},
+    reason::Reason,
 };
 
 /// How a producer behaves.
@@ -69,17 +64,8 @@ impl Producer {
         credential: Credential,
         config: ProducerConfig,
     ) -> Result<Self, UrlError> {
-        let uri = format!("http://{}", authority(url, &["http"])?);
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|error| UrlError {
-                url: url.to_owned(),
-                problem: error.to_string(),
-            })?
-            .connect_timeout(Duration::from_secs(5))
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10));
         Ok(Self {
-            client: EventEmitterClient::new(endpoint.connect_lazy()),
+            client: EventEmitterClient::new(grpc::channel(url)?),
             token: Arc::new(Mutex::new(credential.token())),
             credential,
             config,
@@ -170,15 +156,8 @@ impl Producer {
     }
 
     fn request<T>(&self, message: T, retry: &Retry) -> Result<Request<T>, Status> {
-        let bearer = format!("Bearer {}", self.token.lock());
-        let mut value = MetadataValue::try_from(bearer)
-            .map_err(|_| Status::unauthenticated("the token has characters that no token has"))?;
-        value.set_sensitive(true);
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", value);
         let left = retry.deadline.saturating_duration_since(Instant::now());
-        request.set_timeout(left.min(self.config.attempt));
-        Ok(request)
+        grpc::request(message, &self.token.lock(), left.min(self.config.attempt))
     }
 
     fn retry(&self) -> Retry {
@@ -194,7 +173,7 @@ impl Producer {
 
     /// The content of `status`. An expired credential is renewed on the way, and then worth another attempt.
     fn refusal(&self, status: &Status) -> Box<Refusal> {
-        let mut refusal = Box::new(refusal_of(status));
+        let mut refusal = Box::new(grpc::refusal(status));
         if refusal.reason == Reason::CredentialExpired.name() && self.credential.renews() {
             let fresh = self.credential.token();
             let mut token = self.token.lock();
@@ -260,33 +239,6 @@ fn incomplete() -> Box<Refusal> {
         message: "the answer is incomplete".into(),
         ..Refusal::default()
     })
-}
-
-/// The same content as a refusal in a batch. Only the service's own statuses have a reason.
-fn refusal_of(status: &Status) -> Refusal {
-    let details = status.get_error_details();
-    let info = details.error_info().filter(|info| info.domain == DOMAIN);
-    let violations = details.bad_request().map(|bad| &bad.field_violations);
-    Refusal {
-        code: status.code().into(),
-        reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
-        message: status.message().to_owned(),
-        violations: violations
-            .into_iter()
-            .flatten()
-            .map(|violation| crate::proto::v1::FieldViolation {
-                field: violation.field.clone(),
-                description: violation.description.clone(),
-            })
-            .collect(),
-        retry_after: details
-            .retry_info()
-            .and_then(|info| info.retry_delay)
-            .and_then(|delay| delay.try_into().ok()),
-        metadata: info
-            .map(|info| info.metadata.clone().into_iter().collect())
-            .unwrap_or_default(),
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The commands of `emitter`.
 
+mod ask;
 mod check_config;
 mod dev;
 mod emit;
@@ -7,6 +8,7 @@ mod failure;
 mod input;
 mod logs;
 mod render;
+mod runs;
 mod serve;
 mod session;
 mod tail;
@@ -34,6 +36,7 @@ Try it out:
   emitter emit --user demo --run r1 --type agent_started --agent researcher \\
     --message 'On it'
   emitter emit --user demo --run r1 --type agent_completed --message Done
+  emitter runs show r1            what happened in it
 
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 64 a bad config."
 )]
@@ -48,6 +51,7 @@ enum Command {
     Serve(serve::Serve),
     Emit(emit::Emit),
     Tail(tail::Tail),
+    Runs(runs::Runs),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
 }
@@ -77,6 +81,7 @@ pub fn run(
         Command::Serve(serve) => serve.run(environment),
         Command::Emit(emit) => emit.run(&environment),
         Command::Tail(tail) => tail.run(&environment),
+        Command::Runs(runs) => runs.run(&environment),
         Command::Token(token) => token.run(&environment),
         Command::CheckConfig(check) => check.run(environment),
     };

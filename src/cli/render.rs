@@ -52,7 +52,8 @@ pub(super) fn control(frame: &Frame) -> Option<String> {
     })
 }
 
-fn colour(kind: &str) -> &'static str {
+/// The colour of a type.
+pub(super) fn colour(kind: &str) -> &'static str {
     match kind {
         "agent_started" => "\u{1b}[1;36m",
         "agent_completed" => "\u{1b}[1;32m",

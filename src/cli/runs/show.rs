@@ -132,7 +132,7 @@ impl Page {
         let fill = " ".repeat(15_usize.saturating_sub(kind.chars().count()));
         let mut line = format!(
             "  {:>9}  {drawn:<3} {}{fill}",
-            format!("+{}", words::span(at)),
+            words::offset(at),
             self.painted(&kind, colour),
         );
         let took = item.duration.and_then(|took| took.try_into().ok());

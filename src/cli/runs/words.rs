@@ -66,6 +66,14 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
+/// How long after the beginning something was, such as `+0.118s`.
+pub(super) fn offset(after: Duration) -> String {
+    match after.as_secs() {
+        0 => format!("+{:.3}s", after.as_secs_f64()),
+        _ => format!("+{}", span(after)),
+    }
+}
+
 /// A span in its largest unit: `3s`, `2m`, `5h`, `3d`.
 pub(super) fn age(span: Duration) -> String {
     let seconds = span.as_secs();

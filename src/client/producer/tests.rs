@@ -46,7 +46,7 @@ impl Script {
                     event_id: event.event_id.clone(),
                     ..Receipt::default()
                 }),
-                Err(reason) => Outcome::Refusal(refusal_of(&status(reason))),
+                Err(reason) => Outcome::Refusal(grpc::refusal(&status(reason))),
             }),
         };
         Ok(events.iter().zip(each).map(result).collect())

@@ -7,6 +7,7 @@ mod expiry;
 mod http;
 mod isolation;
 mod runs;
+mod operator;
 mod server;
 mod slow;
 mod storm;

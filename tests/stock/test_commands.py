@@ -14,7 +14,7 @@ from people import Run
 from server import base64url
 from shell import ANY_PORTS, Shell, lasting_ports
 
-COMMANDS = ["dev", "serve", "emit", "tail", "token", "check-config"]
+COMMANDS = ["dev", "serve", "emit", "tail", "runs", "token", "check-config"]
 
 
 @pytest.fixture

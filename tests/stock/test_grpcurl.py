@@ -101,6 +101,33 @@ def test_a_run_is_read_back(grpcurl, person, emit):
         assert camel_case(sent[arm]) == event["event"][arm_in_json]
 
 
+def test_an_operator_sees_a_whole_run(grpcurl, server, person):
+    run = person.run()
+    receipts = emit_batch(grpcurl, person, run.events)
+    token = server.token("ops", "operate")
+    (listed,) = grpcurl.call("emitter.v1.EmitterOperator/ListRuns", {"user_id": person.user_id}, token)["runs"]
+    assert (listed["runId"], listed["threadId"], listed["agentName"]) == (run.run_id, run.thread_id, run.agent_name)
+    assert (listed["state"], listed["runSequence"]) == ("RUN_STATE_COMPLETED", "5")
+    shown = grpcurl.call("emitter.v1.EmitterOperator/GetRun", {"run_id": run.run_id}, token)
+    assert shown["run"] == listed
+    timeline = shown["timeline"]
+    assert [item["type"] for item in timeline] == run.TYPES
+    assert [item["position"] for item in timeline] == [receipt["position"] for receipt in receipts]
+    assert [item.get("text", "") for item in timeline] == [
+        "Looking into it",
+        "Größe first, then price ✓",
+        "Searches the catalogue",
+        "",
+        "Done",
+    ]
+    assert timeline[1]["stepNumber"] == 1 and timeline[3]["toolName"] == "search" and timeline[3]["duration"]
+    assert shown["delivery"]["storedUpTo"] == receipts[-1]["position"]
+    ran = grpcurl.run("emitter.v1.EmitterOperator/ListRuns", token=person.emit_token, data={})
+    assert ran.returncode != 0 and "SCOPE_MISSING" in ran.stderr, ran
+    ran = grpcurl.run("emitter.v1.EmitterOperator/GetRun", token=token, data={"run_id": "no-such-run"})
+    assert ran.returncode != 0 and "NOT_FOUND" in ran.stderr, ran
+
+
 def camel_case(payload):
     """The top names of a payload as protobuf's JSON writes them."""
 

@@ -200,6 +200,7 @@ pub(super) async fn a_list_goes_on_after_any_place(engine: Arc<dyn Engine>, _clo
             let Some(last) = page.last() else { break };
             query.after = Some(last.place());
             pages.extend(page);
+            assert!(pages.len() <= whole.len(), "{limit}: {pages:?}");
         }
         assert_eq!(pages, whole, "pages of {limit}");
     }

@@ -184,7 +184,9 @@ impl Draft {
             + text(event.agent_name.as_ref().map(|id| id.as_str().len()))
             + event.body.len()
             + event.source.producer_id.as_str().len()
-            + event.usage.as_ref().map_or(0, |_| size_of::<Usage>())
+            + event.usage.as_ref().map_or(0, |usage| {
+                size_of::<Usage>() + usage.provider.len() + usage.model.len()
+            })
             + self.summary.as_ref().map_or(0, |summary| {
                 size_of::<Summary>() + summary.open_tool_calls.len() * size_of::<OpenToolCall>()
             })

@@ -54,6 +54,30 @@ impl Tokens {
     }
 }
 
+impl UsageTotals {
+    /// The same, but no number is above `most`.
+    #[must_use]
+    pub fn at_most(self, most: u64) -> Self {
+        let Tokens {
+            input,
+            output,
+            cached_input,
+            reasoning,
+        } = self.tokens;
+        Self {
+            events: self.events.min(most),
+            tokens: Tokens {
+                input: input.min(most),
+                output: output.min(most),
+                cached_input: cached_input.min(most),
+                reasoning: reasoning.min(most),
+            },
+            cost_nano_usd: self.cost_nano_usd.min(most),
+            unpriced_events: self.unpriced_events.min(most),
+        }
+    }
+}
+
 impl From<UsageTotals> for v1::UsageTotals {
     fn from(totals: UsageTotals) -> Self {
         let Tokens {

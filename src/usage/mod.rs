@@ -1,8 +1,14 @@
 //! What usage adds up to, and what it costs. Pure, in integers.
 
+mod dollars;
 mod prices;
+mod series;
+#[cfg(test)]
+mod tests;
 
+pub use dollars::{format_dollars, parse_dollars};
 pub use prices::{Price, PriceTable};
+pub use series::{Day, DayError, Series, UsageQuery};
 
 use std::sync::Arc;
 
@@ -11,7 +17,10 @@ use crate::event::{Tokens, Usage, UsageTotals};
 /// How many models of one run are told apart; what further ones consume is added up together and has no price.
 pub const RUN_MODELS: usize = 16;
 
-/// What is added up of one series, such as one model of a run.
+/// The most that any number in a run's totals comes to: readers get them as JSON numbers, which are exact up to here.
+pub const RUN_MOST: u64 = (1 << 53) - 1;
+
+/// What is added up of one series, such as one model of a run. Every number stops at `u64::MAX`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// How many events carried usage.
@@ -42,14 +51,14 @@ pub struct UsageByModel(Vec<(Model, Sum)>);
 impl Sum {
     /// Adds what one event adds.
     pub fn add(&mut self, usage: &Usage) {
-        self.events += 1;
+        self.events = self.events.saturating_add(1);
         self.tokens.add(&usage.tokens);
         match usage.cost_nano_usd {
             Some(cost) => {
                 self.stated_cost_nano_usd = self.stated_cost_nano_usd.saturating_add(cost);
             }
             None => {
-                self.uncosted_events += 1;
+                self.uncosted_events = self.uncosted_events.saturating_add(1);
                 self.uncosted_tokens.add(&usage.tokens);
             }
         }
@@ -57,12 +66,12 @@ impl Sum {
 
     /// Adds another sum.
     pub fn merge(&mut self, other: &Sum) {
-        self.events += other.events;
+        self.events = self.events.saturating_add(other.events);
         self.tokens.add(&other.tokens);
         self.stated_cost_nano_usd = self
             .stated_cost_nano_usd
             .saturating_add(other.stated_cost_nano_usd);
-        self.uncosted_events += other.uncosted_events;
+        self.uncosted_events = self.uncosted_events.saturating_add(other.uncosted_events);
         self.uncosted_tokens.add(&other.uncosted_tokens);
     }
 }
@@ -74,6 +83,20 @@ impl Model {
             provider: usage.provider.clone(),
             model: usage.model.clone(),
         }
+    }
+
+    /// What stands for the models that are not told apart. It has no price.
+    pub fn other() -> Self {
+        Self {
+            provider: "".into(),
+            model: "(other)".into(),
+        }
+    }
+
+    /// About how many bytes it holds besides itself.
+    pub fn weight(&self) -> usize {
+        const TEXTS: usize = 48; // what two texts' counts and the allocator add
+        self.provider.len() + self.model.len() + TEXTS
     }
 }
 
@@ -106,24 +129,14 @@ impl UsageByModel {
         self.0.iter().map(|(model, sum)| (model, sum))
     }
 
-    /// All of it, by `prices`.
+    /// All of it, by `prices`. Every number stops at [`RUN_MOST`].
     pub fn totals(&self, prices: &PriceTable) -> UsageTotals {
-        prices.totals(self.iter())
+        prices.totals(self.iter()).at_most(RUN_MOST)
     }
 
     /// About how many bytes it holds besides itself.
     pub fn weight(&self) -> usize {
-        const NAMES: usize = 64; // two short texts and what the allocator adds
-        self.0.capacity() * size_of::<(Model, Sum)>() + self.0.len() * NAMES
-    }
-}
-
-impl Model {
-    /// What stands for the models that are not told apart.
-    pub fn other() -> Self {
-        Self {
-            provider: "".into(),
-            model: "(other)".into(),
-        }
+        let names = self.0.iter().map(|(model, _)| model.weight());
+        self.0.capacity() * size_of::<(Model, Sum)>() + names.sum::<usize>()
     }
 }

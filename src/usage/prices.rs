@@ -18,7 +18,7 @@ pub struct Price {
     pub reasoning: u64,
 }
 
-/// What models cost.
+/// What models cost. A model is looked up by its provider and name, exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PriceTable(HashMap<Model, Price>);
 
@@ -36,7 +36,7 @@ impl PriceTable {
         let mut totals = UsageTotals::default();
         let mut millionths: u128 = 0;
         for (model, sum) in sums {
-            totals.events += sum.events;
+            totals.events = totals.events.saturating_add(sum.events);
             totals.tokens.add(&sum.tokens);
             totals.cost_nano_usd = totals
                 .cost_nano_usd
@@ -46,7 +46,10 @@ impl PriceTable {
                     let cost = price.millionths(&sum.uncosted_tokens);
                     millionths = millionths.saturating_add(cost);
                 }
-                None => totals.unpriced_events += sum.uncosted_events,
+                None => {
+                    totals.unpriced_events =
+                        totals.unpriced_events.saturating_add(sum.uncosted_events);
+                }
             }
         }
         let priced = u64::try_from((millionths.saturating_add(PER / 2)) / PER).unwrap_or(u64::MAX);

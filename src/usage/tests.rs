@@ -1,0 +1,208 @@
+use super::*;
+use crate::event::Tokens;
+
+fn model(name: &str) -> Model {
+    Model {
+        provider: "p".into(),
+        model: name.into(),
+    }
+}
+
+fn usage(name: &str, tokens: Tokens, cost_nano_usd: Option<u64>) -> Usage {
+    let Model { provider, model } = model(name);
+    Usage {
+        provider,
+        model,
+        tokens,
+        cost_nano_usd,
+    }
+}
+
+fn input(input: u64) -> Tokens {
+    Tokens {
+        input,
+        ..Tokens::default()
+    }
+}
+
+/// A price in billionths of a dollar per million tokens.
+fn priced(name: &str, price: Price) -> PriceTable {
+    PriceTable::new([(model(name), price)])
+}
+
+fn totals(prices: &PriceTable, added: &[Usage]) -> UsageTotals {
+    let mut run = UsageByModel::default();
+    for usage in added {
+        run.add(usage);
+    }
+    run.totals(prices)
+}
+
+#[test]
+fn cached_and_reasoning_tokens_have_prices_of_their_own() {
+    let prices = priced(
+        "m",
+        Price {
+            input: 1_000_000,
+            output: 1_000_000_000,
+            cached_input: 1_000_000_000_000,
+            reasoning: 1_000_000_000_000_000,
+        },
+    );
+    let tokens = Tokens {
+        input: 12,
+        output: 34,
+        cached_input: 5,
+        reasoning: 9,
+    };
+    let totals = totals(&prices, &[usage("m", tokens, None)]);
+    assert_eq!(totals.cost_nano_usd, 7 + 25_000 + 5_000_000 + 9_000_000_000);
+    assert_eq!(totals.tokens, tokens);
+    assert_eq!(totals.unpriced_events, 0);
+}
+
+#[test]
+fn a_cost_is_rounded_once_and_half_up() {
+    // A token costs half a billionth.
+    let prices = priced(
+        "m",
+        Price {
+            input: 500_000,
+            ..Price::default()
+        },
+    );
+    for (events, tokens, want) in [(1, 1, 1), (2, 1, 1), (3, 1, 2), (1, 2, 1), (1_000, 1, 500)] {
+        let added = vec![usage("m", input(tokens), None); events];
+        let totals = totals(&prices, &added);
+        assert_eq!(totals.cost_nano_usd, want, "{events} of {tokens}");
+    }
+    // Just below a half goes down.
+    let prices = priced(
+        "m",
+        Price {
+            input: 499_999,
+            ..Price::default()
+        },
+    );
+    assert_eq!(
+        totals(&prices, &[usage("m", input(1), None)]).cost_nano_usd,
+        0
+    );
+    // Halves of several models make wholes.
+    let half = Price {
+        input: 500_000,
+        ..Price::default()
+    };
+    let prices = PriceTable::new([(model("m"), half), (model("n"), half)]);
+    let both = [usage("m", input(1), None), usage("n", input(1), None)];
+    assert_eq!(totals(&prices, &both).cost_nano_usd, 1);
+}
+
+#[test]
+fn a_stated_cost_beats_the_price_and_an_unknown_model_is_unpriced() {
+    let price = Price {
+        input: 7_000_000,
+        ..Price::default()
+    };
+    let prices = PriceTable::new([
+        (model("m"), price),
+        (
+            Model {
+                provider: "".into(),
+                ..model("n")
+            },
+            price,
+        ),
+    ]);
+    let totals = totals(
+        &prices,
+        &[
+            usage("m", input(10), Some(1)),
+            usage("m", input(10), Some(0)),
+            usage("m", input(10), None),
+            usage("n", input(10), Some(100)),
+            // The price of another provider's model of this name.
+            usage("n", input(10), None),
+            usage("unknown", input(10), None),
+        ],
+    );
+    assert_eq!(totals.events, 6);
+    assert_eq!(totals.tokens.input, 60);
+    assert_eq!(totals.cost_nano_usd, 1 + 70 + 100);
+    assert_eq!(totals.unpriced_events, 2);
+}
+
+#[test]
+fn the_order_and_the_grouping_of_additions_do_not_matter() {
+    let added: Vec<Usage> = (0..20)
+        .map(|n| usage("m", input(n), (n % 3 == 0).then_some(n)))
+        .collect();
+    let sum = |added: &[Usage]| {
+        let mut sum = Sum::default();
+        added.iter().for_each(|usage| sum.add(usage));
+        sum
+    };
+    let whole = sum(&added);
+    let mut merged = sum(&added[13..]);
+    merged.merge(&sum(&added[..13]));
+    assert_eq!(merged, whole);
+    assert_eq!((whole.events, whole.uncosted_events), (20, 13));
+}
+
+#[test]
+fn a_runs_totals_stay_exact_in_json() {
+    let prices = priced(
+        "m",
+        Price {
+            input: u64::MAX,
+            output: u64::MAX,
+            cached_input: u64::MAX,
+            reasoning: u64::MAX,
+        },
+    );
+    let most = Tokens {
+        input: RUN_MOST,
+        output: RUN_MOST,
+        cached_input: RUN_MOST,
+        reasoning: RUN_MOST,
+    };
+    for cost in [None, Some(RUN_MOST)] {
+        let added = vec![usage("m", most, cost); 3_000];
+        let totals = totals(&prices, &added);
+        assert_eq!(totals.tokens, most, "{cost:?}");
+        assert_eq!(totals.cost_nano_usd, RUN_MOST, "{cost:?}");
+        assert_eq!(totals.events, 3_000);
+    }
+    // What is added up over runs stops later, and does not wrap around either.
+    let mut sum = Sum::default();
+    for _ in 0..3_000 {
+        sum.add(&usage("m", most, Some(RUN_MOST)));
+    }
+    assert_eq!(sum.tokens.input, u64::MAX);
+    let all = prices.totals([(&model("m"), &sum)].into_iter());
+    assert_eq!((all.tokens.input, all.cost_nano_usd), (u64::MAX, u64::MAX));
+}
+
+#[test]
+fn a_run_tells_so_many_models_apart_and_no_more() {
+    let price = Price {
+        input: 1_000_000,
+        ..Price::default()
+    };
+    let names: Vec<String> = (0..RUN_MODELS + 5).map(|n| format!("m{n}")).collect();
+    let prices = PriceTable::new(names.iter().map(|name| (model(name), price)));
+    let mut run = UsageByModel::default();
+    for _ in 0..2 {
+        for name in &names {
+            run.add(&usage(name, input(3), None));
+        }
+    }
+    let told: Vec<&str> = run.iter().map(|(model, _)| &*model.model).collect();
+    assert_eq!(told.len(), RUN_MODELS + 1);
+    assert_eq!(told[RUN_MODELS - 1..], ["m15", "(other)"]);
+    let totals = run.totals(&prices);
+    assert_eq!(totals.events, 2 * names.len() as u64);
+    assert_eq!(totals.tokens.input, 6 * names.len() as u64);
+    assert_eq!(totals.cost_nano_usd, 6 * RUN_MODELS as u64);
+    assert_eq!(totals.unpriced_events, 10);
+}

@@ -3,10 +3,12 @@
 mod compose;
 mod error;
 mod layer;
+mod prices;
 mod settings;
 
 pub use error::{ConfigError, Problem};
-pub use settings::{Dedupe, Limits, Log, Mode, Redaction, Retention, Runs, Settings};
+pub use prices::Price;
+pub use settings::{Dedupe, Limits, Log, Mode, Redaction, Retention, Runs, Settings, Usage};
 
 use std::{
     ffi::OsString,
@@ -174,8 +176,22 @@ fn toml(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(toml).collect();
             format!("[{}]", items.join(", "))
         }
+        Value::Dict(_, table) => {
+            let entry = |(key, value): (&String, &Value)| match is_bare(key) {
+                true => format!("{key} = {}", toml(value)),
+                false => format!("{} = {}", toml(&key.as_str().into()), toml(value)),
+            };
+            let entries: Vec<String> = table.iter().map(entry).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
         value => serde_json::to_string(value).unwrap_or_default(),
     }
+}
+
+/// Whether TOML takes `key` without quotes.
+fn is_bare(key: &str) -> bool {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    !key.is_empty() && key.chars().all(bare)
 }
 
 #[cfg(test)]

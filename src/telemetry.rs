@@ -42,6 +42,10 @@ pub struct Metrics {
     pub dedupe_evicted: Counter,
     /// Event ids remembered on this node.
     pub dedupe_ids: Gauge,
+    /// Series of usage kept by the memory engine.
+    pub usage_series: Gauge,
+    /// Events whose usage was added to a folded series, because there were too many.
+    pub usage_folded: Counter,
     /// Users with readers here.
     pub tails: Gauge,
     /// Bytes held in tails.
@@ -156,6 +160,15 @@ impl Metrics {
                 "Event ids forgotten before their window was over.",
             ),
             dedupe_ids: r.gauge("emitter_dedupe_ids", "Event ids remembered."),
+            usage_series: r.gauge(
+                "emitter_usage_series",
+                "Series of usage kept by the memory engine.",
+            ),
+            usage_folded: r.counter(
+                "emitter_usage_folded_total",
+                vec![],
+                "Events whose usage is not told apart by user, thread or model: there were too many series.",
+            ),
             tails: r.gauge("emitter_tails", "Users with readers here."),
             tail_bytes: r.gauge("emitter_tail_bytes", "Bytes held in tails."),
             encoded: r.counter(

@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Config, settings::Mode};
-use crate::{egress, engine::memory, fanout, ingest, net, run, sequencer};
+use super::{Config, prices, settings::Mode};
+use crate::{egress, engine::memory, fanout, ingest, net, run, sequencer, usage::PriceTable};
 
 impl Config {
     /// For the memory engine.
@@ -18,7 +18,14 @@ impl Config {
             dedupe_window: settings.dedupe.window,
             dedupe_ids_per_user: settings.dedupe.ids_per_user,
             dedupe_ids_per_node: settings.dedupe.ids_per_node,
+            usage_age: settings.usage.age,
+            usage_series: settings.usage.series,
         }
+    }
+
+    /// What models cost.
+    pub fn prices(&self) -> PriceTable {
+        prices::table(&self.settings.prices)
     }
 
     /// For the sequencer.
@@ -41,7 +48,7 @@ impl Config {
                     Mode::Enforce => sequencer::Mode::Enforce,
                     Mode::Observe => sequencer::Mode::Observe,
                 },
-                prices: Arc::default(),
+                prices: Arc::new(self.prices()),
             },
             dedupe_ids_per_user: self.settings.dedupe.ids_per_user,
             queue_events: limits.queue_events,

@@ -45,7 +45,12 @@ impl Origin {
 /// The place of `key` in the source of that name.
 fn place(source: &str, key: &str) -> String {
     match source {
-        VARIABLES => format!("{PREFIX}{}", key.replace('.', "__").to_uppercase()),
+        VARIABLES => {
+            // An item of a list is set with its list.
+            let is_name = |part: &&str| part.parse::<usize>().is_err();
+            let names: Vec<&str> = key.split('.').take_while(is_name).collect();
+            format!("{PREFIX}{}", names.join("__").to_uppercase())
+        }
         FLAGS => format!("--{}", key.replace(['_', '.'], "-")),
         file => file.to_owned(),
     }

@@ -1,12 +1,16 @@
 //! The settings, and their bounds.
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashSet, fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de};
 use tracing_subscriber::EnvFilter;
 
-use crate::access::{SECRET_BYTES, trim_newline};
+use super::prices::Price;
+use crate::{
+    access::{SECRET_BYTES, trim_newline},
+    usage::Model,
+};
 
 /// Everything that can be set. What each means stands in the reference.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,11 +23,13 @@ pub struct Settings {
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
     pub origins: Vec<String>,
+    pub prices: Vec<Price>,
     pub(super) auth: Auth,
     pub limits: Limits,
     pub retention: Retention,
     pub dedupe: Dedupe,
     pub runs: Runs,
+    pub usage: Usage,
     pub redaction: Redaction,
     pub log: Log,
 }
@@ -145,6 +151,16 @@ pub enum Mode {
     Observe,
 }
 
+/// How long usage is kept, and how much of it is told apart.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub struct Usage {
+    #[serde(with = "humantime_serde")]
+    pub age: Duration,
+    pub series: usize,
+}
+
 /// What is not stored.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -223,6 +239,7 @@ impl Settings {
         self.check_counts(report);
         self.check_spans(report);
         self.check_texts(report);
+        self.check_prices(report);
     }
 
     fn check_counts(&self, report: &mut dyn FnMut(&str, String)) {
@@ -283,6 +300,8 @@ impl Settings {
             ("retention.total_bytes", r.total_bytes, r.bytes..=HUGE),
             ("dedupe.ids_per_user", d.ids_per_user, 1..=MANY),
             ("dedupe.ids_per_node", d.ids_per_node, 1..=MANY),
+            ("usage.series", self.usage.series, 1..=MANY),
+            ("prices", self.prices.len(), 0..=10_000),
             ("redaction.words", self.redaction.words.len(), 0..=1000),
         ];
         for (key, value, range) in counts {
@@ -333,6 +352,7 @@ impl Settings {
                 DAY,
             ),
             ("runs.max_wait", self.runs.max_wait, second, 7 * DAY),
+            ("usage.age", self.usage.age, DAY, 3650 * DAY),
         ];
         for (key, value, least, most) in spans {
             if value < least || value > most {
@@ -364,6 +384,24 @@ impl Settings {
         }
         if let Err(error) = EnvFilter::try_new(&self.log.level) {
             report("log.level", error.to_string());
+        }
+    }
+
+    fn check_prices(&self, report: &mut dyn FnMut(&str, String)) {
+        let mut seen = HashSet::new();
+        let other = Model::other();
+        for Price {
+            provider, model, ..
+        } in &self.prices
+        {
+            if !seen.insert((provider, model)) {
+                let problem = format!("provider {provider:?}, model {model:?} is there twice");
+                report("prices", problem);
+            }
+            if provider.as_str() == &*other.provider && model.as_str() == &*other.model {
+                let problem = format!("model {model:?} stands for models that are not told apart");
+                report("prices", problem);
+            }
         }
     }
 }

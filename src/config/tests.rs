@@ -1,6 +1,7 @@
 use std::{io::Write as _, time::Duration};
 
 use super::*;
+use crate::usage::{self, Model, PriceTable};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -268,4 +269,128 @@ fn the_secret_is_never_printed() {
         panic!("the variable comes over the file: {error}");
     });
     assert_eq!(numeric.access.secret, SECRET.as_bytes());
+}
+
+#[test]
+fn prices_are_read_exactly_and_shown_as_they_were_set() {
+    let text = r#"
+        drain = "5s"
+        [[prices]]
+        provider = "acme"
+        model = "large-2"
+        input = "1.25"
+        output = "10"
+        [[prices]]
+        provider = ""
+        model = "small"
+        input = "0.000000001"
+        output = "0.4"
+        cached_input = "0"
+        reasoning = "999999999.999999999"
+    "#;
+    let config = load_file(text).unwrap();
+    let prices = &config.settings.prices;
+    let nano_usd = |price: &Price| {
+        let Price { input, output, .. } = *price;
+        (input, output, price.cached_input, price.reasoning)
+    };
+    assert_eq!(
+        nano_usd(&prices[0]),
+        (1_250_000_000, 10_000_000_000, None, None)
+    );
+    assert_eq!(
+        nano_usd(&prices[1]),
+        (1, 400_000_000, Some(0), Some(999_999_999_999_999_999))
+    );
+    let model = |provider: &str, model: &str| Model {
+        provider: provider.into(),
+        model: model.into(),
+    };
+    let price = |input, output, cached_input, reasoning| usage::Price {
+        input,
+        output,
+        cached_input,
+        reasoning,
+    };
+    let table = PriceTable::new([
+        (
+            model("acme", "large-2"),
+            price(1_250_000_000, 10_000_000_000, 1_250_000_000, 10_000_000_000),
+        ),
+        (
+            model("", "small"),
+            price(1, 400_000_000, 0, 999_999_999_999_999_999),
+        ),
+    ]);
+    assert_eq!(config.prices(), table);
+    assert_eq!(*config.sequencer().rules.prices, table);
+
+    let file = file(text);
+    let shown = Resolved::new(&Sources {
+        file: Some(file.path().to_owned()),
+        environment: variables(&[]),
+        ..Sources::default()
+    })
+    .to_toml();
+    let small = r#"{ cached_input = "0", input = "0.000000001", model = "small", output = "0.4", provider = "", "#;
+    assert!(shown.contains(small), "{shown}");
+    let again = load_file(&shown.replace("secret = \"[set]\"", "")).unwrap();
+    assert_eq!(again.prices(), table);
+}
+
+#[test]
+fn a_wrong_price_is_told() {
+    let with = |lines: &str| {
+        format!("[[prices]]\nprovider = 'p'\nmodel = 'm'\ninput = '1'\noutput = '1'\n{lines}")
+    };
+    let cases = [
+        (
+            with("cached_input = '1,25'"),
+            "prices.0.cached_input: invalid value string \"1,25\", expected dollars as a text such as \"1.25\", \
+             with at most 9 decimals (FILE)",
+        ),
+        (
+            with("reasoning = 1.25"),
+            "prices.0.reasoning: invalid type: found float `1.25`, expected dollars as a text such as \"1.25\", with at \
+             most 9 decimals (FILE)",
+        ),
+        (
+            with("thinking = '1'"),
+            "prices.0.thinking: unknown field: found `thinking`, expected `one of `provider`, `model`, `input`, `output`, \
+             `cached_input`, `reasoning`` (FILE)",
+        ),
+        (
+            "[[prices]]\nprovider = 'p'\nmodel = 'm'\ninput = '1'".to_owned(),
+            "prices.0: missing field `output` (FILE)",
+        ),
+        (
+            with("[[prices]]\nprovider = 'p'\nmodel = 'm'\ninput = '2'\noutput = '2'"),
+            "prices: provider \"p\", model \"m\" is there twice (FILE)",
+        ),
+        (
+            "prices = [{ provider = '', model = '(other)', input = '1', output = '1' }]".to_owned(),
+            "prices: model \"(other)\" stands for models that are not told apart (FILE)",
+        ),
+        (
+            "[usage]\nage = '23h'".to_owned(),
+            "usage.age: 23h is not within 1day and 9years 11months 27days 21h 50m 24s (FILE)",
+        ),
+        (
+            "[usage]\nseries = 0".to_owned(),
+            "usage.series: 0 is not within 1 and 4294967296 (FILE)",
+        ),
+    ];
+    for (text, want) in cases {
+        assert_eq!(load_file(&text).unwrap_err(), want, "{text}");
+    }
+    let many = (0..10_001)
+        .map(|n| format!("{{ provider = 'p', model = 'm{n}', input = '1', output = '1' }},\n"));
+    let many = format!("prices = [\n{}]", many.collect::<String>());
+    assert_eq!(
+        load_file(&many).unwrap_err(),
+        "prices: 10001 is not within 0 and 10000 (FILE)"
+    );
+    let error = load(&[("EMITTER_PRICES", "acme")]).unwrap_err().to_string();
+    let want = "prices.0: invalid type: found string \"acme\", expected a table such as in [[prices]] (EMITTER_PRICES)";
+    assert_eq!(error, want);
 }

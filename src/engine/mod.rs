@@ -21,6 +21,7 @@ use crate::{
     clock::Timestamp,
     event::{Draft, Offset, Position, Record, RunId, StreamKey, Tenant},
     run::Run,
+    usage::{Series, Sum, UsageQuery},
 };
 
 /// An ordered log per user and a key store.
@@ -88,6 +89,14 @@ pub trait Engine: Send + Sync + 'static {
         stream: &StreamKey,
         watcher: Arc<dyn Watcher>,
     ) -> Result<Watch, EngineError>;
+
+    /// What was consumed: for each series that `query` asks for, the sum of the usage of every draft that was appended,
+    /// each counted once. In no order; a series may come in several parts.
+    ///
+    /// An engine may fold series that are too many: into one without user and thread, at need also without model
+    /// ([`Model::other`](crate::usage::Model::other)). Sums by tenant and day stay whole. It may forget a day a while
+    /// after its end.
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError>;
 
     /// What is under `key`.
     async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError>;

@@ -10,6 +10,7 @@ mod race;
 mod read;
 mod retention;
 mod runs;
+mod usage;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -39,6 +40,12 @@ const WINDOW: Duration = Duration::from_secs(2 * 60 * 60);
 /// How many ids of one user it remembers.
 const IDS: usize = 1_000;
 
+/// How long it keeps the usage of a day after its end.
+const USAGE_AGE: Duration = Duration::from_secs(4 * 24 * 60 * 60);
+
+/// How many series of usage it tells apart, at least.
+const USAGE_SERIES: usize = 300;
+
 fn bounds() -> Config {
     Config {
         retention_records: RECORDS,
@@ -46,6 +53,8 @@ fn bounds() -> Config {
         retention_age: AGE,
         dedupe_window: WINDOW,
         dedupe_ids_per_user: IDS,
+        usage_age: USAGE_AGE,
+        usage_series: USAGE_SERIES,
         ..Config::default()
     }
 }
@@ -132,6 +141,12 @@ macro_rules! conformance {
                 a_run_that_waited_is_due_no_later_than_its_deadline
                 runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines
                 open_runs_are_told_with_the_head;
+            usage:
+                every_appended_draft_counts_once_in_its_series
+                a_refused_commit_consumes_nothing
+                usage_is_told_as_asked_for
+                usage_outlives_its_events_until_the_day_is_forgotten
+                too_many_series_keep_their_totals_by_tenant_model_and_day;
             race:
                 writers_that_race_keep_one_order;
         }

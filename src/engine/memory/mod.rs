@@ -4,6 +4,7 @@ mod deadlines;
 mod keys;
 mod list;
 mod stream;
+mod usage;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -23,6 +24,7 @@ use self::{
     deadlines::Deadlines,
     keys::{KeyStore, Put},
     stream::Stream,
+    usage::Ledger,
 };
 use super::{
     AppendError, Appended, CONFLICT_RECORDS, Commit, Due, Engine, EngineError, Key, KeyEntry,
@@ -33,6 +35,7 @@ use crate::{
     event::{BUCKETS, Epoch, Offset, Position, Record, RunId, StreamKey},
     run::{self, Book, Effect, RUN_MEMORY, Run},
     telemetry::Metrics,
+    usage::{Series, Sum, UsageQuery},
 };
 
 /// Bounds of the memory engine.
@@ -54,6 +57,10 @@ pub struct Config {
     pub dedupe_ids_per_user: usize,
     /// How many ids are remembered in all; beyond that an appending user forgets its own oldest ones.
     pub dedupe_ids_per_node: usize,
+    /// How long the usage of a day is kept after its end.
+    pub usage_age: Duration,
+    /// How many series of usage are told apart by user and thread; beyond that new ones are folded.
+    pub usage_series: usize,
 }
 
 impl Default for Config {
@@ -67,6 +74,8 @@ impl Default for Config {
             dedupe_window: Duration::from_secs(600),
             dedupe_ids_per_user: 100_000,
             dedupe_ids_per_node: 2_000_000,
+            usage_age: Duration::from_secs(31 * 24 * 60 * 60),
+            usage_series: 100_000,
         }
     }
 }
@@ -91,6 +100,7 @@ struct Inner {
     bytes: AtomicUsize,
     streams: AtomicUsize,
     dedupe_ids: AtomicUsize,
+    usage_series: AtomicUsize,
     /// As many as have a deadline.
     open_runs: AtomicUsize,
     watchers: AtomicU64,
@@ -109,6 +119,7 @@ struct Bucket {
     /// something.
     evicted: Offset,
     deadlines: Deadlines,
+    usage: Ledger,
 }
 
 /// What an append did to its runs, where the watchdog must know.
@@ -131,6 +142,7 @@ impl MemoryEngine {
             bytes: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             dedupe_ids: AtomicUsize::new(0),
+            usage_series: AtomicUsize::new(0),
             open_runs: AtomicUsize::new(0),
             watchers: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
@@ -198,6 +210,7 @@ impl Inner {
         self.check_room(bucket.streams.get(key).map(Box::as_ref), &commit, now)?;
         let stream = self.stream(&mut bucket, key, expected, now);
         let (appended, effects) = self.store(stream, commit, now);
+        self.account(&mut bucket, key, &appended.records);
         self.watch_over(&mut bucket, key, &effects);
         Ok(appended)
     }
@@ -350,8 +363,12 @@ impl Inner {
     /// Gives back what is over in one bucket.
     fn sweep(&self, bucket: &mut Bucket, now: Timestamp) {
         let Bucket {
-            streams, evicted, ..
+            streams,
+            evicted,
+            usage,
+            ..
         } = bucket;
+        self.grow(0, self.forget_usage(usage, now));
         streams.retain(|_, stream| {
             let mut freed = self.trim(stream, now)
                 + self.forget_ids(stream, now, 0)
@@ -526,6 +543,10 @@ impl Engine for MemoryEngine {
         })
     }
 
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+        Ok(self.0.usage(query).await)
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
         Ok(self.0.keys.get(key, self.0.clock.now()))
     }
@@ -593,6 +614,9 @@ impl Engine for MemoryEngine {
         metrics
             .dedupe_ids
             .set(inner.dedupe_ids.load(Ordering::Relaxed) as f64);
+        metrics
+            .usage_series
+            .set(inner.usage_series.load(Ordering::Relaxed) as f64);
     }
 }
 

@@ -1,6 +1,9 @@
 //! What only the memory engine promises: its bounds, and that its books balance.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -11,7 +14,7 @@ use crate::{
     engine::{AppendError, Appended, Commit, Engine, EngineError, Key, ReadLimit, Watcher},
     event::{
         ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId, RunSequence,
-        Source, StreamKey, Tenant, UserId,
+        Source, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId,
     },
     telemetry::Metrics,
 };
@@ -223,6 +226,8 @@ async fn the_books_balance_after_everything_has_expired() {
             retention_bytes: 20_000,
             dedupe_ids_per_user: 30,
             dedupe_ids_per_node: 200,
+            usage_age: HOUR,
+            usage_series: 20,
             ..Config::default()
         });
         let mut watches = Vec::new();
@@ -264,7 +269,8 @@ async fn the_books_balance_after_everything_has_expired() {
                         // Some ids again and again, as after their window.
                         let id = format!("e{}", rng.random_range(0..n + 2) * 10 + i);
                         let body = rng.random_range(0..500);
-                        drafts.push(draft(&user, &id, Some((&run, *sequence, kind)), body));
+                        let draft = draft(&user, &id, Some((&run, *sequence, kind)), body);
+                        drafts.push(consuming(draft, &mut rng));
                     }
                     append(&engine, &user, drafts).await.unwrap();
                 }
@@ -273,11 +279,32 @@ async fn the_books_balance_after_everything_has_expired() {
         assert!(engine.bytes() > 0 && engine.streams() > 0, "seed {seed}");
         drop(watches);
         pass_two_days(&engine, &clock).await;
+        let usage_series = engine.0.usage_series.load(Ordering::Relaxed);
         assert_eq!(
             (engine.bytes(), engine.streams(), dedupe_ids(&engine)),
             (0, 0, 0),
             "seed {seed}: bytes, streams, ids"
         );
+        assert_eq!(usage_series, 0, "seed {seed}");
+    }
+}
+
+/// `draft` in one of some threads, and half of the time with usage of one of some models.
+fn consuming(draft: Draft, rng: &mut StdRng) -> Draft {
+    let model = format!("model {}", "x".repeat(rng.random_range(0..30)));
+    let usage = rng.random_bool(0.5).then(|| Usage {
+        provider: "p".into(),
+        model: model.as_str().into(),
+        tokens: Tokens::default(),
+        cost_nano_usd: None,
+    });
+    Draft {
+        thread_id: ThreadId::new(&format!("t{}", rng.random_range(0..3))).ok(),
+        event: Arc::new(Event {
+            usage: usage.map(Box::new),
+            ..Event::clone(&draft.event)
+        }),
+        ..draft
     }
 }
 

@@ -16,6 +16,7 @@ use emitter::{
     },
     event::{Epoch, Offset, Position, Record, RunId, StreamKey},
     run::Run,
+    usage::{Series, Sum, UsageQuery},
 };
 
 /// Wraps an engine and names its epoch otherwise, once it has changed.
@@ -165,6 +166,10 @@ impl Engine for EpochEngine {
             head: self.out(watch.head),
             ..watch
         })
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+        self.inner.usage(query).await
     }
 
     async fn put_if_absent(

@@ -20,6 +20,7 @@ use emitter::{
     },
     event::{Offset, Position, Record, RunId, StreamKey},
     run::Run,
+    usage::{Series, Sum, UsageQuery},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
@@ -310,6 +311,11 @@ impl Engine for FaultyEngine {
             watcher,
         });
         self.inner.watch(stream, watcher).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+        self.call().await?;
+        self.inner.usage(query).await
     }
 
     async fn put_if_absent(

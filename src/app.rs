@@ -118,11 +118,13 @@ impl App {
         let engine = engine.unwrap_or_else(|| {
             MemoryEngine::new(config.memory(), clock.clone(), &entropy, metrics.clone())
         });
+        let sequencing = config.sequencer();
+        let prices = sequencing.rules.prices.clone();
         let sequencer = Sequencer::new(
             engine.clone(),
             clock.clone(),
             entropy.clone(),
-            config.sequencer(),
+            sequencing,
             metrics.clone(),
         );
         let authenticator = Arc::new(Authenticator::new(&config.access, clock.clone()));
@@ -162,8 +164,13 @@ impl App {
             http: http.0,
             admin: admin.0,
         };
-        let operator =
-            OperatorService::new(authenticator, engine.clone(), sequencer.clone(), clock);
+        let operator = OperatorService::new(
+            authenticator,
+            engine.clone(),
+            sequencer.clone(),
+            prices,
+            clock,
+        );
         let services = (ingest, egress.grpc(), operator.into_server());
         let (server, health) = grpc::server(&settings.limits, services).await?;
         let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), node);

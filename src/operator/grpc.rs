@@ -27,7 +27,7 @@ pub struct OperatorService {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) clock: Clock,
-    pub(super) prices: PriceTable,
+    pub(super) prices: Arc<PriceTable>,
 }
 
 /// Which tenants an operator asks for, of those that it may see.
@@ -104,11 +104,12 @@ pub(super) fn unavailable(error: EngineError) -> Refusal {
 }
 
 impl OperatorService {
-    /// A service that shows what `engine` and `sequencer` know.
+    /// A service that shows what `engine` and `sequencer` know, and what that costs by `prices`.
     pub fn new(
         authenticator: Arc<Authenticator>,
         engine: Arc<dyn Engine>,
         sequencer: Arc<Sequencer>,
+        prices: Arc<PriceTable>,
         clock: Clock,
     ) -> Self {
         Self {
@@ -116,7 +117,7 @@ impl OperatorService {
             engine,
             sequencer,
             clock,
-            prices: PriceTable::default(),
+            prices,
         }
     }
 

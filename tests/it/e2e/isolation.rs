@@ -9,7 +9,7 @@ use super::{
     wire::{self, Socket},
 };
 
-fn reason(status: &tonic::Status) -> String {
+pub(super) fn reason(status: &tonic::Status) -> String {
     let details = status.get_error_details();
     details.error_info().expect("ErrorInfo").reason.clone()
 }

@@ -12,4 +12,5 @@ mod server;
 mod slow;
 mod storm;
 mod stream;
+mod usage;
 mod wire;

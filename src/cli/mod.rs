@@ -15,6 +15,7 @@ mod tail;
 mod target;
 mod text;
 mod token;
+mod usage;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
@@ -52,6 +53,7 @@ enum Command {
     Emit(emit::Emit),
     Tail(tail::Tail),
     Runs(runs::Runs),
+    Usage(usage::Usage),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
 }
@@ -82,6 +84,7 @@ pub fn run(
         Command::Emit(emit) => emit.run(&environment),
         Command::Tail(tail) => tail.run(&environment),
         Command::Runs(runs) => runs.run(&environment),
+        Command::Usage(usage) => usage.run(&environment),
         Command::Token(token) => token.run(&environment),
         Command::CheckConfig(check) => check.run(environment),
     };

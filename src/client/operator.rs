@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{Credential, UrlError, grpc};
 use crate::proto::v1::{
-    GetRunRequest, GetRunResponse, ListRunsRequest, ListRunsResponse, Refusal,
-    emitter_operator_client::EmitterOperatorClient,
+    GetRunRequest, GetRunResponse, GetUsageRequest, GetUsageResponse, ListRunsRequest,
+    ListRunsResponse, Refusal, emitter_operator_client::EmitterOperatorClient,
 };
 
 /// How long an answer may take.
@@ -56,6 +56,17 @@ impl Operator {
     pub async fn get_run(&self, request: GetRunRequest) -> Answer<GetRunResponse> {
         self.ask(request, async |mut client, request| {
             client.get_run(request).await
+        })
+        .await
+    }
+
+    /// Usage, added up.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn get_usage(&self, request: GetUsageRequest) -> Answer<GetUsageResponse> {
+        self.ask(request, async |mut client, request| {
+            client.get_usage(request).await
         })
         .await
     }

@@ -14,7 +14,7 @@ from people import Run
 from server import base64url
 from shell import ANY_PORTS, Shell, lasting_ports
 
-COMMANDS = ["dev", "serve", "emit", "tail", "runs", "token", "check-config"]
+COMMANDS = ["dev", "serve", "emit", "tail", "runs", "usage", "token", "check-config"]
 
 
 @pytest.fixture
@@ -248,6 +248,8 @@ def test_a_refusal_is_told_and_exits_1(shell, dev):
         "tail",
         "tail --user demo --from oldest --after 00000000000000ab-1",
         "tail --user demo --after here",
+        "usage --by week",
+        "usage --first-day yesterday",
         "token --sub demo",
         "token --sub demo --scope all",
         "token --sub demo --scope emit --issuer alone",
@@ -314,6 +316,66 @@ def test_tail_ends_where_it_is_refused(shell, dev):
     emitting = shell.run("emitter", "token", "--sub", "demo", "--scope", "emit").out[0]
     tail = shell.run("emitter", "tail", "--token", emitting, exits=1)
     assert "403" in "\n".join(tail.err) and "SCOPE_MISSING" in "\n".join(tail.err), tail
+
+
+# usage
+
+
+@pytest.fixture
+def consumed(shell, dev):
+    """Three events with usage, one of them sent twice."""
+    usage = {"provider": "acme", "model": "large", "input_tokens": 1200, "output_tokens": 300, "cached_input_tokens": 200}
+    stated = {**usage, "model": "small", "cost_nano_usd": 2500000}
+    lines = line(0, type="agent_started", agent_name="a", thread_id="t1", payload={}) + line(1, usage=usage)
+    shell.run("emitter", "emit", "-", stdin=lines + line(2, usage=stated) + line(3, usage=stated))
+    (again,) = answers(shell.run("emitter", "emit", "-", "--json", stdin=line(3, usage=stated)))
+    assert again["duplicate"] is True
+
+
+def test_usage_is_added_up(shell, consumed):
+    (text,) = shell.run("emitter", "usage", "--json", "--by", "user,model").out
+    usage = json.loads(text)
+    assert usage["rows_left_out"] == 0
+    assert [(row["user_id"], row["model"], row["totals"]) for row in usage["rows"]] == [
+        (
+            "demo",
+            model,
+            {
+                "events": events,
+                "input_tokens": 1200 * events,
+                "output_tokens": 300 * events,
+                "cached_input_tokens": 200 * events,
+                "reasoning_tokens": 0,
+                "cost_nano_usd": cost,
+                "unpriced_events": unpriced,
+            },
+        )
+        for model, events, cost, unpriced in [("large", 1, 0, 1), ("small", 2, 5000000, 0)]
+    ]
+    assert (usage["total"]["events"], usage["total"]["cost_nano_usd"]) == (3, 5000000), usage
+    for flags, events in [("--user demo", 3), ("--user other", 0), ("--model small", 2), ("--run r1", 3), ("--thread t1", 3)]:
+        (text,) = shell.run("emitter", "usage", "--json", *flags.split()).out
+        assert json.loads(text)["total"]["events"] == events, (flags, text)
+
+
+def test_usage_is_drawn(shell, consumed):
+    drawn = shell.run("emitter", "usage", "--by", "model", COLUMNS="70").out
+    assert drawn == [
+        "MODEL  EVENTS  INPUT  OUTPUT       COST",
+        "large       1  1,200     300          ?  ██████████████",
+        "small       2  2,400     600  $0.005000  ████████████████████████████",
+        "total       3  3,600     900  $0.005000+",
+        "",
+        "? and +: the cost lacks 1 event of models without a price",
+    ], "\n".join(drawn)
+    drawn = shell.run("emitter", "usage").out
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d +3 +3,600 +900 +\$0.005000\+ █+", drawn[1]), drawn
+    assert shell.run("emitter", "usage", "--user", "other").err == ["no usage"]
+
+
+def test_usage_of_runs_has_no_days(shell, dev):
+    ran = shell.run("emitter", "usage", "--by", "run,day", exits=1)
+    assert ran.err[0].startswith("error: INVALID_REQUEST: ") and "group_by" in ran.err[0], ran
 
 
 # token

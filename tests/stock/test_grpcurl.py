@@ -138,6 +138,33 @@ def camel_case(payload):
     return {camel(name): value for name, value in payload.items()}
 
 
+def test_usage_is_added_up(grpcurl, server, person):
+    run = person.run()
+    usage = {"provider": "acme", "model": "large", "output_tokens": 300, "reasoning_tokens": 100}
+    for event, tokens in zip(run.events[1:], [1, 20, 300]):
+        event["usage"] = {**usage, "input_tokens": tokens}
+    emit_batch(grpcurl, person, run.events)
+    emit_batch(grpcurl, person, run.events)
+
+    operator = server.token("ops", "operate")
+    question = {"user_id": person.user_id, "group_by": ["USAGE_GROUP_MODEL", "USAGE_GROUP_THREAD"]}
+    totals = {
+        "events": "3",
+        "inputTokens": "321",
+        "outputTokens": "900",
+        "reasoningTokens": "300",
+        "unpricedEvents": "3",
+    }
+    assert grpcurl.call("emitter.v1.EmitterOperator/GetUsage", question, operator) == {
+        "rows": [{"model": "large", "threadId": run.thread_id, "totals": totals}],
+        "total": totals,
+    }
+    for token, told in [(operator, "INVALID_REQUEST"), (person.read_token, "SCOPE_MISSING")]:
+        question = {"run_id": run.run_id, "first_day": "2026-11-22"}
+        ran = grpcurl.run("emitter.v1.EmitterOperator/GetUsage", token=token, data=question)
+        assert ran.returncode != 0 and told in ran.stderr, ran
+
+
 def test_it_lists_the_services(grpcurl):
     assert set(grpcurl.text("list").split()) >= {
         "emitter.v1.EventEmitter",

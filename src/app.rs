@@ -169,6 +169,7 @@ impl App {
             engine.clone(),
             sequencer.clone(),
             prices,
+            hub.clone(),
             clock,
         );
         let services = (ingest, egress.grpc(), operator.into_server());
@@ -300,10 +301,11 @@ impl Core {
         })
     }
 
-    /// Waits until every reader is gone and every accepted event is stored or refused.
+    /// Waits until every reader is gone, what they acknowledged is stored, and every accepted event is stored or
+    /// refused.
     async fn quiet(&self) {
         self.egress.idle().await;
-        while self.sequencer.in_flight() > 0 {
+        while self.sequencer.in_flight() > 0 || !self.hub.acks().is_settled() {
             time::sleep(LOOK).await;
         }
     }

@@ -58,6 +58,10 @@ pub struct Metrics {
     pub joined: Counter,
     /// Gaps told to readers.
     pub gaps: Counter,
+    /// Users whose clients' acknowledgements are being stored.
+    pub acks_fresh: Gauge,
+    /// Acknowledgements that could not be stored.
+    pub acks_given_up: Counter,
     /// From recording to handing over to the socket, in seconds, for live events.
     pub delivery_seconds: Histogram,
     /// How many records a reader was behind when it read, where it was behind.
@@ -187,6 +191,15 @@ impl Metrics {
                 "Frames that stand for more than one event.",
             ),
             gaps: r.counter("emitter_gaps_total", vec![], "Gaps told to readers."),
+            acks_fresh: r.gauge(
+                "emitter_acks_fresh_users",
+                "Users whose clients' acknowledgements are being stored.",
+            ),
+            acks_given_up: r.counter(
+                "emitter_acks_given_up_total",
+                vec![],
+                "Acknowledgements that could not be stored.",
+            ),
             delivery_seconds: r.histogram(
                 "emitter_delivery_seconds",
                 "From recording an event to handing it to a live reader's socket.",

@@ -9,17 +9,28 @@ use axum::extract::Query;
 use http::Uri;
 
 use crate::{
-    event::{Kind, Position, RunId, ThreadId, custom_name_problem},
+    event::{ClientId, Kind, Position, RunId, ThreadId, custom_name_problem},
     fanout::{FILTER_TYPES, Filter, Start},
     proto::v1::{StartFrom, SubscribeRequest, subscribe_request},
     reason::{Reason, Refusal, Violation},
 };
 
-/// Where a reader begins, and what it wants to see.
+/// Where a reader begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At a place in the stream.
+    At(Start),
+    /// After what this client acknowledged last.
+    Acked(ClientId),
+}
+
+/// Who a reader is, where it begins, and what it wants to see.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
+    /// The client, if it names itself.
+    pub(super) client_id: Option<ClientId>,
     /// Where it begins.
-    pub(super) start: Start,
+    pub(super) begin: Begin,
     /// What it is sent.
     pub(super) filter: Filter,
     /// Whether it may be sent joined deltas.
@@ -27,7 +38,15 @@ pub(super) struct Asked {
 }
 
 /// The parameters of a stream's URL. Others are ignored.
-const PARAMETERS: [&str; 6] = ["after", "from", "thread_id", "run_id", "types", "join"];
+const PARAMETERS: [&str; 7] = [
+    "after",
+    "from",
+    "thread_id",
+    "run_id",
+    "types",
+    "join",
+    "client_id",
+];
 
 impl Asked {
     /// Reads the query of a stream's URL.
@@ -37,12 +56,13 @@ impl Asked {
     pub(super) fn in_query(uri: &Uri) -> Result<Self, Refusal> {
         let mut problems = Problems::default();
         let mut given = parameters(uri, &mut problems);
-        let start = match (given.remove("after"), given.remove("from")) {
-            (None, None) => Some(Start::Head),
-            (Some(after), None) => problems.check("after", after.parse().map(Start::After)),
+        let from = match (given.remove("after"), given.remove("from")) {
+            (None, None) => Some(From::Place(Start::Head)),
+            (Some(after), None) => problems.check("after", after.parse().map(From::after)),
             (None, Some(from)) => problems.check("from", from_name(&from)),
             (Some(_), Some(_)) => problems.add("from", "cannot be given beside `after`"),
         };
+        let client_id = problems.optional("client_id", given.remove("client_id"), ClientId::new);
         let join = given.remove("join").map(|join| match join.as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -60,8 +80,10 @@ impl Asked {
         let join = join
             .and_then(|join| problems.check("join", join))
             .unwrap_or(true);
-        problems.none(start.map(|start| Self {
-            start,
+        let begin = problems.begin(from, client_id.as_ref());
+        problems.none(begin.map(|begin| Self {
+            client_id,
+            begin,
             filter,
             join,
         }))
@@ -73,15 +95,16 @@ impl Asked {
     /// `INVALID_REQUEST`, with the fields that are wrong.
     pub(super) fn in_request(request: SubscribeRequest) -> Result<Self, Refusal> {
         let mut problems = Problems::default();
-        let start = match request.start {
-            None => Some(Start::Head),
+        let from = match request.start {
+            None => Some(From::Place(Start::Head)),
             Some(subscribe_request::Start::After(after)) => {
                 let after = format!("{}-{}", after.epoch, after.offset);
-                problems.check("after", after.parse::<Position>().map(Start::After))
+                problems.check("after", after.parse().map(From::after))
             }
             Some(subscribe_request::Start::From(from)) => problems.check("from", from_code(from)),
         };
         let stated = |text: String| (!text.is_empty()).then_some(text);
+        let client_id = problems.optional("client_id", stated(request.client_id), ClientId::new);
         let types: Vec<_> = request.types.iter().map(String::as_str).collect();
         let filter = Filter {
             thread_id: problems.optional("thread_id", stated(request.thread_id), ThreadId::new),
@@ -93,8 +116,10 @@ impl Asked {
             },
         };
         let join = request.join.unwrap_or(true);
-        problems.none(start.map(|start| Self {
-            start,
+        let begin = problems.begin(from, client_id.as_ref());
+        problems.none(begin.map(|begin| Self {
+            client_id,
+            begin,
             filter,
             join,
         }))
@@ -121,19 +146,35 @@ fn parameters(uri: &Uri, problems: &mut Problems) -> BTreeMap<&'static str, Stri
     given
 }
 
-fn from_name(from: &str) -> Result<Start, &'static str> {
-    match from {
-        "head" => Ok(Start::Head),
-        "oldest" => Ok(Start::Oldest),
-        _ => Err("must be `head` or `oldest`"),
+/// Where a reader asks to begin.
+enum From {
+    Place(Start),
+    Acked,
+}
+
+impl From {
+    fn after(position: Position) -> Self {
+        Self::Place(Start::After(position))
     }
 }
 
-fn from_code(from: i32) -> Result<Start, &'static str> {
+fn from_name(from: &str) -> Result<From, &'static str> {
+    match from {
+        "head" => Ok(From::Place(Start::Head)),
+        "oldest" => Ok(From::Place(Start::Oldest)),
+        "open" => Ok(From::Place(Start::Open)),
+        "acked" => Ok(From::Acked),
+        _ => Err("must be `head`, `oldest`, `open` or `acked`"),
+    }
+}
+
+fn from_code(from: i32) -> Result<From, &'static str> {
     match StartFrom::try_from(from) {
-        Ok(StartFrom::Unspecified | StartFrom::Head) => Ok(Start::Head),
-        Ok(StartFrom::Oldest) => Ok(Start::Oldest),
-        Ok(StartFrom::Open | StartFrom::Acked) | Err(_) => Err("is not a known value"),
+        Ok(StartFrom::Unspecified | StartFrom::Head) => Ok(From::Place(Start::Head)),
+        Ok(StartFrom::Oldest) => Ok(From::Place(Start::Oldest)),
+        Ok(StartFrom::Open) => Ok(From::Place(Start::Open)),
+        Ok(StartFrom::Acked) => Ok(From::Acked),
+        Err(_) => Err("is not a known value"),
     }
 }
 
@@ -161,6 +202,16 @@ impl Problems {
         read: impl Fn(&str) -> Result<T, E>,
     ) -> Option<T> {
         text.and_then(|text| self.check(field, read(&text)))
+    }
+
+    /// What `from` comes to for that client. That of one whose id is wrong is told already.
+    fn begin(&mut self, from: Option<From>, client_id: Option<&ClientId>) -> Option<Begin> {
+        match (from?, client_id) {
+            (From::Place(start), _) => Some(Begin::At(start)),
+            (From::Acked, Some(client_id)) => Some(Begin::Acked(client_id.clone())),
+            (From::Acked, None) if self.0.iter().any(|told| told.field == "client_id") => None,
+            (From::Acked, None) => self.add("client_id", "is required to begin at `acked`"),
+        }
     }
 
     fn types(&mut self, names: &[&str]) -> Option<BTreeSet<String>> {
@@ -214,7 +265,8 @@ mod tests {
 
     fn everything_from(start: Start) -> Asked {
         Asked {
-            start,
+            client_id: None,
+            begin: Begin::At(start),
             filter: Filter::default(),
             join: true,
         }
@@ -227,6 +279,7 @@ mod tests {
             ("", Start::Head),
             ("?from=head", Start::Head),
             ("?from=oldest", Start::Oldest),
+            ("?from=open", Start::Open),
             ("?after=00000000000000ab-42", Start::After(position)),
             ("?after=00000000000000ab%2D42", Start::After(position)),
             ("?unknown=1&unknown=2&token=x", Start::Head),
@@ -238,7 +291,8 @@ mod tests {
         assert_eq!(
             asked,
             Ok(Asked {
-                start: Start::Head,
+                client_id: None,
+                begin: Begin::At(Start::Head),
                 filter: Filter {
                     thread_id: Some(ThreadId::new("a/b é").unwrap()),
                     run_id: Some(RunId::new("r1").unwrap()),
@@ -250,14 +304,44 @@ mod tests {
     }
 
     #[test]
+    fn a_client_names_itself_and_may_begin_after_what_it_acknowledged() {
+        let tab = ClientId::new("tab 1").unwrap();
+        let asked = |begin| Asked {
+            client_id: Some(tab.clone()),
+            begin,
+            ..everything_from(Start::Head)
+        };
+        let head = asked(Begin::At(Start::Head));
+        assert_eq!(query("?client_id=tab%201"), Ok(head));
+        let acked = asked(Begin::Acked(tab.clone()));
+        assert_eq!(query("?client_id=tab%201&from=acked"), Ok(acked));
+        let request = |client_id: &str| SubscribeRequest {
+            start: Some(subscribe_request::Start::From(StartFrom::Acked.into())),
+            client_id: client_id.to_owned(),
+            ..Default::default()
+        };
+        let acked = asked(Begin::Acked(tab.clone()));
+        let got = Asked::in_request(request("tab 1")).map_err(fields);
+        assert_eq!(got, Ok(acked));
+        for wrong in [request(""), request("\n")] {
+            let got = Asked::in_request(wrong).map_err(fields);
+            assert_eq!(got, Err(vec!["client_id".to_owned()]));
+        }
+    }
+
+    #[test]
     fn queries_that_are_refused() {
         let long = format!("?run_id={}", "x".repeat(129));
         let many = format!("?types={}", vec!["message"; 65].join(","));
         for (text, wrong) in [
             ("?after=1", "after"),
             ("?after=", "after"),
-            ("?from=open", "from"),
+            ("?from=closed", "from"),
             ("?from=", "from"),
+            ("?from=acked", "client_id"),
+            ("?from=acked&client_id=", "client_id"),
+            ("?client_id=a%0Ab", "client_id"),
+            ("?after=00000000000000ab-42&from=acked", "from"),
             ("?after=00000000000000ab-42&from=head", "from"),
             ("?from=head&from=head", "from"),
             ("?types=message&types=message", "types"),
@@ -297,6 +381,7 @@ mod tests {
             (SubscribeRequest::default(), Ok(Start::Head)),
             (from(0), Ok(Start::Head)),
             (from(2), Ok(Start::Oldest)),
+            (from(3), Ok(Start::Open)),
             (from(9), Err("from")),
             (after("00000000000000ab", 7), Ok(Start::After(position))),
             (after("ab", 7), Err("after")),

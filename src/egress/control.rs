@@ -8,11 +8,12 @@ use prost::Message;
 use super::{
     frame::{Encoding, position},
     json::Object,
+    runs,
 };
 use crate::{
     clock::Timestamp,
     event::Position,
-    fanout::{Gap, GapReason},
+    fanout::{Gap, GapReason, OpenRun},
     proto::v1::{self, subscribe_response::Item},
     reason::Reason,
 };
@@ -30,11 +31,13 @@ pub(super) enum Control<'a> {
         position: Position,
         /// How often the connection gives a sign of life.
         heartbeat: Duration,
+        /// What is open there or later.
+        open_runs: &'a [OpenRun],
     },
     /// The connection lives; the reader has been sent everything up to here.
     Heartbeat(Position),
-    /// Events may be missing here.
-    Gap(Gap),
+    /// Events may be missing here; these runs are open behind it.
+    Gap(Gap, &'a [OpenRun]),
     /// The reader has everything up to here that its filter admits.
     CaughtUp(Position),
     /// The credential ends soon.
@@ -87,7 +90,7 @@ impl Control<'_> {
         match self {
             Self::Established { .. } => "connection_established",
             Self::Heartbeat(_) => "connection_heartbeat",
-            Self::Gap(_) => "connection_gap",
+            Self::Gap(..) => "connection_gap",
             Self::CaughtUp(_) => "connection_caught_up",
             Self::TokenExpiring { .. } => "connection_token_expiring",
             Self::Closing(_) => "connection_closing",
@@ -102,19 +105,22 @@ impl Control<'_> {
                 user_id,
                 position,
                 heartbeat,
+                open_runs,
             } => {
                 frame.text("connection_id", connection_id);
                 frame.text("user_id", user_id);
                 frame.plain("position", position);
                 frame.integer("heartbeat_interval_ms", millis(*heartbeat));
+                runs::open_json(frame.field("open_runs"), open_runs);
             }
             Self::Heartbeat(position) | Self::CaughtUp(position) => {
                 frame.plain("position", position);
             }
-            Self::Gap(gap) => {
+            Self::Gap(gap, open_runs) => {
                 frame.plain("reason", gap_name(gap.reason));
                 frame.plain("after", gap.after);
                 frame.plain("next", gap.next);
+                runs::open_json(frame.field("open_runs"), open_runs);
             }
             Self::TokenExpiring { at, after } => {
                 frame.plain("expires_at", at);
@@ -140,17 +146,18 @@ impl Control<'_> {
                 user_id,
                 position: at,
                 heartbeat: _,
+                open_runs,
             } => Item::Established(v1::Established {
                 connection_id: (*connection_id).to_owned(),
                 user_id: (*user_id).to_owned(),
                 position: Some(position(*at)),
-                open_runs: Vec::new(),
+                open_runs: open_runs.iter().map(runs::open).collect(),
             }),
-            Self::Gap(gap) => Item::Gap(v1::Gap {
+            Self::Gap(gap, open_runs) => Item::Gap(v1::Gap {
                 reason: gap_code(gap.reason).into(),
                 after: Some(position(gap.after)),
                 next: Some(position(gap.next)),
-                open_runs: Vec::new(),
+                open_runs: open_runs.iter().map(runs::open).collect(),
             }),
             Self::CaughtUp(at) => Item::CaughtUp(v1::CaughtUp {
                 position: Some(position(*at)),

@@ -138,10 +138,11 @@ async fn pump(
             Step::Send(frames) => frames,
             Step::Close(closing) => return Some(closing),
         };
-        match batches
-            .send_timeout(frames, egress.config.write_stall)
-            .await
-        {
+        let sent = tokio::select! {
+            sent = batches.send_timeout(frames, egress.config.write_stall) => sent,
+            closing = session.ended() => return Some(closing),
+        };
+        match sent {
             Ok(()) => {}
             Err(mpsc::error::SendTimeoutError::Closed(_)) => return None,
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => {

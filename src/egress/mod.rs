@@ -15,7 +15,6 @@ mod join;
 mod json;
 mod limiter;
 mod payload;
-mod readers;
 mod runs;
 mod session;
 mod websocket;
@@ -34,7 +33,6 @@ use crate::{
 };
 use control::Closing;
 pub use frame::{Encoder, Encoding};
-use readers::Readers;
 
 /// Bounds of the way out.
 #[derive(Clone, Debug)]
@@ -88,7 +86,6 @@ pub struct Egress {
     metrics: Arc<Metrics>,
     drain: Drain,
     config: Config,
-    readers: Arc<Readers>,
     json: Encoder,
     proto: Encoder,
 }
@@ -105,7 +102,6 @@ impl Egress {
         config: Config,
     ) -> Arc<Self> {
         Arc::new(Self {
-            readers: Readers::new(config.connections_per_user),
             json: Encoder::new(Encoding::Json, metrics.encoded.clone()),
             proto: Encoder::new(Encoding::Proto, metrics.encoded.clone()),
             hub,
@@ -132,7 +128,7 @@ impl Egress {
 
     /// Waits until no reader is connected, which after the drain has begun is soon.
     pub async fn idle(&self) {
-        self.readers.gone().await;
+        self.hub.readers().gone().await;
     }
 
     fn encoder(&self, encoding: Encoding) -> &Encoder {

@@ -3,8 +3,48 @@
 use super::json::{self, Object};
 use crate::{
     event::{OpenToolCall, Summary, UsageTotals},
+    fanout::OpenRun,
     proto::v1,
+    run::RunState,
 };
+
+/// Open runs, as a JSON array.
+pub(super) fn open_json(out: &mut Vec<u8>, open: &[OpenRun]) {
+    json::array(out, open, |out, OpenRun { run_id, run }| {
+        let agent_name = run.agent_name.as_ref().map_or("", |name| name.as_str());
+        let mut object = Object::begin(out);
+        object.text("run_id", run_id.as_str());
+        object.text("agent_name", agent_name);
+        object.plain("state", run.state.name());
+        object.plain("started_at", run.started_at);
+        if let Some(thread_id) = &run.thread_id {
+            object.text("thread_id", thread_id.as_str());
+        }
+        if let Some(parent) = &run.parent_run_id {
+            object.text("parent_run_id", parent.as_str());
+        }
+        tool_calls_json(object.field("open_tool_calls"), &run.open_tool_calls);
+        object.end();
+    });
+}
+
+/// An open run, as the protocol has it.
+pub(super) fn open(OpenRun { run_id, run }: &OpenRun) -> v1::OpenRun {
+    let state = match run.state {
+        RunState::Waiting => v1::RunState::Waiting,
+        _ => v1::RunState::Running,
+    };
+    let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
+    v1::OpenRun {
+        run_id: run_id.as_str().to_owned(),
+        agent_name: text(run.agent_name.as_ref().map(|name| name.as_str())),
+        state: state.into(),
+        started_at: Some(run.started_at.into()),
+        open_tool_calls: run.open_tool_calls.iter().map(Into::into).collect(),
+        thread_id: text(run.thread_id.as_ref().map(|id| id.as_str())),
+        parent_run_id: text(run.parent_run_id.as_ref().map(|id| id.as_str())),
+    }
+}
 
 /// What a run came to, as a JSON object.
 pub(super) fn summary_json(out: &mut Vec<u8>, summary: &Summary) {

@@ -7,17 +7,16 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::{
     Egress,
-    asked::Asked,
+    asked::{Asked, Begin},
     control::{Closing, Control},
     frame::Encoding,
     join::{self, Frames},
-    readers::Reader,
 };
 use crate::{
     access::Principal,
     engine::EngineError,
-    event::StreamKey,
-    fanout::{Delivery, Entry, Subscription},
+    event::{ClientId, Position, StreamKey},
+    fanout::{Delivery, Entry, Gap, Identity, OpenRun, Reader, Start, Subscription, Transport},
     reason::{Reason, Refusal},
     shutdown::Phase,
 };
@@ -48,6 +47,8 @@ pub(super) struct Session {
     stream: StreamKey,
     join: bool,
     subscription: Subscription,
+    /// A gap that is told as soon as it is known what is open behind it.
+    gap: Option<Gap>,
     /// Frames in order. No more are made before these are taken, so it holds what one delivery or tick makes.
     outbox: VecDeque<Bytes>,
     ending: Option<Reason>,
@@ -57,7 +58,7 @@ pub(super) struct Session {
     noticed: bool,
     drain: Pin<Box<dyn Future<Output = ()> + Send>>,
     draining_since: Option<Instant>,
-    _reader: Reader,
+    reader: Reader,
 }
 
 impl Session {
@@ -72,16 +73,19 @@ impl Session {
         stream: StreamKey,
         asked: Asked,
     ) -> Result<Self, Refusal> {
-        let gauge = match encoding {
-            Encoding::Json => &egress.metrics.websockets,
-            Encoding::Proto => &egress.metrics.subscriptions,
+        let reader = enter(&egress, encoding, &stream, asked.client_id)?;
+        let subscribed = async {
+            let start = start(&egress, &stream, asked.begin).await?;
+            let subscription = egress.hub.subscribe(&stream, start, asked.filter).await?;
+            // Read behind the position that it is told with: what is not in it comes after that.
+            let open_runs = subscription.open_runs().await?;
+            Ok((subscription, open_runs))
         };
-        let reader = egress.readers.enter(&stream, gauge)?;
-        let subscription = egress
-            .hub
-            .subscribe(&stream, asked.start, asked.filter)
-            .await
-            .map_err(|error| Refusal::new(Reason::EngineUnavailable, error.to_string()))?;
+        let (subscription, open_runs) = subscribed.await.map_err(|error: EngineError| {
+            Refusal::new(Reason::EngineUnavailable, error.to_string())
+        })?;
+        // Not before now: a reader that could not begin has replaced nobody.
+        reader.replace();
         let heartbeat = egress.config.heartbeat;
         let mut ticks = tokio::time::interval(TICK.min(heartbeat).max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,6 +96,7 @@ impl Session {
             stream,
             join: asked.join,
             subscription,
+            gap: None,
             outbox: VecDeque::new(),
             ending: None,
             ticks,
@@ -99,31 +104,44 @@ impl Session {
             noticed: false,
             drain: Box::pin(async move { drain.reached(Phase::Draining).await }),
             draining_since: None,
-            _reader: reader,
+            reader,
             egress,
         };
-        session.establish();
+        session.establish(&open_runs);
         Ok(session)
     }
 
-    fn establish(&mut self) {
-        let connection_id = self.egress.entropy.uuid(self.egress.clock.now());
-        let position = self.subscription.position();
-        tracing::debug!(connection_id, stream = ?self.stream, %position, "a reader begins");
+    fn establish(&mut self, open_runs: &[OpenRun]) {
+        let connection_id = self.reader.identity().connection_id.clone();
+        let position = self.position();
+        tracing::debug!(%connection_id, stream = ?self.stream, %position, "a reader begins");
         let stream = self.stream.clone();
         self.push(&Control::Established {
             connection_id: &connection_id,
             user_id: stream.user().as_str(),
             position,
             heartbeat: self.egress.config.heartbeat,
+            open_runs,
         });
+    }
+
+    /// Everything up to here has become frames, was left out by the filter, or is told as a gap.
+    fn position(&self) -> Position {
+        match self.gap {
+            Some(gap) => gap.after,
+            None => self.subscription.position(),
+        }
     }
 
     /// Waits for what the connection is to do next. Cancel-safe. After `Close` it is `Close` for ever.
     pub(super) async fn next(&mut self) -> Step {
         loop {
             if !self.outbox.is_empty() {
-                return Step::Send(self.batch());
+                let batch = take_batch(&mut self.outbox, STEP_BYTES);
+                if self.outbox.is_empty() {
+                    self.reader.reached(self.position());
+                }
+                return Step::Send(batch);
             }
             if let Some(reason) = self.ending {
                 return Step::Close(self.egress.closing(reason));
@@ -132,10 +150,39 @@ impl Session {
             tokio::select! {
                 biased;
                 _ = self.ticks.tick() => self.tick(),
-                delivery = self.subscription.next(STEP_BYTES) => self.deliver(delivery),
+                reason = self.reader.ended() => self.ending = Some(reason),
+                news = news(&mut self.subscription, &mut self.gap) => self.deliver(news),
                 () = &mut self.drain => self.ending = Some(Reason::Draining),
             }
         }
+    }
+
+    /// Waits until it is to end, and says how, while a step is on its way. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> Closing {
+        let reason = self.reader.ended().await;
+        self.egress.closing(reason)
+    }
+
+    /// The client has everything up to `acked`.
+    ///
+    /// # Errors
+    /// `INVALID_REQUEST` from a client without a name, and beyond what was sent.
+    pub(super) fn acknowledge(&self, acked: Position) -> Result<(), Refusal> {
+        let refused = |message: &str| Err(Refusal::new(Reason::InvalidRequest, message));
+        let Some(client_id) = &self.reader.identity().client_id else {
+            return refused("an `ack` needs a `client_id` in the URL");
+        };
+        if acked.epoch != self.subscription.epoch() {
+            // Of the stream's former life: what it says does not hold in this one.
+            return Ok(());
+        }
+        let sent = self.position();
+        if acked.epoch != sent.epoch || acked.offset > sent.offset {
+            return refused("the `ack` is beyond what was sent on this connection");
+        }
+        let acks = self.egress.hub.acks();
+        acks.acknowledge(&self.stream, client_id.clone(), acked);
+        Ok(())
     }
 
     /// Takes a new credential of the same reader.
@@ -183,19 +230,21 @@ impl Session {
         }
         if Instant::now() >= self.heartbeat_at {
             self.heartbeat_at = Instant::now() + self.egress.config.heartbeat;
-            self.push(&Control::Heartbeat(self.subscription.position()));
+            self.push(&Control::Heartbeat(self.position()));
         }
     }
 
-    fn deliver(&mut self, delivery: Result<Delivery, EngineError>) {
-        match delivery {
-            Ok(Delivery::Events {
-                entries,
-                lagging,
-                live,
-            }) => self.events(&entries, lagging, live),
-            Ok(Delivery::Gap(gap)) => self.push(&Control::Gap(gap)),
-            Ok(Delivery::CaughtUp(position)) => self.push(&Control::CaughtUp(position)),
+    fn deliver(&mut self, news: Result<News, EngineError>) {
+        match news {
+            Ok((delivery, open_runs)) => match delivery {
+                Delivery::Events {
+                    entries,
+                    lagging,
+                    live,
+                } => self.events(&entries, lagging, live),
+                Delivery::Gap(gap) => self.push(&Control::Gap(gap, &open_runs)),
+                Delivery::CaughtUp(position) => self.push(&Control::CaughtUp(position)),
+            },
             Err(error) => {
                 tracing::debug!(stream = ?self.stream, ?error, "a reader ends");
                 self.ending = Some(Reason::EngineUnavailable);
@@ -229,11 +278,55 @@ impl Session {
     fn push(&mut self, control: &Control<'_>) {
         self.outbox.extend(control.encode(self.encoding));
     }
+}
 
-    /// As many frames from the front of the outbox as one step may hold.
-    fn batch(&mut self) -> Vec<Bytes> {
-        take_batch(&mut self.outbox, STEP_BYTES)
-    }
+/// A place among the readers.
+fn enter(
+    egress: &Egress,
+    encoding: Encoding,
+    stream: &StreamKey,
+    client_id: Option<ClientId>,
+) -> Result<Reader, Refusal> {
+    let (transport, gauge) = match encoding {
+        Encoding::Json => (Transport::WebSocket, &egress.metrics.websockets),
+        Encoding::Proto => (Transport::Grpc, &egress.metrics.subscriptions),
+    };
+    let now = egress.clock.now();
+    let identity = Identity {
+        connection_id: egress.entropy.uuid(now).into(),
+        stream: stream.clone(),
+        client_id,
+        transport,
+        connected_at: now,
+    };
+    let most = egress.config.connections_per_user;
+    egress.hub.readers().enter(identity, most, gauge)
+}
+
+/// Where a reader begins. A client that never acknowledged anything begins with everything retained.
+async fn start(egress: &Egress, stream: &StreamKey, begin: Begin) -> Result<Start, EngineError> {
+    let acked = match begin {
+        Begin::At(start) => return Ok(start),
+        Begin::Acked(client_id) => egress.hub.acks().of_client(stream, &client_id).await?,
+    };
+    Ok(acked.map_or(Start::Oldest, Start::After))
+}
+
+/// What is to be told next, and where it is a gap, what is open behind it.
+type News = (Delivery, Vec<OpenRun>);
+
+/// Waits for news. A gap waits in `gap` until it is known what is open behind it. Cancel-safe.
+async fn news(subscription: &mut Subscription, gap: &mut Option<Gap>) -> Result<News, EngineError> {
+    let untold = match *gap {
+        Some(untold) => untold,
+        None => match subscription.next(STEP_BYTES).await? {
+            Delivery::Gap(untold) => *gap.insert(untold),
+            other => return Ok((other, Vec::new())),
+        },
+    };
+    let open_runs = subscription.open_runs().await?;
+    *gap = None;
+    Ok((Delivery::Gap(untold), open_runs))
 }
 
 fn take_batch(outbox: &mut VecDeque<Bytes>, most: usize) -> Vec<Bytes> {

@@ -36,6 +36,7 @@ use super::{
     session::{Session, Step},
 };
 use crate::{
+    event::Position,
     net::{Activity, Conn},
     reason::{Reason, Refusal},
     shutdown::Phase,
@@ -71,7 +72,7 @@ enum End {
 /// Carries `session` over the connection that is about to be upgraded, until either ends.
 pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: Session) {
     // The session ends before the last words are said, and the process must not end between.
-    let _parting = egress.readers.parting();
+    let _parting = egress.hub.readers().parting();
     let Some(socket) = upgraded(&egress.config, on_upgrade).await else {
         egress.metrics.closed(None);
         return;
@@ -245,6 +246,7 @@ impl Peer {
                 biased;
                 done = &mut written => return done.map_err(|error| End::of(&error)),
                 heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
+                closing = session.ended() => return Err(End::Closed(closing)),
                 () = stalled(&self.activity, begun, stall) => {
                     return Err(End::Closed(self.egress.closing(Reason::TooSlow)));
                 }
@@ -271,12 +273,23 @@ struct Ear {
     replies: Vec<Bytes>,
 }
 
-/// What a client may say. Fields that are not known are ignored.
+/// What a client says. Fields that are not known are ignored.
 #[derive(Deserialize)]
 struct Said {
     #[serde(rename = "type")]
     wire_type: String,
     token: Option<String>,
+    epoch: Option<String>,
+    offset: Option<u64>,
+}
+
+/// What a client may say.
+#[derive(Debug, PartialEq, Eq)]
+enum Word {
+    /// Here is a new credential.
+    Authenticate(String),
+    /// I have everything up to here.
+    Ack(Position),
 }
 
 impl Ear {
@@ -296,7 +309,10 @@ impl Ear {
             return Err(End::Closed(egress.closing(Reason::TooManyFrames)));
         }
         let obeyed = match message {
-            Message::Text(said) => understand(&said).and_then(|token| session.authenticate(&token)),
+            Message::Text(said) => understand(&said).and_then(|word| match word {
+                Word::Authenticate(token) => session.authenticate(&token),
+                Word::Ack(acked) => session.acknowledge(acked),
+            }),
             Message::Binary(_) => Err(not_understood("only text is understood")),
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(()),
         };
@@ -313,13 +329,21 @@ impl Ear {
     }
 }
 
-/// The token of an `authenticate`, the one thing that a client can ask for.
-fn understand(said: &str) -> Result<String, Refusal> {
+/// The client's words, if they are any.
+fn understand(said: &str) -> Result<Word, Refusal> {
     let said: Said = serde_json::from_str(said)
         .map_err(|_| not_understood("the message is not a JSON object with a `type`"))?;
-    match (said.wire_type.as_str(), said.token) {
-        ("authenticate", Some(token)) => Ok(token),
-        ("authenticate", None) => Err(not_understood("`authenticate` needs a `token`")),
+    match said.wire_type.as_str() {
+        "authenticate" => said
+            .token
+            .map(Word::Authenticate)
+            .ok_or_else(|| not_understood("`authenticate` needs a `token`")),
+        "ack" => said
+            .epoch
+            .zip(said.offset)
+            .and_then(|(epoch, offset)| format!("{epoch}-{offset}").parse().ok())
+            .map(Word::Ack)
+            .ok_or_else(|| not_understood("`ack` needs the `epoch` and `offset` of a frame")),
         _ => Err(not_understood("the message's `type` is not known")),
     }
 }
@@ -356,13 +380,18 @@ fn close(code: CloseCode, reason: &'static str) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Epoch, Offset};
 
     #[test]
     fn what_a_client_may_say() {
         let understood = |text| understand(text).map_err(|refusal| refusal.message);
         assert_eq!(
             understood(r#"{"type":"authenticate","token":"t","later":{"a":[1]}}"#),
-            Ok("t".to_owned())
+            Ok(Word::Authenticate("t".to_owned()))
+        );
+        assert_eq!(
+            understood(r#"{"type":"ack","epoch":"00000000000000ab","offset":7}"#),
+            Ok(Word::Ack(Position::new(Epoch::new(0xab), Offset(7))))
         );
         for text in [
             "",
@@ -373,6 +402,11 @@ mod tests {
             r#"{"type":"authenticate"}"#,
             r#"{"type":"authenticate","token":1}"#,
             r#"{"type":"ack","epoch":"x","offset":1}"#,
+            r#"{"type":"ack","epoch":"00000000000000ab"}"#,
+            r#"{"type":"ack","offset":1}"#,
+            r#"{"type":"ack","epoch":"00000000000000ab","offset":-1}"#,
+            r#"{"type":"ack","epoch":"00000000000000ab","offset":9007199254740992}"#,
+            r#"{"type":"something"}"#,
         ] {
             assert!(understood(text).is_err(), "{text}");
         }

@@ -194,6 +194,8 @@ pub struct Due {
 pub enum Key {
     /// Which user a run belongs to, as `claim` has it.
     RunClaim(Tenant, RunId),
+    /// What a user's clients acknowledged.
+    Acks(StreamKey),
 }
 
 /// A value of the key store.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{Record, RunId, ThreadId};
+use crate::{
+    event::{Record, RunId, ThreadId},
+    run::Run,
+};
 
 /// The most wire types that a filter names.
 pub const FILTER_TYPES: usize = 64;
@@ -35,5 +38,12 @@ impl Filter {
             .as_ref()
             .is_none_or(|want| want.contains(draft.event.kind.wire_type()));
         thread && run && kind
+    }
+
+    /// Whether `run` is one whose events it admits, types aside.
+    pub fn admits_run(&self, run_id: &RunId, run: &Run) -> bool {
+        let thread = self.thread_id.as_ref();
+        let thread = thread.is_none_or(|want| run.thread_id.as_ref() == Some(want));
+        thread && self.run_id.as_ref().is_none_or(|want| run_id == want)
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Filter, Start, Subscription, tail::Tail};
+use super::{Acks, Filter, Readers, Start, Subscription, tail::Tail};
 use crate::{
     clock::Clock,
     engine::{Engine, EngineError},
@@ -56,6 +56,8 @@ pub struct Hub {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     clock: Clock,
+    readers: Arc<Readers>,
+    acks: Arc<Acks>,
     tail_bytes: Arc<AtomicUsize>,
     shards: Vec<Mutex<HashMap<StreamKey, Weak<Watched>>>>,
 }
@@ -77,6 +79,8 @@ impl Hub {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            readers: Readers::new(),
+            acks: Acks::new(engine.clone(), clock.clone(), metrics.clone()),
             engine,
             config,
             metrics,
@@ -100,6 +104,16 @@ impl Hub {
         // Registered first, so that nothing appended after the head is read can be missed.
         let watched = self.watched(stream).await?;
         Subscription::start(watched, start, filter).await
+    }
+
+    /// Who reads on this node.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
+    /// What clients acknowledged.
+    pub fn acks(&self) -> &Arc<Acks> {
+        &self.acks
     }
 
     /// Drops what has been in the tails for too long. Called about once a second.

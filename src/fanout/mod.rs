@@ -1,12 +1,19 @@
-//! From the log to its readers: one tail per user with readers here, and one cursor per reader.
+//! From the log to its readers: one tail per user with readers here, and one cursor per reader. And what is known of
+//! the readers themselves: who they are, and what their clients acknowledged.
 
+mod acks;
 mod filter;
 mod hub;
+mod open_runs;
+mod readers;
 mod subscription;
 mod tail;
 
+pub use acks::{Ack, Acks, CLIENTS};
 pub use filter::{FILTER_TYPES, Filter};
 pub use hub::{Config, Hub};
+pub use open_runs::{OPEN_RUNS, OpenRun};
+pub use readers::{Connection, Identity, Parting, Reader, Readers, Transport};
 pub use subscription::{Delivery, Gap, GapReason, Start, Subscription};
 pub use tail::Entry;
 

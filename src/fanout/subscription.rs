@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Entry, Filter, hub::Watched, tail::Ahead};
+use super::{Entry, Filter, OpenRun, hub::Watched, open_runs, tail::Ahead};
 use crate::{
     engine::{EngineError, Page, ReadLimit},
-    event::{MAX_OFFSET, Offset, Position},
+    event::{Epoch, MAX_OFFSET, Offset, Position},
 };
 
 /// Where a reader begins.
@@ -17,6 +17,8 @@ pub enum Start {
     Head,
     /// Everything retained.
     Oldest,
+    /// The start of the oldest run that is still open and that the filter admits; the head, if there is none.
+    Open,
     /// After this position, exclusive.
     After(Position),
 }
@@ -94,27 +96,25 @@ impl Subscription {
         filter: Filter,
     ) -> Result<Self, EngineError> {
         let after = match start {
-            Start::After(position) => position.offset,
-            Start::Head | Start::Oldest => Offset(MAX_OFFSET),
+            Start::Head | Start::Oldest => None,
+            Start::Open => {
+                let open = watched.hub.engine.open_runs(&watched.stream).await?;
+                Some(open_runs::start(open, &filter))
+            }
+            Start::After(position) => Some(position),
         };
         let limit = ReadLimit {
             records: 1,
             bytes: 1,
         };
-        let page = watched
-            .hub
-            .engine
-            .read(&watched.stream, after, limit)
-            .await?;
-        let oldest = Position::new(page.head.epoch, page.trimmed);
-        let (cursor, gap) = match start {
-            Start::Head => (page.head, None),
-            Start::Oldest => (oldest, None),
-            Start::After(position) => match gap_at(position, &page) {
-                Some(gap) => (position, Some(gap)),
-                None => (position, None),
-            },
-        };
+        let from = after.map_or(Offset(MAX_OFFSET), |position| position.offset);
+        let engine = &watched.hub.engine;
+        let page = engine.read(&watched.stream, from, limit).await?;
+        let cursor = after.unwrap_or(match start {
+            Start::Oldest => Position::new(page.head.epoch, page.trimmed),
+            _ => page.head,
+        });
+        let gap = after.and_then(|position| gap_at(position, &page));
         Ok(Self {
             watched,
             filter,
@@ -129,6 +129,21 @@ impl Subscription {
     /// The cursor: everything up to and with it was delivered, skipped by the filter, or told as a gap.
     pub fn position(&self) -> Position {
         self.cursor
+    }
+
+    /// The stream's epoch, also where the gap before it is still to be told.
+    pub fn epoch(&self) -> Epoch {
+        self.gap.map_or(self.cursor, |gap| gap.next).epoch
+    }
+
+    /// The open runs that the filter admits, as of the cursor or later; at most [`super::OPEN_RUNS`].
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub async fn open_runs(&self) -> Result<Vec<OpenRun>, EngineError> {
+        let Watched { hub, stream, .. } = &*self.watched;
+        let open = hub.engine.open_runs(stream).await?;
+        Ok(open_runs::shown(open, &self.filter))
     }
 
     /// Waits for what is to be told next. At most about `bytes` of record weight in one delivery, but at least one

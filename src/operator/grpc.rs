@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     engine::{Engine, EngineError},
     event::Tenant,
+    fanout::Hub,
     proto::v1::{
         self,
         emitter_operator_server::{EmitterOperator, EmitterOperatorServer},
@@ -26,6 +27,7 @@ pub struct OperatorService {
     pub(super) authenticator: Arc<Authenticator>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
+    pub(super) hub: Arc<Hub>,
     pub(super) clock: Clock,
     pub(super) prices: Arc<PriceTable>,
 }
@@ -104,18 +106,20 @@ pub(super) fn unavailable(error: EngineError) -> Refusal {
 }
 
 impl OperatorService {
-    /// A service that shows what `engine` and `sequencer` know, and what that costs by `prices`.
+    /// A service that shows what `engine`, `sequencer` and `hub` know, and what that costs by `prices`.
     pub fn new(
         authenticator: Arc<Authenticator>,
         engine: Arc<dyn Engine>,
         sequencer: Arc<Sequencer>,
         prices: Arc<PriceTable>,
+        hub: Arc<Hub>,
         clock: Clock,
     ) -> Self {
         Self {
             authenticator,
             engine,
             sequencer,
+            hub,
             clock,
             prices,
         }

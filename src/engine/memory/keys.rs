@@ -47,9 +47,15 @@ impl KeyStore {
 
     /// About how many bytes a key takes.
     pub(super) fn weight(key: &Key, value: &Bytes) -> usize {
-        let Key::RunClaim(_, run_id) = key;
         const MAP: usize = 16; // what a map adds to an entry at its usual load
-        run_id.as_str().len() + value.len() + size_of::<(Key, Stored)>() + MAP
+        const OWNER: usize = 96; // a stream's key, and what the allocator adds
+        let held = match key {
+            Key::RunClaim(_, run_id) => run_id.as_str().len(),
+            Key::Acks(stream) => {
+                OWNER + stream.tenant().as_str().len() + stream.user().as_str().len()
+            }
+        };
+        held + value.len() + size_of::<(Key, Stored)>() + MAP
     }
 
     /// What is under `key` at `now`.

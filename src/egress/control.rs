@@ -202,10 +202,45 @@ fn gap_code(reason: GapReason) -> v1::GapReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Epoch, Offset};
+    use crate::{
+        event::{Epoch, Offset},
+        fanout::open_run,
+        run::RunState,
+    };
 
     fn at(offset: u64) -> Position {
         Position::new(Epoch::new(0xab), Offset(offset))
+    }
+
+    /// A run without anything that a run may lack.
+    fn bare() -> OpenRun {
+        let mut open = open_run(6, "t1");
+        open.run.state = RunState::Running;
+        open.run.thread_id = None;
+        open.run.parent_run_id = None;
+        open.run.open_tool_calls.clear();
+        open
+    }
+
+    /// `open_run(5, "t1")` as the protocol has it.
+    fn waiting() -> v1::OpenRun {
+        let at = prost_types::Timestamp {
+            seconds: 1_795_255_200,
+            nanos: 123_000_000,
+        };
+        v1::OpenRun {
+            run_id: "r5".to_owned(),
+            agent_name: "researcher".to_owned(),
+            state: v1::RunState::Waiting.into(),
+            started_at: Some(at),
+            open_tool_calls: vec![v1::OpenToolCall {
+                tool_call_id: "c1".to_owned(),
+                tool_name: "search".to_owned(),
+                started_at: Some(at),
+            }],
+            thread_id: "t1".to_owned(),
+            parent_run_id: "r0".to_owned(),
+        }
     }
 
     fn gap() -> Gap {
@@ -232,16 +267,17 @@ mod tests {
                     user_id: "u\"1",
                     position: at(7),
                     heartbeat: Duration::from_secs(20),
+                    open_runs: &[open_run(5, "t1"), bare()],
                 },
-                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000}"#,
+                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000,"open_runs":[{"run_id":"r5","agent_name":"researcher","state":"waiting","started_at":"2026-11-21T10:00:00.123Z","thread_id":"t1","parent_run_id":"r0","open_tool_calls":[{"tool_call_id":"c1","tool_name":"search","started_at":"2026-11-21T10:00:00.123Z"}]},{"run_id":"r6","agent_name":"researcher","state":"running","started_at":"2026-11-21T10:00:00.123Z","open_tool_calls":[]}]}"#,
             ),
             (
                 Control::Heartbeat(at(7)),
                 r#"{"type":"connection_heartbeat","position":"00000000000000ab-7"}"#,
             ),
             (
-                Control::Gap(gap()),
-                r#"{"type":"connection_gap","reason":"epoch_changed","after":"00000000000000ab-3","next":"00000000000000ab-9"}"#,
+                Control::Gap(gap(), &[]),
+                r#"{"type":"connection_gap","reason":"epoch_changed","after":"00000000000000ab-3","next":"00000000000000ab-9","open_runs":[]}"#,
             ),
             (
                 Control::CaughtUp(at(0)),
@@ -293,6 +329,7 @@ mod tests {
             user_id: "u1",
             position: at(7),
             heartbeat: Duration::from_secs(20),
+            open_runs: &[bare()],
         };
         assert_eq!(
             item(&established),
@@ -300,16 +337,23 @@ mod tests {
                 connection_id: "c1".to_owned(),
                 user_id: "u1".to_owned(),
                 position: position(7),
-                open_runs: Vec::new(),
+                open_runs: vec![v1::OpenRun {
+                    run_id: "r6".to_owned(),
+                    state: v1::RunState::Running.into(),
+                    open_tool_calls: Vec::new(),
+                    thread_id: String::new(),
+                    parent_run_id: String::new(),
+                    ..waiting()
+                }],
             }))
         );
         assert_eq!(
-            item(&Control::Gap(gap())),
+            item(&Control::Gap(gap(), &[open_run(5, "t1")])),
             Some(Item::Gap(v1::Gap {
                 reason: v1::GapReason::EpochChanged.into(),
                 after: position(3),
                 next: position(9),
-                open_runs: Vec::new(),
+                open_runs: vec![waiting()],
             }))
         );
         assert_eq!(

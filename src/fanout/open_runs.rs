@@ -40,3 +40,104 @@ fn admitted(open: OpenRuns, filter: &Filter) -> impl Iterator<Item = OpenRun> {
     runs.filter(|(run_id, run)| filter.admits_run(run_id, run))
         .map(|(run_id, run)| OpenRun { run_id, run })
 }
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use std::time::Duration;
+
+    use super::OpenRun;
+    use crate::{
+        clock::Timestamp,
+        event::{
+            AgentName, Offset, OpenToolCall, ProducerId, RunId, RunSequence, Source, ThreadId,
+            ToolCallId, ToolName,
+        },
+        run::{Run, RunState},
+        usage::UsageByModel,
+    };
+
+    /// The run `r<start>` of `thread`, which waits, with an open tool call.
+    pub(crate) fn open_run(start: u64, thread: &str) -> OpenRun {
+        let at = Timestamp::from_millis(1_795_255_200_123);
+        let call = OpenToolCall {
+            id: ToolCallId::new("c1").unwrap(),
+            name: ToolName::new("search").unwrap(),
+            started_at: at,
+        };
+        let run = Run {
+            state: RunState::Waiting,
+            last_sequence: RunSequence(1),
+            started_at: at,
+            start: Offset(start),
+            last: Offset(start),
+            last_event_at: at,
+            last_sign_at: at,
+            waits_until: at,
+            silence_timeout: Duration::from_secs(60),
+            source: Source::new(ProducerId::new("p").unwrap()),
+            thread_id: Some(ThreadId::new(thread).unwrap()),
+            agent_name: Some(AgentName::new("researcher").unwrap()),
+            parent_run_id: Some(RunId::new("r0").unwrap()),
+            open_tool_calls: vec![call],
+            open_children: Vec::new(),
+            usage: UsageByModel::default(),
+        };
+        OpenRun {
+            run_id: RunId::new(&format!("r{start}")).unwrap(),
+            run,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{fixtures::open_run, *};
+    use crate::event::{Epoch, ThreadId};
+
+    /// Runs that started at `starts`, the odd ones in the thread `odd`.
+    fn open(starts: impl IntoIterator<Item = u64>) -> OpenRuns {
+        let runs = starts.into_iter().map(|start| {
+            let OpenRun { run_id, run } = open_run(start, ["even", "odd"][start as usize % 2]);
+            (run_id, run)
+        });
+        OpenRuns {
+            head: Position::new(Epoch::new(1), Offset(999)),
+            runs: runs.collect(),
+        }
+    }
+
+    fn filter(thread: Option<&str>, run: Option<&str>) -> Filter {
+        Filter {
+            thread_id: thread.map(|id| ThreadId::new(id).unwrap()),
+            run_id: run.map(|id| RunId::new(id).unwrap()),
+            types: Some(["message".to_owned()].into()),
+        }
+    }
+
+    #[test]
+    fn the_last_ones_that_the_filter_admits_are_shown_oldest_first() {
+        let shown = |starts: Vec<u64>, filter| -> Vec<u64> {
+            let shown = super::shown(open(starts), &filter);
+            shown.iter().map(|open| open.run.start.0).collect()
+        };
+        assert_eq!(shown(vec![3, 1, 2], filter(None, None)), [1, 2, 3]);
+        assert_eq!(shown(vec![3, 1, 2], filter(Some("odd"), None)), [1, 3]);
+        assert_eq!(shown(vec![3, 1, 2], filter(None, Some("r2"))), [2]);
+        assert_eq!(
+            shown(vec![3], filter(Some("even"), Some("r3"))),
+            [] as [u64; 0]
+        );
+        let many = (1..=100).rev().collect();
+        let want: Vec<u64> = (37..=100).collect();
+        assert_eq!(shown(many, filter(None, None)), want);
+    }
+
+    #[test]
+    fn open_begins_just_before_the_oldest_of_all_that_the_filter_admits() {
+        let start = |starts: Vec<u64>, filter| super::start(open(starts), &filter).offset.0;
+        assert_eq!(start((5..200).collect(), filter(None, None)), 4);
+        assert_eq!(start(vec![7, 6, 9], filter(Some("odd"), None)), 6);
+        assert_eq!(start(vec![7], filter(Some("even"), None)), 999);
+        assert_eq!(start(vec![], filter(None, None)), 999);
+    }
+}

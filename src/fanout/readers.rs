@@ -266,3 +266,124 @@ impl Drop for Reader {
         self.gauge.decrement(1.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::event::{Tenant, UserId};
+
+    fn stream(user: &str) -> StreamKey {
+        StreamKey::new(Tenant::new("t").unwrap(), UserId::new(user).unwrap())
+    }
+
+    /// The connection `id` of `user`, of `client` if that is not empty.
+    fn enter(readers: &Arc<Readers>, id: &str, user: &str, client: &str) -> Result<Reader, Reason> {
+        let identity = Identity {
+            connection_id: id.into(),
+            stream: stream(user),
+            client_id: ClientId::new(client).ok(),
+            transport: Transport::WebSocket,
+            connected_at: Timestamp::from_millis(1),
+        };
+        let entered = readers.enter(identity, 2, &Gauge::noop());
+        entered.map_err(|refusal| refusal.reason)
+    }
+
+    fn ended(reader: &Reader) -> Option<Reason> {
+        reader.ended().now_or_never()
+    }
+
+    fn ids(connections: &[Arc<Connection>]) -> Vec<&str> {
+        connections
+            .iter()
+            .map(|connection| &*connection.identity.connection_id)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn readers_are_bounded_per_user_and_leave_nothing_behind() {
+        let readers = Readers::new();
+        let first = enter(&readers, "1", "u", "").unwrap();
+        let second = enter(&readers, "2", "u", "").unwrap();
+        let refused = enter(&readers, "3", "u", "").err();
+        assert_eq!(refused, Some(Reason::ConnectionLimit));
+        let other = enter(&readers, "4", "v", "").unwrap();
+        drop(first);
+        let third = enter(&readers, "5", "u", "").unwrap();
+        drop((second, third, other));
+        {
+            let inner = readers.inner.lock();
+            assert!(inner.by_user.is_empty() && inner.by_id.is_empty());
+        }
+        readers.gone().await;
+    }
+
+    #[tokio::test]
+    async fn who_is_parting_makes_room_but_is_not_gone() {
+        let readers = Readers::new();
+        let parting = readers.parting();
+        drop(enter(&readers, "1", "u", "").unwrap());
+        assert!(enter(&readers, "2", "u", "").is_ok());
+        assert!(readers.gone().now_or_never().is_none());
+        drop(parting);
+        readers.gone().await;
+    }
+
+    #[test]
+    fn a_newer_connection_of_a_client_takes_the_place_of_the_older_one() {
+        let readers = Readers::new();
+        let older = enter(&readers, "1", "u", "tab").unwrap();
+        let others = [
+            enter(&readers, "2", "u", "").unwrap(),
+            enter(&readers, "3", "v", "tab").unwrap(),
+        ];
+        // There is no room but its own.
+        let newer = enter(&readers, "4", "u", "tab").unwrap();
+        assert_eq!(ended(&older), None, "the newer one has not begun");
+        newer.replace();
+        assert_eq!(ended(&older), Some(Reason::Replaced));
+        assert_eq!(ids(&readers.of(&stream("u"))), ["2", "4"]);
+        drop(older);
+        assert_eq!(ids(&readers.of(&stream("u"))), ["2", "4"]);
+        assert!(others.iter().all(|other| ended(other).is_none()));
+        let refused = enter(&readers, "5", "u", "").err();
+        assert_eq!(refused, Some(Reason::ConnectionLimit));
+    }
+
+    #[test]
+    fn of_two_that_come_at_once_the_later_stays() {
+        let readers = Readers::new();
+        let first = enter(&readers, "1", "u", "tab").unwrap();
+        let second = enter(&readers, "2", "u", "tab").unwrap();
+        second.replace();
+        first.replace();
+        assert_eq!(
+            (ended(&first), ended(&second)),
+            (Some(Reason::Replaced), None)
+        );
+    }
+
+    #[test]
+    fn connections_without_a_name_replace_nobody() {
+        let readers = Readers::new();
+        let first = enter(&readers, "1", "u", "").unwrap();
+        enter(&readers, "2", "u", "").unwrap().replace();
+        assert_eq!(ended(&first), None);
+    }
+
+    #[test]
+    fn they_are_listed_in_the_order_of_their_ids_and_end_once() {
+        let readers = Readers::new();
+        let entered = ["3", "1", "2", "4"].map(|id| enter(&readers, id, id, "").unwrap());
+        let wanted = |identity: &Identity| &*identity.connection_id != "2";
+        assert_eq!(ids(&readers.list("", 2, wanted)), ["1", "3"]);
+        assert_eq!(ids(&readers.list("1", 9, wanted)), ["3", "4"]);
+        assert_eq!(ids(&readers.list("4", 9, wanted)), [] as [&str; 0]);
+        let found = readers.find("3").unwrap();
+        assert!(found.end(Reason::Disconnected) && !found.end(Reason::Replaced));
+        assert_eq!(ended(&entered[0]), Some(Reason::Disconnected));
+        assert!(readers.find("5").is_none());
+    }
+}

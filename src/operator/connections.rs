@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     access::Principal,
+    engine::EngineError,
     event::{Position, StreamKey, UserId},
     fanout::{Ack, Connection, Identity, Transport},
     proto::v1,
@@ -73,17 +74,17 @@ pub(super) async fn disconnect(
     })
 }
 
-/// Who got what is stored of `stream` up to `last`, where a run ends or has come to.
+/// Who got what is stored of `stream` up to `last`, the position of a run's last event.
 ///
 /// # Errors
-/// `ENGINE_UNAVAILABLE`.
+/// When the engine cannot be reached.
+#[allow(dead_code, reason = "for whoever shows a whole run")]
 pub(super) async fn delivery(
     service: &OperatorService,
     stream: &StreamKey,
     last: Position,
-) -> Result<v1::Delivery, Refusal> {
-    let acks = service.hub.acks().of(stream).await;
-    let acks = acks.map_err(|error| Refusal::new(Reason::EngineUnavailable, error.to_string()))?;
+) -> Result<v1::Delivery, EngineError> {
+    let acks = service.hub.acks().of(stream).await?;
     let connections = service.hub.readers().of(stream);
     Ok(v1::Delivery {
         stored_up_to: Some(position(last)),

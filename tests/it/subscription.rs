@@ -1,5 +1,6 @@
 //! Readers: a cursor each, and nothing lost without a word.
 
+mod acks;
 mod caught_up;
 mod gaps;
 mod hints;

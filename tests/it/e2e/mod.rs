@@ -1,12 +1,15 @@
 //! A real server on free ports, driven through stock clients.
 
 mod abuse;
+mod connections;
 mod deadline;
+mod delivery;
 mod drain;
 mod expiry;
 mod http;
 mod isolation;
 mod operator;
+mod open_runs;
 mod runs;
 mod server;
 mod slow;

@@ -147,7 +147,7 @@ async fn a_position_that_cannot_be_resumed_is_told_as_a_gap() {
     let at_head = format!("{}-{}", head.epoch, head.offset);
     assert_eq!(
         gap,
-        json!({"type": "connection_gap", "reason": "position_ahead", "after": ahead, "next": at_head})
+        json!({"type": "connection_gap", "reason": "position_ahead", "after": ahead, "next": at_head, "open_runs": []})
     );
     server
         .emit_all("agents", wire::whole_run("alice", "run-2"))

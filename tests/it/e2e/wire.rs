@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use emitter::proto::v1::{self, event::Payload, event_emitter_client::EventEmitterClient};
+use emitter::proto::v1::{
+    self, event::Payload, event_emitter_client::EventEmitterClient, subscribe_response::Item,
+};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -10,7 +12,9 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
 };
-use tonic::{Request, transport::Channel};
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
+
+use super::server::Server;
 
 /// How long anything may take that is expected to happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -175,6 +179,54 @@ impl Socket {
                 Came::Frame(_) => {}
                 Came::Closed(code) => return code,
                 Came::Ended => panic!("the connection ended without a close frame"),
+            }
+        }
+    }
+}
+
+/// A gRPC subscription.
+pub(super) struct Grpc(Streaming<v1::SubscribeResponse>);
+
+impl Grpc {
+    /// Subscribes at `server`.
+    pub(super) async fn open(server: &Server, token: &str, request: v1::SubscribeRequest) -> Self {
+        let mut client = server.subscriber().await;
+        let opened = client.subscribe(with_token(token, request)).await;
+        Self(opened.unwrap().into_inner())
+    }
+
+    /// The next item, or the status that the stream ends with.
+    pub(super) async fn next(&mut self) -> Result<Item, Status> {
+        let next = tokio::time::timeout(PATIENCE, self.0.message()).await;
+        let message = next.expect("nothing came")?;
+        Ok(message.expect("a status").item.unwrap())
+    }
+
+    /// The stream's beginning.
+    pub(super) async fn established(&mut self) -> v1::Established {
+        match self.next().await.unwrap() {
+            Item::Established(established) => established,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next event; what comes before it is dropped.
+    pub(super) async fn event(&mut self) -> v1::Event {
+        loop {
+            if let Item::Event(recorded) = self.next().await.unwrap() {
+                return recorded.event.unwrap();
+            }
+        }
+    }
+
+    /// The last words of a stream that ends, and the code that it ends with.
+    pub(super) async fn closed(&mut self) -> (v1::Closing, Code) {
+        let mut closing = None;
+        loop {
+            match self.next().await {
+                Ok(Item::Closing(last)) => closing = Some(last),
+                Ok(_) => {}
+                Err(status) => return (closing.expect("last words"), status.code()),
             }
         }
     }

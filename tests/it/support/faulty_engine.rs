@@ -73,6 +73,7 @@ pub(crate) struct FaultyEngine {
     reads: AtomicUsize,
     read_time: Mutex<Duration>,
     failing_sets: AtomicUsize,
+    behind_open_runs: Mutex<Option<Commit>>,
 }
 
 struct Chance {
@@ -111,6 +112,7 @@ impl FaultyEngine {
             reads: AtomicUsize::new(0),
             read_time: Mutex::default(),
             failing_sets: AtomicUsize::new(0),
+            behind_open_runs: Mutex::default(),
         })
     }
 
@@ -162,6 +164,11 @@ impl FaultyEngine {
     /// The next `compare_and_set` fails as if another writer came first.
     pub(crate) fn fail_next_set(&self) {
         self.failing_sets.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The next time that open runs are read, `commit` is stored just behind them.
+    pub(crate) fn store_behind_open_runs(&self, commit: Commit) {
+        *self.behind_open_runs.lock().unwrap() = Some(commit);
     }
 
     fn next_fault(&self) -> Fault {
@@ -218,7 +225,13 @@ impl Engine for FaultyEngine {
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
         self.call().await?;
-        self.inner.open_runs(stream).await
+        let open = self.inner.open_runs(stream).await?;
+        let behind = self.behind_open_runs.lock().unwrap().take();
+        if let Some(behind) = behind {
+            let stored = self.inner.append(stream, open.head, behind).await;
+            stored.expect("stored behind the open runs");
+        }
+        Ok(open)
     }
 
     async fn due(

@@ -23,6 +23,8 @@ Examples:
       what the user `demo` sees from now on; comes back by itself when the
       service does
   emitter tail --user demo --from oldest --types agent_started,agent_completed
+  emitter tail --user demo --from acked --client-id screen
+      what `screen` has not printed yet, also after a restart of this command
   emitter tail --user demo --json --count 5
       the next five events as JSON lines, for scripts
   emitter tail --http http://events.example:8080 --token \"$TOKEN\"
@@ -32,8 +34,11 @@ pub(super) struct Tail {
     #[arg(long)]
     user: Option<String>,
     /// Where to begin
-    #[arg(long, value_enum, default_value_t = From::Head)]
+    #[arg(long, value_enum, default_value_t = From::Head, requires_if("acked", "client_id"))]
     from: From,
+    /// Name this client, and acknowledge what was printed
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
     /// Begin after this position, such as 00000000000000ab-42
     #[arg(long, value_name = "POSITION", conflicts_with = "from")]
     after: Option<Position>,
@@ -68,6 +73,10 @@ enum From {
     Head,
     /// Everything that is kept
     Oldest,
+    /// The oldest run that is still open
+    Open,
+    /// What this client acknowledged last
+    Acked,
 }
 
 impl Tail {
@@ -92,9 +101,12 @@ impl Tail {
             (Some(position), _) => Start::After(position),
             (None, From::Head) => Start::Head,
             (None, From::Oldest) => Start::Oldest,
+            (None, From::Open) => Start::Open,
+            (None, From::Acked) => Start::Acked,
         };
         ReaderConfig {
             start,
+            client_id: self.client_id.clone(),
             thread_id: self.thread.clone(),
             run_id: self.run.clone(),
             types: self.types.clone(),
@@ -116,6 +128,7 @@ impl Tail {
             }
             self.print(&item, coloured)?;
         }
+        reader.acknowledge().await;
         Ok(())
     }
 

@@ -20,6 +20,10 @@ pub enum Start {
     Head,
     /// Everything retained.
     Oldest,
+    /// The start of the oldest run that is still open; the head, if none is.
+    Open,
+    /// After what the client acknowledged last; everything retained, if it never did. Needs a `client_id`.
+    Acked,
     /// After this position, exclusive.
     After(Position),
 }
@@ -29,6 +33,9 @@ pub enum Start {
 pub struct ReaderConfig {
     /// Where it begins.
     pub start: Start,
+    /// Names the client, the same at each of its connections. A named reader acknowledges, about once a second, what
+    /// its caller has dealt with: everything before the item that the caller asks for.
+    pub client_id: Option<String>,
     /// Only events of this thread.
     pub thread_id: Option<String>,
     /// Only events of this run.
@@ -79,6 +86,7 @@ pub struct Reader {
     credential: Credential,
     config: ReaderConfig,
     seen: Seen,
+    acked: Acked,
     state: State,
     backoff: Backoff,
     /// The least wait before the next attempt that the server asked for.
@@ -100,6 +108,9 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A connection that lives as long was a success: the next failure is the first again.
 const SUCCESS: Duration = Duration::from_secs(10);
 
+/// The least time between two acknowledgements.
+const ACK_EVERY: Duration = Duration::from_secs(1);
+
 impl Reader {
     /// A reader of the HTTP port at `url`, such as `http://127.0.0.1:8080`. It connects when it is first asked.
     ///
@@ -109,12 +120,13 @@ impl Reader {
         let authority = authority(url, &["http", "ws"])?;
         let cursor = match config.start {
             Start::After(position) => Some(position),
-            Start::Head | Start::Oldest => None,
+            Start::Head | Start::Oldest | Start::Open | Start::Acked => None,
         };
         Ok(Self {
             url: format!("ws://{authority}/v1/stream"),
             credential,
             seen: Seen::after(cursor),
+            acked: Acked::default(),
             state: State::Waiting(Instant::now()),
             backoff: Backoff::new(config.entropy.clone(), WAITS.0, WAITS.1),
             config,
@@ -134,6 +146,7 @@ impl Reader {
     /// When the server says not to come back; from then on always.
     pub async fn next(&mut self) -> Result<Item, Stopped> {
         loop {
+            let ack_due = self.ack_due();
             let frame = match &mut self.state {
                 State::Stopped(stopped) => return Err(stopped.clone()),
                 State::Waiting(due) => {
@@ -146,7 +159,17 @@ impl Reader {
                         Err(end) => Err(end),
                     }
                 }
-                State::Connected(socket, _) => socket.next().await,
+                State::Connected(socket, _) => match ack_due {
+                    None => socket.next().await,
+                    Some(due) => tokio::select! {
+                        biased;
+                        () = tokio::time::sleep_until(due) => {
+                            self.acknowledge().await;
+                            continue;
+                        }
+                        frame = socket.next() => frame,
+                    },
+                },
             };
             let item = match frame {
                 Ok(frame) => self.take(frame).await,
@@ -156,6 +179,26 @@ impl Reader {
                 return Ok(item);
             }
         }
+    }
+
+    /// Acknowledges everything that has come so far, if the reader has a name: its caller has dealt with it.
+    pub async fn acknowledge(&mut self) {
+        let cursor = self.seen.cursor();
+        if self.ack_due().is_some()
+            && let State::Connected(socket, _) = &mut self.state
+            && let Some(Position { epoch, offset }) = cursor
+        {
+            self.acked.position = cursor;
+            self.acked.at = Some(Instant::now());
+            let (epoch, offset) = (epoch.to_string(), offset.0);
+            let text = serde_json::json!({ "type": "ack", "epoch": epoch, "offset": offset });
+            let _shows_at_the_next_frame = socket.send(text.to_string()).await;
+        }
+    }
+
+    fn ack_due(&self) -> Option<Instant> {
+        let due = self.acked.due(self.seen.cursor());
+        due.filter(|_| self.config.client_id.is_some())
     }
 
     /// What a frame is to the caller; `None`: nothing.
@@ -171,6 +214,7 @@ impl Reader {
                 if let Some(position) = frame.position() {
                     self.seen.begin(position);
                 }
+                self.acked.begin(self.seen.cursor());
                 Some(Item::Established(frame))
             }
             "connection_gap" => {
@@ -219,6 +263,7 @@ impl Reader {
             self.state = State::Stopped(stopped.clone());
             return Err(stopped);
         }
+        self.acked.lost();
         let retry_in = self.backoff.next(self.asked.take());
         self.state = State::Waiting(Instant::now() + retry_in);
         Ok(Item::Disconnected {
@@ -241,7 +286,12 @@ impl Reader {
         match (self.seen.cursor(), self.config.start) {
             (Some(cursor), _) => add("after", &cursor.to_string()),
             (None, Start::Oldest) => add("from", "oldest"),
-            (None, _) => add("from", "head"),
+            (None, Start::Open) => add("from", "open"),
+            (None, Start::Acked) => add("from", "acked"),
+            (None, Start::Head | Start::After(_)) => add("from", "head"),
+        }
+        if let Some(client_id) = &self.config.client_id {
+            add("client_id", client_id);
         }
         if let Some(thread_id) = &self.config.thread_id {
             add("thread_id", thread_id);
@@ -256,6 +306,37 @@ impl Reader {
             add("join", if join { "true" } else { "false" });
         }
         url
+    }
+}
+
+/// What was acknowledged last, and when.
+#[derive(Default)]
+struct Acked {
+    /// The stream has begun: what came before that is not this reader's to acknowledge.
+    begun: bool,
+    position: Option<Position>,
+    at: Option<Instant>,
+}
+
+impl Acked {
+    /// The stream begins at `cursor`, unless it was begun before.
+    fn begin(&mut self, cursor: Option<Position>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            self.position = cursor;
+        }
+    }
+
+    /// When a reader is to acknowledge `cursor`, if it has not.
+    fn due(&self, cursor: Option<Position>) -> Option<Instant> {
+        let due = self.at.map_or_else(Instant::now, |at| at + ACK_EVERY);
+        (self.begun && cursor.is_some() && cursor != self.position).then_some(due)
+    }
+
+    /// Whether the last one arrived is not known: it is due again.
+    fn lost(&mut self) {
+        if self.at.is_some() {
+            self.position = None;
+        }
     }
 }
 

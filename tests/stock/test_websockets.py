@@ -1,4 +1,4 @@
-"""Python's stock WebSocket client, `websockets`. It only reads: events are emitted through grpcio."""
+"""Python's stock WebSocket client, `websockets`. Events are emitted through grpcio."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 from google.protobuf import json_format
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from server import base64url
@@ -202,3 +202,63 @@ def test_a_wrong_token_is_unauthorized(open_socket, server, person):
             pass
         statuses[name] = refused.value.response.status_code
     assert statuses == dict.fromkeys(attempts, 401)
+
+
+def test_a_tab_goes_on_after_what_it_acknowledged(open_socket, emit, person):
+    ended, open_run = person.run(), person.run()
+    receipts = [emit(person, event) for event in ended.events + open_run.events[:3]]
+    tab = {**header(person), "client_id": "tab-1"}
+    with open_socket(**tab, **{"from": "oldest"}) as socket:
+        assert_established(socket.next(), person)
+        frames = socket.events(8)
+        last = frames[3]
+        ack = {"type": "ack", "epoch": last["epoch"], "offset": last["offset"]}
+        socket.connection.send(json.dumps(ack))
+    for _ in range(2):
+        with open_socket(**tab, **{"from": "acked"}) as socket:
+            established = socket.next()
+            assert_established(established, person)
+            assert established["position"] == position(receipts[3])
+            assert socket.events(4) == frames[4:]
+    # A client that never acknowledged anything gets everything.
+    with open_socket(**header(person), client_id="tab-2", **{"from": "acked"}) as socket:
+        assert_established(socket.next(), person)
+        assert socket.events(8) == frames
+
+
+def test_a_page_begins_with_what_is_open(open_socket, emit, person):
+    ended, open_run = person.run(), person.run()
+    emit(person, *ended.events)
+    receipts = emit(person, *open_run.events[:3])
+    with open_socket(**header(person), **{"from": "open"}) as socket:
+        established = socket.next()
+        assert_established(established, person)
+        (run,) = established["open_runs"]
+        assert (run["run_id"], run["agent_name"]) == (open_run.run_id, open_run.agent_name)
+        assert (run["thread_id"], run["state"]) == (open_run.thread_id, "running")
+        (call,) = run["open_tool_calls"]
+        assert call["tool_name"] == "search"
+        events = socket.events(3)
+        assert [event["event_id"] for event in events] == open_run.event_ids[:3]
+        assert events[2]["timestamp"] == call["started_at"]
+        assert events[2]["offset"] == receipts[2].position.offset
+        # It ends: from then on there is nothing to begin with but the head.
+        emit(person, *open_run.events[3:])
+        socket.events(2)
+    with open_socket(**header(person), **{"from": "open"}) as socket:
+        established = socket.next()
+        assert established["open_runs"] == []
+        started = person.run()
+        emit(person, started.events[0])
+        assert [event["event_id"] for event in socket.events(1)] == started.event_ids[:1]
+
+
+def test_a_newer_connection_of_a_tab_replaces_the_older_one(open_socket, person):
+    with open_socket(**header(person), client_id="tab") as older:
+        assert_established(older.next(), person)
+        with open_socket(**header(person), client_id="tab") as newer:
+            assert_established(newer.next(), person)
+            assert older.next()["reason"] == "REPLACED"
+            with pytest.raises(ConnectionClosed) as closed:
+                older.connection.recv(timeout=SECONDS)
+            assert closed.value.rcvd.code == 4508

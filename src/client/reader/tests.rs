@@ -164,6 +164,47 @@ async fn it_resumes_after_what_it_saw_and_drops_what_comes_again() {
 }
 
 #[tokio::test]
+async fn a_named_reader_acknowledges_what_its_caller_has_dealt_with() {
+    let (url, server) = server(|listener| async move {
+        let mut asked = Vec::new();
+        let mut heard = Vec::new();
+        for frames in [
+            vec![established(E1, 4), event(E1, 5)],
+            // What was acknowledged last may have been lost with the connection.
+            vec![established(E1, 5)],
+        ] {
+            let (query, mut stream) = accept(&listener).await;
+            asked.push(query);
+            say(&mut stream, &frames).await;
+            match stream.next().await {
+                Some(Ok(Message::Text(text))) => heard.push(text.as_str().to_owned()),
+                other => panic!("{other:?}"),
+            }
+            close(stream, 4001).await;
+        }
+        let (_, stream) = accept(&listener).await;
+        close(stream, 4508).await;
+        (asked, heard)
+    })
+    .await;
+    let config = ReaderConfig {
+        start: Start::Acked,
+        client_id: Some("tab 1".into()),
+        ..ReaderConfig::default()
+    };
+    let mut reader = reader(&url, config);
+    let told = told(&mut reader, 6).await;
+    assert_eq!(told[..2], ["established", "5"]);
+    assert_eq!((&*told[3], &*told[5]), ("established", "stopped 4508"));
+    let ack = format!(r#"{{"epoch":"{E1}","offset":5,"type":"ack"}}"#);
+    let (asked, heard) = server.await.unwrap();
+    assert_eq!(heard, [ack.clone(), ack]);
+    let first = "from=acked&client_id=tab%201 Bearer tok".to_owned();
+    let second = format!("after={E1}-5&client_id=tab%201 Bearer tok");
+    assert_eq!(asked, [first, second]);
+}
+
+#[tokio::test]
 async fn after_a_gap_the_cursor_is_the_servers() {
     let (url, server) = server(|listener| async move {
         let (first, mut stream) = accept(&listener).await;

@@ -334,7 +334,7 @@ impl Acked {
 
     /// Whether the last one arrived is not known: it is due again.
     fn lost(&mut self) {
-        if self.at.is_some() {
+        if self.at.take().is_some() {
             self.position = None;
         }
     }

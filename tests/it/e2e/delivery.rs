@@ -127,13 +127,14 @@ async fn an_ack_never_moves_back_and_one_of_another_epoch_is_ignored() {
     let other = json!({"epoch": "00000000000000ab", "offset": all[4]["offset"]});
     ack(&mut socket, &other).await;
     assert_eq!(heard(&mut socket).await, [] as [&str; 0]);
+    let want = all[3]["offset"].as_u64().unwrap();
+    assert_eq!(acked(&server, "alice", "tab").await, want);
     // Also on a connection that only knows less.
     let query = format!("client_id=tab&after={}", wire::position(&all[0]));
     let mut second = Socket::connect(server.http, &token, &query).await;
     second.event().await;
     ack(&mut second, &all[1]).await;
     assert_eq!(heard(&mut second).await, [] as [&str; 0]);
-    let want = all[3]["offset"].as_u64().unwrap();
     assert_eq!(acked(&server, "alice", "tab").await, want);
     server.stop().await;
 }
@@ -308,7 +309,13 @@ async fn what_was_acknowledged_before_the_drain_is_stored_when_it_is_over() {
     // The first is stored at once, the second only a second later.
     ack(&mut socket, &all[4]).await;
     assert_eq!(heard(&mut socket).await, [] as [&str; 0]);
-    server.stop().await;
+    // The client takes note of the end at once: nothing but the acknowledgement takes time.
+    let (_, code) = tokio::join!(server.stop(), async {
+        let code = socket.closed().await;
+        drop(socket);
+        code
+    });
+    assert_eq!(code, 4001);
     let hub = Hub::new(engine, Config::default(), clock, events::metrics());
     let client = ClientId::new("tab").unwrap();
     let stored = hub

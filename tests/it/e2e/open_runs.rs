@@ -1,6 +1,6 @@
 //! What a reader is told of the runs that are still open, and `from=open`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use emitter::{
     app::Environment,
@@ -238,6 +238,38 @@ async fn an_open_run_whose_start_was_trimmed_begins_with_a_gap() {
     let mut grpc = Grpc::open(&server, &token, from(StartFrom::Open)).await;
     grpc.established().await;
     assert!(matches!(grpc.next().await.unwrap(), Item::Gap(_)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_speaks_of_what_is_behind_a_gap_before_the_gap_is_told() {
+    let (memory, clock) = events::memory(memory::Config::default());
+    let engine = FaultyEngine::new(memory, 1);
+    let environment = Environment {
+        clock,
+        entropy: Entropy::system(),
+        engine: Some(engine.clone()),
+    };
+    let server = Server::start_in(environment, |settings| {
+        settings.limits.heartbeat = Duration::from_millis(20);
+    })
+    .await;
+    server.start_runs("alice", &["run-1"]).await;
+    let token = server.token("alice", "subscribe");
+    // Enough for the beginning, not for the gap.
+    engine.allow_open_runs(1);
+    let after = "00000000000000ab-7";
+    let mut socket = Socket::connect(server.http, &token, &format!("after={after}")).await;
+    assert_eq!(socket.frame().await["position"], after);
+    for _ in 0..3 {
+        let frame = socket.frame().await;
+        let told = (&frame["type"], &frame["position"]);
+        assert_eq!(told, (&json!("connection_heartbeat"), &json!(after)));
+    }
+    engine.allow_open_runs(1);
+    let gap = socket.frame_of("connection_gap").await;
+    assert_eq!((ids(&gap), &gap["after"]), (vec!["run-1"], &json!(after)));
+    assert_eq!(socket.event().await["run_id"], "run-1");
     server.stop().await;
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use emitter::{
     engine::Engine,
-    event::{Offset, Position},
+    event::{Epoch, Offset, Position},
     fanout::{Delivery, Start},
 };
 
@@ -171,4 +171,18 @@ async fn nothing_is_lost_or_repeated_at_the_seam() {
             .collect();
         assert_eq!(got, want, "from {begun}");
     }
+}
+
+#[tokio::test]
+async fn the_epoch_is_the_streams_also_before_the_gap_is_told() {
+    let r = Readers::new();
+    r.notes(["a"]).await;
+    let epoch = r.engine.load(&r.user).await.unwrap().head.epoch;
+    let foreign = Position::new(Epoch::new(7), Offset(1));
+    let mut reader = r.reader(Start::After(foreign)).await;
+    assert_eq!((reader.position(), reader.epoch()), (foreign, epoch));
+    seen(&mut reader);
+    assert_eq!(reader.epoch(), epoch);
+    r.epochs.change(Epoch::new(8));
+    assert_eq!(reader.epoch(), epoch, "nobody knows yet");
 }

@@ -23,7 +23,7 @@ use emitter::{
     usage::{Series, Sum, UsageQuery},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What becomes of an append.
 #[derive(Clone, Debug)]
@@ -74,6 +74,7 @@ pub(crate) struct FaultyEngine {
     read_time: Mutex<Duration>,
     failing_sets: AtomicUsize,
     behind_open_runs: Mutex<Option<Commit>>,
+    open_runs_left: Semaphore,
 }
 
 struct Chance {
@@ -113,6 +114,7 @@ impl FaultyEngine {
             read_time: Mutex::default(),
             failing_sets: AtomicUsize::new(0),
             behind_open_runs: Mutex::default(),
+            open_runs_left: Semaphore::new(Semaphore::MAX_PERMITS),
         })
     }
 
@@ -164,6 +166,12 @@ impl FaultyEngine {
     /// The next `compare_and_set` fails as if another writer came first.
     pub(crate) fn fail_next_set(&self) {
         self.failing_sets.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Open runs can be read so many times more, and then not until more is allowed.
+    pub(crate) fn allow_open_runs(&self, times: usize) {
+        self.open_runs_left.forget_permits(Semaphore::MAX_PERMITS);
+        self.open_runs_left.add_permits(times);
     }
 
     /// The next time that open runs are read, `commit` is stored just behind them.
@@ -225,6 +233,8 @@ impl Engine for FaultyEngine {
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
         self.call().await?;
+        let left = self.open_runs_left.acquire().await;
+        left.expect("open for ever").forget();
         let open = self.inner.open_runs(stream).await?;
         let behind = self.behind_open_runs.lock().unwrap().take();
         if let Some(behind) = behind {

@@ -170,7 +170,6 @@ impl App {
             sequencer.clone(),
             prices,
             hub.clone(),
-            clock,
         );
         let services = (ingest, egress.grpc(), operator.into_server());
         let (server, health) = grpc::server(&settings.limits, services).await?;

@@ -78,7 +78,6 @@ pub(super) async fn disconnect(
 ///
 /// # Errors
 /// When the engine cannot be reached.
-#[allow(dead_code, reason = "for whoever shows a whole run")]
 pub(super) async fn delivery(
     service: &OperatorService,
     stream: &StreamKey,
@@ -87,7 +86,7 @@ pub(super) async fn delivery(
     let acks = service.hub.acks().of(stream).await?;
     let connections = service.hub.readers().of(stream);
     Ok(v1::Delivery {
-        stored_up_to: Some(position(last)),
+        stored_up_to: Some(last.into()),
         connections: connections.iter().map(connection).collect(),
         acknowledgements: acks.iter().map(|ack| acknowledgement(ack, last)).collect(),
     })
@@ -122,7 +121,7 @@ fn connection(connection: &Arc<Connection>) -> v1::Connection {
         client_id: client_id.as_ref().map_or("", |id| id.as_str()).to_owned(),
         transport: transport.into(),
         connected_at: Some((*connected_at).into()),
-        position: connection.position().map(position),
+        position: connection.position().map(Into::into),
     }
 }
 
@@ -130,15 +129,8 @@ fn acknowledgement(ack: &Ack, last: Position) -> v1::Acknowledgement {
     let Position { epoch, offset } = ack.position;
     v1::Acknowledgement {
         client_id: ack.client_id.as_str().to_owned(),
-        position: Some(position(ack.position)),
+        position: Some(ack.position.into()),
         acknowledged_at: Some(ack.at.into()),
         covers_run: epoch == last.epoch && offset >= last.offset,
-    }
-}
-
-fn position(position: Position) -> v1::Position {
-    v1::Position {
-        epoch: position.epoch.to_string(),
-        offset: position.offset.0,
     }
 }

@@ -7,7 +7,6 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     access::{Authenticator, Principal, Scope, bearer},
-    clock::Clock,
     engine::{Engine, EngineError},
     event::Tenant,
     fanout::Hub,
@@ -28,7 +27,6 @@ pub struct OperatorService {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) hub: Arc<Hub>,
-    pub(super) clock: Clock,
     pub(super) prices: Arc<PriceTable>,
 }
 
@@ -113,14 +111,12 @@ impl OperatorService {
         sequencer: Arc<Sequencer>,
         prices: Arc<PriceTable>,
         hub: Arc<Hub>,
-        clock: Clock,
     ) -> Self {
         Self {
             authenticator,
             engine,
             sequencer,
             hub,
-            clock,
             prices,
         }
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    OperatorService,
+    OperatorService, connections,
     grpc::{Tenants, unavailable},
     page_token::Filters,
     refused_sources, run,
@@ -110,6 +110,7 @@ async fn show(
 ) -> Result<v1::GetRunResponse, EngineError> {
     let (engine, prices) = (&*service.engine, &service.prices);
     let timeline = Timeline::of(engine, known).await?;
+    let last = Position::new(timeline.epoch, known.run.last);
     let children = known.run.open_children.iter();
     Ok(v1::GetRunResponse {
         run: Some(run::told(engine, prices, known).await?),
@@ -117,11 +118,7 @@ async fn show(
         timeline_truncated: timeline.truncated,
         usage: run::usage(&known.run, prices),
         source_refusals: source_refusals(service, known),
-        delivery: Some(v1::Delivery {
-            stored_up_to: Some(Position::new(timeline.epoch, known.run.last).into()),
-            connections: Vec::new(),
-            acknowledgements: Vec::new(),
-        }),
+        delivery: Some(connections::delivery(service, &known.stream, last).await?),
         open_children: children.map(|id| id.as_str().to_owned()).collect(),
     })
 }

@@ -353,3 +353,29 @@ fn an_expired_credential_is_final_without_another() {
         assert!(stopped(&End::Closed(code, String::new()), false).is_none());
     }
 }
+
+#[test]
+fn an_acknowledgement_is_due_from_a_named_reader_for_what_came_since_it_began() {
+    let at = |offset: u64| format!("{E1}-{offset}").parse::<Position>().unwrap();
+    let reader = |client_id: Option<&str>| {
+        let config = ReaderConfig {
+            start: Start::After(at(4)),
+            client_id: client_id.map(str::to_owned),
+            ..ReaderConfig::default()
+        };
+        Reader::new("http://127.0.0.1:1", Credential::fixed("tok"), config).unwrap()
+    };
+    let mut named = reader(Some("tab"));
+    assert!(named.ack_due().is_none(), "it has not begun");
+    named.acked.begin(named.seen.cursor());
+    assert!(named.ack_due().is_none(), "nothing came");
+    assert!(named.seen.admit(at(5), None));
+    assert!(named.ack_due().is_some());
+    named.acked.begin(named.seen.cursor());
+    assert!(named.ack_due().is_some(), "it began before");
+
+    let mut nameless = reader(None);
+    nameless.acked.begin(nameless.seen.cursor());
+    assert!(nameless.seen.admit(at(5), None));
+    assert!(nameless.ack_due().is_none());
+}

@@ -203,7 +203,7 @@ impl App {
     /// When a listener stops by itself.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let (shutdown, core) = (self.shutdown, self.core);
-        let upkeep = core.upkeep();
+        let mut upkeep = core.upkeep();
         let mut serving = JoinSet::new();
         let (server, listener) = self.grpc;
         serving.spawn(grpc::serve(server, listener, shutdown.drain()));
@@ -217,7 +217,7 @@ impl App {
         tokio::select! {
             () = stop => {}
             ended = serving.join_next() => {
-                upkeep.abort();
+                upkeep.abort_all();
                 return Err(RunError(format!("{ended:?}")));
             }
         }
@@ -234,7 +234,7 @@ impl App {
             while serving.join_next().await.is_some() {}
         });
         let closed = closed.await.is_ok();
-        upkeep.abort();
+        upkeep.abort_all();
         tracing::info!(quiet, closed, took = ?begun.elapsed(), "stopped");
         Ok(())
     }
@@ -281,23 +281,33 @@ impl Running {
 }
 
 impl Core {
-    /// Gives back what is no longer needed, for as long as the returned task lives.
-    fn upkeep(&self) -> JoinHandle<()> {
+    /// Gives back what is no longer needed and ends runs that are silent for too long, for as long as the returned
+    /// tasks live.
+    fn upkeep(&self) -> JoinSet<()> {
         let (engine, sequencer) = (self.engine.clone(), self.sequencer.clone());
         let (hub, rendered) = (self.hub.clone(), self.rendered.clone());
-        tokio::spawn(async move {
-            let mut ticks = time::interval(UPKEEP);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut ticks = upkeep_ticks();
             loop {
                 ticks.tick().await;
                 engine.maintain().await;
                 sequencer.maintain();
-                sequencer.sweep().await;
                 hub.maintain();
                 // Samples of histograms are kept one by one until this or a scrape adds them up.
                 rendered.run_upkeep();
             }
-        })
+        });
+        // On its own: it waits for appends, and an engine that hangs must not keep memory from being given back.
+        let sequencer = self.sequencer.clone();
+        tasks.spawn(async move {
+            let mut ticks = upkeep_ticks();
+            loop {
+                ticks.tick().await;
+                sequencer.sweep().await;
+            }
+        });
+        tasks
     }
 
     /// Waits until every reader is gone, what they acknowledged is stored, and every accepted event is stored or
@@ -308,6 +318,12 @@ impl Core {
             time::sleep(LOOK).await;
         }
     }
+}
+
+fn upkeep_ticks() -> time::Interval {
+    let mut ticks = time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 fn node(foreign: bool) -> Node {

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use super::*;
 use emitter::proto::v1::{RunState, emit_result::Outcome};
+use futures_util::SinkExt;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::*;
+use crate::e2e::wire::Socket;
 
 const AGENTS: &str = "agents";
 
@@ -227,6 +232,46 @@ async fn what_is_no_longer_retained_is_told() {
         .collect();
     assert_eq!(numbers, [3, 4, 5]);
     assert!(shown.timeline_truncated);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_got_a_run_is_told() {
+    let server = Server::start().await;
+    let started = wire::started("alice", "r1");
+    let stored = server.emit_all(AGENTS, vec![started]).await;
+    let token = server.token("alice", "subscribe");
+    let query = "from=oldest&client_id=web";
+    let mut socket = Socket::connect(server.http, &token, query).await;
+    let frame = socket.event().await;
+    let ack = json!({"type": "ack", "epoch": frame["epoch"], "offset": frame["offset"]});
+    for said in [ack, json!({"type": "unheard of"})] {
+        let said = Message::text(said.to_string());
+        socket.0.send(said).await.unwrap();
+    }
+    // What was said before this was heard.
+    socket.frame_of("connection_error").await;
+
+    let operator = Operator::of(&server).await;
+    let delivery = async || operator.get("", "r1").await.unwrap().delivery.unwrap();
+    let got = delivery().await;
+    let [reader] = &got.connections[..] else {
+        panic!("{got:?}");
+    };
+    assert_eq!(
+        (reader.client_id.as_str(), &reader.position),
+        ("web", &stored[0].position)
+    );
+    let [acked] = &got.acknowledgements[..] else {
+        panic!("{got:?}");
+    };
+    assert_eq!(
+        (&acked.position, acked.covers_run),
+        (&stored[0].position, true)
+    );
+    let ended = event("alice", "r1", "2", completed());
+    server.emit_all(AGENTS, vec![ended]).await;
+    assert!(!delivery().await.acknowledgements[0].covers_run);
     server.stop().await;
 }
 

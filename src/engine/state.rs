@@ -85,14 +85,9 @@ impl StreamState {
             ..Change::default()
         };
         let draft = &record.draft;
-        let Some(run_id) = &draft.event.run_id else {
-            return change;
-        };
-        let before = self.runs.weight(run_id);
         change.effect = run::record(&mut self.runs, draft, record.position.offset);
-        let after = self.runs.weight(run_id);
-        change.taken += after;
-        change.freed += before;
+        change.taken += change.effect.taken;
+        change.freed += change.effect.freed;
         self.runs.open += usize::from(change.effect.opened);
         self.runs.open -= usize::from(change.effect.ended);
         if self.runs.known.len() - self.runs.open > ENDED_RUNS + ENDED_RUNS_SLACK {
@@ -115,7 +110,7 @@ impl StreamState {
         known.retain(|run_id, run| {
             let keep = !run.is_forgotten(memory, now);
             if !keep {
-                freed += run_weight(run_id, run);
+                freed += run.weight(run_id);
             }
             keep
         });
@@ -141,8 +136,8 @@ impl Book for StreamState {
         self.runs.run_mut(run_id)
     }
 
-    fn put(&mut self, run_id: RunId, run: Run) {
-        self.runs.put(run_id, run);
+    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
+        self.runs.put(run_id, run)
     }
 }
 
@@ -155,19 +150,15 @@ impl Book for Runs {
         self.known.get_mut(run_id)
     }
 
-    fn put(&mut self, run_id: RunId, run: Run) {
+    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
         let over = self.known.insert(run_id, run);
-        self.open -= usize::from(over.is_some_and(|over| over.state.is_open()));
+        let was_open = over.as_ref().is_some_and(|over| over.state.is_open());
+        self.open -= usize::from(was_open);
+        over
     }
 }
 
 impl Runs {
-    fn weight(&self, run_id: &RunId) -> usize {
-        self.known
-            .get(run_id)
-            .map_or(0, |run| run_weight(run_id, run))
-    }
-
     /// Forgets the runs that ended first, down to `ENDED_RUNS`. Returns the bytes given back.
     fn forget_first_ended(&mut self) -> usize {
         let mut ended: Vec<(Timestamp, RunId)> = self
@@ -180,17 +171,11 @@ impl Runs {
         let surplus = ended.len().saturating_sub(ENDED_RUNS);
         let mut freed = 0;
         for (_, run_id) in ended.into_iter().take(surplus) {
-            freed += self.weight(&run_id);
-            self.known.remove(&run_id);
+            let over = self.known.remove(&run_id);
+            freed += over.map_or(0, |over| over.weight(&run_id));
         }
         freed
     }
-}
-
-/// About how many bytes a remembered run takes.
-fn run_weight(run_id: &RunId, run: &Run) -> usize {
-    const MAP: usize = 16; // what a map adds to an entry at its usual load
-    run_id.as_str().len() + size_of::<(RunId, Run)>() + MAP + run.weight()
 }
 
 #[cfg(test)]

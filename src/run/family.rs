@@ -14,8 +14,8 @@ pub trait Book {
     /// The same, to be changed.
     fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run>;
 
-    /// A run begins; what was known under its id is over.
-    fn put(&mut self, run_id: RunId, run: Run);
+    /// A run begins. Returns what was known under its id, which is over.
+    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run>;
 }
 
 /// What an event did to its run.
@@ -27,6 +27,17 @@ pub struct Effect {
     pub ended: bool,
     /// It was waiting for a person: its deadline may be sooner now.
     pub sooner: bool,
+    /// Bytes that it took.
+    pub taken: usize,
+    /// Bytes that the run before it under its id gives back.
+    pub freed: usize,
+}
+
+impl Effect {
+    /// Whether there is a deadline to arm, to disarm, or to bring nearer.
+    pub fn concerns_watchdog(&self) -> bool {
+        self.opened || self.ended || self.sooner
+    }
 }
 
 /// Takes `draft`, stored at `offset`, into the runs of its user: the one place where a run changes.
@@ -38,18 +49,19 @@ pub fn record(book: &mut impl Book, draft: &Draft, offset: Offset) -> Effect {
     let Some(run) = held else {
         return begin(book, run_id, draft, offset);
     };
-    let before = run.state;
+    let (before, weight) = (run.state, run.weight(run_id));
     run.recorded(draft, offset);
-    let after = run.state;
-    let ended = before.is_open() && !after.is_open();
+    let ended = before.is_open() && !run.state.is_open();
+    let taken = run.weight(run_id).saturating_sub(weight);
     if ended {
         let (parent, sign) = (run.parent_run_id.clone(), run.last_sign_at);
         leave(book, run_id, parent.as_ref(), sign);
     }
     Effect {
-        opened: false,
         ended,
         sooner: before == RunState::Waiting,
+        taken,
+        ..Effect::default()
     }
 }
 
@@ -57,7 +69,8 @@ fn begin(book: &mut impl Book, run_id: &RunId, draft: &Draft, offset: Offset) ->
     let run = Run::begun(draft, offset);
     let opened = run.state.is_open();
     let parent = run.parent_run_id.clone();
-    book.put(run_id.clone(), run);
+    let taken = run.weight(run_id);
+    let over = book.put(run_id.clone(), run);
     if opened
         && let Some(parent) = parent.and_then(|parent| book.run_mut(&parent))
         && parent.state.is_open()
@@ -67,6 +80,8 @@ fn begin(book: &mut impl Book, run_id: &RunId, draft: &Draft, offset: Offset) ->
     }
     Effect {
         opened,
+        taken,
+        freed: over.map_or(0, |over| over.weight(run_id)),
         ..Effect::default()
     }
 }

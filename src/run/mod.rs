@@ -29,11 +29,10 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Whether the claim on a run's id is to be put or renewed for an event recorded `now`, where `before` is when the
-/// event before it was recorded, and `after` the run after it: once in each half of `memory`, and when the run begins
-/// to wait.
+/// event before it was recorded: once in each half of `memory`, and when the run begins to wait, as `waits` says.
 pub fn claim_is_due(
     before: Option<Timestamp>,
-    after: &Run,
+    waits: bool,
     memory: Duration,
     now: Timestamp,
 ) -> bool {
@@ -41,7 +40,6 @@ pub fn claim_is_due(
         .unwrap_or(u64::MAX)
         .max(1);
     let slot = |at: Timestamp| at.as_millis() / half;
-    let waits = after.state == RunState::Waiting;
     waits || before.is_none_or(|before| slot(before) != slot(now))
 }
 

@@ -210,11 +210,14 @@ impl Run {
         }
     }
 
-    /// About how many bytes it holds besides itself. A child that is open counts with the child: this changes only
-    /// with the run's own events.
-    pub fn weight(&self) -> usize {
+    /// About how many bytes it takes where it is remembered as `run_id`. A child that is open counts with the child:
+    /// this changes only with the run's own events, and never shrinks.
+    pub fn weight(&self, run_id: &RunId) -> usize {
+        const MAP: usize = 16; // what a map adds to an entry at its usual load
         const NAMES: usize = 48; // two short texts and what the allocator adds
-        size_of::<RunId>()
+        let entry = run_id.as_str().len() + size_of::<(RunId, Self)>() + MAP;
+        entry
+            + size_of::<RunId>()
             + self.open_tool_calls.capacity() * (size_of::<OpenToolCall>() + NAMES)
             + self.usage.weight()
     }

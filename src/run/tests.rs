@@ -26,8 +26,8 @@ impl Book for Runs {
         self.0.get_mut(run_id)
     }
 
-    fn put(&mut self, run_id: RunId, run: Run) {
-        self.0.insert(run_id, run);
+    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
+        self.0.insert(run_id, run)
     }
 }
 

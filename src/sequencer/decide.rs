@@ -3,8 +3,11 @@
 //! In this order, so that a lost answer finds its own event whatever has happened to its run since: dedupe, then the
 //! run's owner, its source, and its life.
 
+mod overlay;
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use self::overlay::Overlay;
 use super::{outage::Outages, own};
 use crate::{
     clock::Timestamp,
@@ -114,14 +117,6 @@ pub struct Group<'a> {
     unknown: Vec<RunId>,
 }
 
-/// The runs as the group's drafts leave them.
-struct Overlay<'a> {
-    state: &'a StreamState,
-    memory: Duration,
-    now: Timestamp,
-    changed: IdMap<RunId, Run>,
-}
-
 impl<'a> Group<'a> {
     /// An empty group on top of `state` of `stream`, decided `now`.
     pub fn new(
@@ -139,12 +134,7 @@ impl<'a> Group<'a> {
             foreign,
             drafts: Vec::new(),
             ids: IdMap::default(),
-            runs: Overlay {
-                state,
-                memory: rules.run_memory,
-                now,
-                changed: IdMap::default(),
-            },
+            runs: Overlay::new(state, rules.run_memory, now),
             open_runs: state.open_runs(),
             claims: Vec::new(),
             unknown: Vec::new(),
@@ -231,18 +221,25 @@ impl<'a> Group<'a> {
             )
             .with("run_id", run_id.as_str()));
         }
-        if let Some(run) = self.runs.run(run_id) {
+        let run = self.runs.run(run_id);
+        if let Some(run) = run {
             check_owner(run_id, run, &draft.event)?;
         }
-        self.settle(run_id, &mut draft)?;
-        if let Some(run) = self.runs.run(run_id) {
+        if let Err(violation) = self.settle(run, &mut draft) {
+            let refusal = violated(violation, run_id, run);
+            if violation == Violation::NotStarted && !self.unknown.contains(run_id) {
+                self.unknown.push(run_id.clone());
+            }
+            return Err(refusal);
+        }
+        if let Some(run) = run {
             check_fixed(run, &draft.event)?;
         }
-        self.check_limits(run_id, &draft)?;
-        if draft.step == Step::End {
+        self.check_limits(run, &draft)?;
+        let ends = draft.step == Step::End;
+        if ends {
             self.end_descendants(run_id);
         }
-        let ends = draft.step == Step::End;
         let index = self.take_in(run_id, draft);
         if ends {
             self.summarize(run_id, index);
@@ -250,9 +247,9 @@ impl<'a> Group<'a> {
         Ok(index)
     }
 
-    /// Says what the event means for its run.
-    fn settle(&mut self, run_id: &RunId, draft: &mut Draft) -> Result<(), Refusal> {
-        let run = self.runs.run(run_id);
+    /// Says what the event means for its run, of which `run` is known; else which rule it breaks, where rules are
+    /// enforced.
+    fn settle(&self, run: Option<&Run>, draft: &mut Draft) -> Result<(), Violation> {
         let event = &draft.event;
         let defaults = &self.rules.defaults;
         let settled = run::settle(run, event, defaults).and_then(|step| {
@@ -261,22 +258,14 @@ impl<'a> Group<'a> {
                 false => Ok(step),
             }
         });
-        let violation = match settled {
-            Ok(step) => {
-                draft.step = step;
-                return Ok(());
+        match settled {
+            Ok(step) => draft.step = step,
+            Err(violation) if self.rules.mode == Mode::Enforce => return Err(violation),
+            Err(violation) => {
+                draft.step = run::observed(run, event, defaults);
+                draft.violation = Some(violation.reason());
             }
-            Err(violation) => violation,
-        };
-        if self.rules.mode == Mode::Enforce {
-            let refusal = violated(violation, run_id, run);
-            if violation == Violation::NotStarted && !self.unknown.contains(run_id) {
-                self.unknown.push(run_id.clone());
-            }
-            return Err(refusal);
         }
-        draft.step = run::observed(run, event, defaults);
-        draft.violation = Some(violation.reason());
         Ok(())
     }
 
@@ -286,9 +275,9 @@ impl<'a> Group<'a> {
         event.parent_run_id.as_ref().is_none_or(is_open)
     }
 
-    fn check_limits(&self, run_id: &RunId, draft: &Draft) -> Result<(), Refusal> {
+    fn check_limits(&self, run: Option<&Run>, draft: &Draft) -> Result<(), Refusal> {
         let rules = self.rules;
-        match (self.runs.run(run_id), &draft.step) {
+        match (run, &draft.step) {
             (None, Step::Start { .. }) => {
                 within("open_runs", "the user", self.open_runs, rules.open_runs)?;
                 if let Some(parent) = &draft.event.parent_run_id {
@@ -342,15 +331,9 @@ impl<'a> Group<'a> {
         self.summarize(run_id, index);
     }
 
-    /// Puts or renews the run's claim if that is due, and with it those of the runs above: what keeps it alive keeps them.
-    fn claim(&mut self, run_id: &RunId, before_at: Option<Timestamp>) {
+    /// Puts or renews the run's claim, and with it those of the runs above: what keeps it alive keeps them.
+    fn claim(&mut self, run_id: &RunId) {
         let memory = self.rules.run_memory;
-        let Some(run) = self.runs.run(run_id) else {
-            return;
-        };
-        if !run::claim_is_due(before_at, run, memory, self.now) {
-            return;
-        }
         let above = run::open_ancestors(&self.runs, run_id);
         for run_id in [run_id.clone()].into_iter().chain(above) {
             if let Some(run) = self.runs.run(&run_id) {
@@ -372,7 +355,10 @@ impl<'a> Group<'a> {
         }
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
-        self.claim(run_id, before_at);
+        let waits = matches!(draft.step, Step::Wait { .. });
+        if run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
+            self.claim(run_id);
+        }
         self.push(draft)
     }
 
@@ -390,33 +376,6 @@ impl<'a> Group<'a> {
             .insert(event.event_id.clone(), (index, event.content));
         self.drafts.push(draft);
         index
-    }
-}
-
-impl Book for Overlay<'_> {
-    fn run(&self, run_id: &RunId) -> Option<&Run> {
-        let changed = self.changed.get(run_id);
-        changed.or_else(|| self.stored(run_id))
-    }
-
-    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
-        if !self.changed.contains_key(run_id) {
-            let run = self.stored(run_id)?.clone();
-            self.changed.insert(run_id.clone(), run);
-        }
-        self.changed.get_mut(run_id)
-    }
-
-    fn put(&mut self, run_id: RunId, run: Run) {
-        self.changed.insert(run_id, run);
-    }
-}
-
-impl<'a> Overlay<'a> {
-    /// What the state knows of a run that is not over.
-    fn stored(&self, run_id: &RunId) -> Option<&'a Run> {
-        let run = self.state.run(run_id)?;
-        (!run.is_forgotten(self.memory, self.now)).then_some(run)
     }
 }
 

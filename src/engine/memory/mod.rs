@@ -316,7 +316,7 @@ impl Inner {
             let forgotten = change.runs_forgotten as u64;
             self.metrics.runs_forgotten_early.increment(forgotten);
             if let Some(run_id) = &record.draft.event.run_id
-                && change.effect != Effect::default()
+                && change.effect.concerns_watchdog()
             {
                 effects.push((run_id.clone(), change.effect));
             }

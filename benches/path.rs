@@ -1,9 +1,11 @@
-//! The emission path, piece by piece: decide, append, encode, hub wake-up.
+//! The emission path, piece by piece: decide, append, encode, hub wake-up; and the watchdog beside it.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     reason = "a benchmark fails by panicking"
 )]
+
+mod watchdog;
 
 use std::{collections::HashSet, hint::black_box, sync::Arc};
 
@@ -144,13 +146,19 @@ fn append(c: &mut Criterion) {
             let config = emitter::sequencer::Config::default();
             let sequencer =
                 Sequencer::new(engine, Clock::system(), Entropy::system(), config, metrics);
-            let mut n = 0;
+            let submit = |events| {
+                let answers = runtime.block_on(sequencer.submit(stream(), events, None));
+                assert!(answers[0].is_ok());
+                answers
+            };
+            submit(vec![event(0)]);
+            let mut n = 1;
             b.iter_batched(
                 || {
                     n += size;
-                    (n..n + size).map(event).collect()
+                    (n - size..n).map(event).collect()
                 },
-                |events| runtime.block_on(sequencer.submit(stream(), events, None)),
+                submit,
                 BatchSize::SmallInput,
             );
         });
@@ -216,5 +224,5 @@ fn wake_up(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(path, decide, append, encode, wake_up);
+criterion_group!(path, decide, append, encode, wake_up, watchdog::watchdog);
 criterion_main!(path);

@@ -16,7 +16,7 @@ soak: ## Runs the long versions of the tests that draw seeds or take time.
 	EMITTER_SOAK=1 cargo test --release --locked soak -- --nocapture
 
 bench: ## Runs everything that compares times.
-	cargo bench --locked
+	cargo bench --locked --features bench
 
 baseline: ## Makes today's protos the baseline that `buf breaking` compares with, if they break nothing.
 	@tests/tools/install.sh buf

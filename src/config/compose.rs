@@ -47,6 +47,8 @@ impl Config {
                 mode: match runs.mode {
                     Mode::Enforce => sequencer::Mode::Enforce,
                     Mode::Observe => sequencer::Mode::Observe,
+                    #[cfg(feature = "bench")]
+                    Mode::Bare => sequencer::Mode::Bare,
                 },
                 prices: Arc::new(self.prices()),
             },

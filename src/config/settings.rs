@@ -149,6 +149,8 @@ pub struct Runs {
 pub enum Mode {
     Enforce,
     Observe,
+    #[cfg(feature = "bench")]
+    Bare,
 }
 
 /// How long usage is kept, and how much of it is told apart.

@@ -143,6 +143,10 @@ pub struct Draft {
     pub summary: Option<Box<Summary>>,
     /// Why it would have been refused, where runs are only observed.
     pub violation: Option<Reason>,
+    /// Only for benchmarks: its run has no rules.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub bare: bool,
 }
 
 impl Draft {
@@ -157,6 +161,8 @@ impl Draft {
             step: event.step.clone(),
             summary: None,
             violation: None,
+            #[cfg(feature = "bench")]
+            bare: false,
             event,
         }
     }

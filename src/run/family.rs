@@ -45,6 +45,10 @@ pub fn record(book: &mut impl Book, draft: &Draft, offset: Offset) -> Effect {
     let Some(run_id) = &draft.event.run_id else {
         return Effect::default();
     };
+    #[cfg(feature = "bench")]
+    if draft.bare {
+        return super::bare::record(book, run_id, draft, offset);
+    }
     let held = book.run_mut(run_id).filter(|_| draft.run_sequence.0 > 1);
     let Some(run) = held else {
         return begin(book, run_id, draft, offset);

@@ -4,6 +4,8 @@
 //! changes, for the sequencer that decides and for the engine that stores alike; [`deadline`] says until when a run
 //! may stay silent.
 
+#[cfg(feature = "bench")]
+mod bare;
 mod family;
 mod life;
 mod state;

@@ -3,6 +3,8 @@
 //! In this order, so that a lost answer finds its own event whatever has happened to its run since: dedupe, then the
 //! run's owner, its source, and its life.
 
+#[cfg(feature = "bench")]
+mod bare;
 mod overlay;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -68,6 +70,10 @@ pub enum Mode {
     Enforce,
     /// It is stored, marked and counted, and changes nothing of its run.
     Observe,
+    /// Only for benchmarks: there are no such rules, so that their cost can be measured.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    Bare,
 }
 
 /// What becomes of one event.
@@ -220,6 +226,10 @@ impl<'a> Group<'a> {
                 "the run belongs to another user",
             )
             .with("run_id", run_id.as_str()));
+        }
+        #[cfg(feature = "bench")]
+        if self.rules.mode == Mode::Bare {
+            return self.bare(run_id, draft);
         }
         let run = self.runs.run(run_id);
         if let Some(run) = run {

@@ -37,7 +37,7 @@ check() {
 lint() {
     check 'cargo fmt' cargo fmt --check
     # All targets: this also keeps the benches compiling.
-    check 'cargo clippy' cargo clippy --all-targets --locked -- -D warnings
+    check 'cargo clippy' cargo clippy --all-targets --all-features --locked -- -D warnings
     check 'cargo doc' env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
     check 'cargo deny' deny
     check 'buf lint' buf lint

@@ -129,6 +129,10 @@ impl Inner {
             most: self.config.usage_series,
         };
         for draft in records.iter().map(|record| &record.draft) {
+            #[cfg(feature = "bench")]
+            if draft.bare {
+                continue;
+            }
             let Some(usage) = &draft.event.usage else {
                 continue;
             };

@@ -1,0 +1,182 @@
+//! What the rules of runs cost: life cycle, source, deadline and usage together add at most 10 % CPU per event to a
+//! service that has none of them (`Mode::Bare`, which only exists for this).
+//!
+//! Two servers, each a process of its own, take the same batches of 100 events over gRPC in turn, and only their own
+//! CPU counts. Fails if the median of the ratios is above `MOST`.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints, and fails by panicking"
+)]
+
+mod load;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use emitter::{
+    access::{self, Grant, Scope, mint},
+    client::{Credential, Producer, ProducerConfig},
+    clock::Clock,
+};
+use load::Host;
+use tokio::time::timeout;
+
+/// The most that the rules may cost: the CPU per event with them by that without them.
+const MOST: f64 = 1.10;
+
+/// How often the two are compared.
+const PAIRS: usize = 12;
+
+/// How often each has its turn within a pair: whatever else the machine does meets both alike.
+const TURNS: usize = 10;
+
+/// How many events a server takes in a turn.
+const TURN: usize = 12_000;
+
+/// How many events one call emits.
+const BATCH: usize = 100;
+
+/// How many processes emit, each one call at a time; they share a connection.
+const HOSTS: usize = 4;
+
+/// How long a turn may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the token is good for: longer than everything may take.
+const TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Ticks of the CPU times in `/proc` per second.
+const TICKS: f64 = 100.0;
+
+const ISSUER: &str = "benches";
+const SECRET: &str = "a secret of the benches, and of nothing else";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut bare = Server::start("bare");
+    let mut rules = Server::start("enforce");
+    compare(&mut bare, &mut rules).await;
+    println!(
+        "CPU per event, µs\n{:>10} {:>10} {:>8}",
+        "bare", "rules", "ratio"
+    );
+    let mut ratios = Vec::new();
+    for _ in 0..PAIRS {
+        let (without, with) = compare(&mut bare, &mut rules).await;
+        println!("{without:>10.2} {with:>10.2} {:>8.3}", with / without);
+        ratios.push(with / without);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = f64::midpoint(ratios[(PAIRS - 1) / 2], ratios[PAIRS / 2]);
+    let (least, greatest) = (ratios[0], ratios[PAIRS - 1]);
+    println!(
+        "the rules cost {median:.3} in the median, {least:.3} to {greatest:.3}; at most {MOST}"
+    );
+    ExitCode::from(u8::from(median > MOST))
+}
+
+/// One pair: the microseconds of CPU per event of each.
+async fn compare(bare: &mut Server, rules: &mut Server) -> (f64, f64) {
+    let before = (bare.cpu_seconds(), rules.cpu_seconds());
+    for _ in 0..TURNS {
+        bare.take_turn().await;
+        rules.take_turn().await;
+    }
+    let per_event = |seconds: f64| seconds * 1e6 / (TURNS * TURN) as f64;
+    (
+        per_event(bare.cpu_seconds() - before.0),
+        per_event(rules.cpu_seconds() - before.1),
+    )
+}
+
+/// A server in a process of its own, and who emits to it.
+struct Server {
+    process: Child,
+    producer: Producer,
+    hosts: Vec<Host>,
+}
+
+impl Server {
+    /// A server with the defaults but for the mode of runs.
+    fn start(mode: &str) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_emitter"))
+            .args(["serve", "--json"])
+            .env_clear()
+            .envs([
+                ("EMITTER_GRPC_LISTEN", "127.0.0.1:0"),
+                ("EMITTER_HTTP_LISTEN", "127.0.0.1:0"),
+                ("EMITTER_ADMIN_LISTEN", "127.0.0.1:0"),
+                ("EMITTER_AUTH__ISSUER", ISSUER),
+                ("EMITTER_AUTH__SECRET", SECRET),
+                ("EMITTER_RUNS__MODE", mode),
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut listening = String::new();
+        let mut told = BufReader::new(process.stdout.take().unwrap());
+        told.read_line(&mut listening).unwrap();
+        let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+        let url = format!("http://{}", listening["grpc"].as_str().unwrap());
+        let credential = Credential::fixed(&token());
+        Self {
+            process,
+            producer: Producer::new(&url, credential, ProducerConfig::default()).unwrap(),
+            hosts: (0..HOSTS).map(Host::new).collect(),
+        }
+    }
+
+    /// Has its hosts emit a turn's events.
+    async fn take_turn(&mut self) {
+        let emitting = std::mem::take(&mut self.hosts).into_iter().map(|mut host| {
+            let producer = self.producer.clone();
+            tokio::spawn(async move {
+                for _ in 0..TURN / BATCH / HOSTS {
+                    let fates = producer.emit_batch(host.batch(BATCH)).await;
+                    let refused = fates.iter().find_map(|fate| fate.as_ref().err());
+                    assert!(refused.is_none(), "{refused:?}");
+                }
+                host
+            })
+        });
+        for emitted in emitting.collect::<Vec<_>>() {
+            let host = timeout(PATIENCE, emitted).await.unwrap().unwrap();
+            self.hosts.push(host);
+        }
+    }
+
+    /// The CPU that the process has used, in user and in kernel mode.
+    fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // The second field is a name in brackets, which may hold anything; utime and stime are the 14th and 15th.
+        let (_, after_name) = stat.rsplit_once(')').unwrap();
+        let ticks = after_name.split_whitespace().skip(11).take(2);
+        ticks
+            .map(|ticks| ticks.parse::<f64>().unwrap())
+            .sum::<f64>()
+            / TICKS
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended_already = self.process.kill();
+        let _ended_already = self.process.wait();
+    }
+}
+
+fn token() -> String {
+    let config = access::Config {
+        issuer: ISSUER.into(),
+        secret: SECRET.into(),
+    };
+    let until = Clock::system().now() + TOKEN;
+    mint(&config, &Grant::new("agents", [Scope::Emit], until)).unwrap()
+}

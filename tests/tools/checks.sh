@@ -38,6 +38,8 @@ lint() {
     check 'cargo fmt' cargo fmt --check
     # All targets: this also keeps the benches compiling.
     check 'cargo clippy' cargo clippy --all-targets --all-features --locked -- -D warnings
+    # And what users build, which has no features.
+    check 'cargo clippy without features' cargo clippy --locked -- -D warnings
     check 'cargo doc' env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
     check 'cargo deny' deny
     check 'buf lint' buf lint

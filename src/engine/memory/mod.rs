@@ -1,8 +1,10 @@
 //! The engine that keeps everything in memory: fast, bounded, and empty after a restart, which a new epoch tells.
 
+mod append;
 mod deadlines;
 mod keys;
 mod list;
+mod runs;
 mod stream;
 mod usage;
 
@@ -27,13 +29,13 @@ use self::{
     usage::Ledger,
 };
 use super::{
-    AppendError, Appended, CONFLICT_RECORDS, Commit, Due, Engine, EngineError, Key, KeyEntry,
-    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
+    Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    event::{BUCKETS, Epoch, Offset, Position, Record, RunId, StreamKey},
-    run::{self, Book, Effect, RUN_MEMORY, Run},
+    event::{BUCKETS, Epoch, Offset, Position, RunId, StreamKey},
+    run::{Book, Effect, RUN_MEMORY, Run},
     telemetry::Metrics,
     usage::{Series, Sum, UsageQuery},
 };
@@ -187,95 +189,6 @@ impl Inner {
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
     }
 
-    fn append(
-        &self,
-        key: &StreamKey,
-        expected: Position,
-        commit: Commit,
-    ) -> Result<Appended, AppendError> {
-        let now = self.clock.now();
-        let mut bucket = self.bucket(key).lock();
-        let evicted = bucket.evicted;
-        match bucket.streams.get(key) {
-            Some(stream) => check_head(stream, expected)?,
-            // What was evicted after `expected` is not known any more.
-            None if expected.epoch != self.epoch || expected.offset < evicted => {
-                return Err(AppendError::Reload);
-            }
-            None => {}
-        }
-        if expected.offset > self.absent_head().offset {
-            return Err(AppendError::Reload);
-        }
-        self.check_room(bucket.streams.get(key).map(Box::as_ref), &commit, now)?;
-        let stream = self.stream(&mut bucket, key, expected, now);
-        let (appended, effects) = self.store(stream, commit, now);
-        self.account(&mut bucket, key, &appended.records);
-        self.watch_over(&mut bucket, key, &effects);
-        Ok(appended)
-    }
-
-    /// Arms the deadlines of runs that opened, disarms those of runs that ended, and lowers those that an event may
-    /// have brought nearer.
-    fn watch_over(&self, bucket: &mut Bucket, key: &StreamKey, effects: &Effects) {
-        let Bucket {
-            streams, deadlines, ..
-        } = bucket;
-        let Some(stream) = streams.get(key).filter(|_| !effects.is_empty()) else {
-            return;
-        };
-        for (run_id, effect) in effects {
-            let Some(run) = stream.state.run(run_id) else {
-                continue;
-            };
-            if effect.ended && deadlines.disarm(key, run_id) {
-                self.open_runs.fetch_sub(1, Ordering::Relaxed);
-                self.grow(0, Deadlines::WEIGHT);
-            }
-            if effect.opened
-                && run.state.is_open()
-                && deadlines.arm(key, run_id, run.own_deadline())
-            {
-                self.open_runs.fetch_add(1, Ordering::Relaxed);
-                self.grow(Deadlines::WEIGHT, 0);
-            }
-            if effect.sooner {
-                deadlines.lower(key, run_id, run.own_deadline());
-            }
-            if effect.ended || effect.sooner {
-                for above in run::open_ancestors(&stream.state, run_id) {
-                    if let Some(run) = stream.state.run(&above) {
-                        deadlines.lower(key, &above, run.own_deadline());
-                    }
-                }
-            }
-        }
-        self.note_earliest(key.bucket(), deadlines);
-    }
-
-    fn note_earliest(&self, bucket: usize, deadlines: &Deadlines) {
-        let at = deadlines.earliest().map_or(u64::MAX, Timestamp::as_millis);
-        self.earliest[bucket].store(at, Ordering::Release);
-    }
-
-    /// Whether the commit fits, once retention has made what room it can.
-    fn check_room(
-        &self,
-        stream: Option<&Stream>,
-        commit: &Commit,
-        now: Timestamp,
-    ) -> Result<(), AppendError> {
-        let weight: usize = commit.drafts.iter().map(|draft| draft.weight()).sum();
-        let surplus = stream
-            .map(|stream| stream.surplus(&self.config, now, commit.drafts.len(), weight))
-            .unwrap_or_default();
-        let held = self.bytes.load(Ordering::Relaxed);
-        if held.saturating_sub(surplus.bytes) + weight > self.config.total_bytes {
-            return Err(AppendError::Full);
-        }
-        Ok(())
-    }
-
     /// The stream, made if it does not exist.
     fn stream<'a>(
         &self,
@@ -293,46 +206,6 @@ impl Inner {
                 place.insert(Box::new(Stream::new(head, evicted, now)))
             }
         }
-    }
-
-    /// Gives the drafts their places, stores them, and tells the watchers, all under the bucket's lock: readers learn
-    /// of records in the order of their offsets.
-    fn store(&self, stream: &mut Stream, commit: Commit, now: Timestamp) -> (Appended, Effects) {
-        let count = commit.drafts.len();
-        let base = self.newest.fetch_add(count as u64, Ordering::AcqRel);
-        let (mut taken, mut freed) = (0, 0);
-        let ids_before = stream.state.dedupe.len();
-        let mut records = Vec::with_capacity(count);
-        let mut effects = Vec::new();
-        for (offset, draft) in (base + 1..).zip(commit.drafts) {
-            let record = Arc::new(Record {
-                position: Position::new(self.epoch, Offset(offset)),
-                prev: stream.last,
-                draft,
-            });
-            let change = stream.state.apply(&record);
-            taken += change.taken + record.draft.weight();
-            freed += change.freed;
-            let forgotten = change.runs_forgotten as u64;
-            self.metrics.runs_forgotten_early.increment(forgotten);
-            if let Some(run_id) = &record.draft.event.run_id
-                && change.effect.concerns_watchdog()
-            {
-                effects.push((run_id.clone(), change.effect));
-            }
-            stream.push(record.clone());
-            records.push(record);
-        }
-        let inserted = stream.state.dedupe.len() - ids_before;
-        self.dedupe_ids.fetch_add(inserted, Ordering::Relaxed);
-        freed += self.trim(stream, now);
-        freed += self.forget_ids(stream, now, count);
-        stream.touched_at = now;
-        self.grow(taken, freed);
-        for (_, watcher) in &stream.watchers {
-            watcher.appended(&records);
-        }
-        (Appended { records }, effects)
     }
 
     fn trim(&self, stream: &mut Stream, now: Timestamp) -> usize {
@@ -395,26 +268,6 @@ impl Inner {
     }
 }
 
-/// Whether nothing was recorded after `expected`.
-fn check_head(stream: &Stream, expected: Position) -> Result<(), AppendError> {
-    let head = stream.state.head;
-    if expected.epoch != head.epoch || expected.offset < stream.trimmed {
-        return Err(AppendError::Reload);
-    }
-    // A stream without records has had no order to lose since any earlier head.
-    if expected.offset == stream.last || stream.last == Offset(0) {
-        return Ok(());
-    }
-    if expected.offset > stream.last {
-        return Err(AppendError::Reload);
-    }
-    let delta = stream.after(expected.offset);
-    if delta.len() > CONFLICT_RECORDS {
-        return Err(AppendError::Reload);
-    }
-    Err(AppendError::Conflict(delta.cloned().collect()))
-}
-
 #[async_trait]
 impl Engine for MemoryEngine {
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
@@ -432,18 +285,7 @@ impl Engine for MemoryEngine {
     }
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
-        let bucket = self.0.bucket(stream).lock();
-        let Some(stream) = bucket.streams.get(stream) else {
-            return Ok(OpenRuns {
-                head: self.0.absent_head(),
-                runs: Vec::new(),
-            });
-        };
-        let open = stream.state.runs().filter(|(_, run)| run.state.is_open());
-        Ok(OpenRuns {
-            head: stream.state.head,
-            runs: open.map(|(id, run)| (id.clone(), run.clone())).collect(),
-        })
+        Ok(self.0.open_runs(stream))
     }
 
     async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
@@ -456,16 +298,7 @@ impl Engine for MemoryEngine {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Due>, EngineError> {
-        let mut due = Vec::new();
-        for bucket in buckets {
-            let earliest = self.0.earliest.get(bucket);
-            let is_due = |at: &AtomicU64| at.load(Ordering::Acquire) <= now.as_millis();
-            if due.len() < limit && earliest.is_some_and(is_due) {
-                let room = limit - due.len();
-                due.extend(self.0.buckets[bucket].lock().deadlines.due(now, room));
-            }
-        }
-        Ok(due)
+        Ok(self.0.due(buckets, now, limit))
     }
 
     async fn look_again(
@@ -474,25 +307,7 @@ impl Engine for MemoryEngine {
         head: Position,
         runs: &[(RunId, Timestamp)],
     ) -> Result<(), EngineError> {
-        let mut bucket = self.0.bucket(stream).lock();
-        let Bucket {
-            streams, deadlines, ..
-        } = &mut *bucket;
-        let Some(known) = streams.get(stream) else {
-            return Ok(());
-        };
-        if known.state.head == head {
-            for (run_id, at) in runs {
-                if known
-                    .state
-                    .run(run_id)
-                    .is_some_and(|run| run.state.is_open())
-                {
-                    deadlines.arm(stream, run_id, *at);
-                }
-            }
-            self.0.note_earliest(stream.bucket(), deadlines);
-        }
+        self.0.look_again(stream, head, runs);
         Ok(())
     }
 

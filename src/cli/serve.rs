@@ -18,7 +18,7 @@ Examples:
   emitter serve --config emitter.toml
   EMITTER_AUTH__ISSUER=platform EMITTER_AUTH__SECRET_FILE=/run/secrets/emitter \\
     emitter serve
-      no file needed: every key is also a variable
+      no file needed: every key but the prices is also a variable
 
 Every key: emitter check-config --print-defaults. SIGTERM and SIGINT drain it;
 a second one ends it at once.")]

@@ -79,8 +79,13 @@ pub(super) async fn get(
         Refusal::invalid_field(Reason::InvalidRequest, "run_id", error.to_string())
     })?;
     let known = find(service, tenant, run_id).await.map_err(unavailable)?;
-    let known = known.ok_or_else(|| Refusal::new(Reason::NotFound, "no such run is known"))?;
+    let known = known.ok_or_else(|| not_found(&request.run_id))?;
     show(service, &known).await.map_err(unavailable)
+}
+
+fn not_found(run_id: &str) -> Refusal {
+    let message = "no such run is known: runs are known while they are open, and as long as events are retained";
+    Refusal::new(Reason::NotFound, message).with("run_id", run_id)
 }
 
 /// The run, whose user follows from the claim on its id.

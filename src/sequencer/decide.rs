@@ -236,7 +236,16 @@ impl<'a> Group<'a> {
             check_owner(run_id, run, &draft.event)?;
         }
         if let Err(violation) = self.settle(run, &mut draft) {
-            let refusal = violated(violation, run_id, run);
+            let refusal = match &draft.event.parent_run_id {
+                Some(parent) if violation == Violation::ParentNotOpen => {
+                    let known = self.runs.run(parent);
+                    let state = known.map_or("unknown", |run| run.state.name());
+                    violated(violation, run_id, run)
+                        .with("parent_run_id", parent.as_str())
+                        .with("parent_state", state)
+                }
+                _ => violated(violation, run_id, run),
+            };
             if violation == Violation::NotStarted && !self.unknown.contains(run_id) {
                 self.unknown.push(run_id.clone());
             }
@@ -362,6 +371,10 @@ impl<'a> Group<'a> {
             draft.thread_id = run.thread_id.clone().or(draft.thread_id);
             draft.agent_name = draft.agent_name.or_else(|| run.agent_name.clone());
             draft.parent_run_id = run.parent_run_id.clone();
+        } else if draft.thread_id.is_none() {
+            let parent = draft.parent_run_id.as_ref();
+            let parent = parent.and_then(|parent| self.runs.run(parent));
+            draft.thread_id = parent.and_then(|parent| parent.thread_id.clone());
         }
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
@@ -394,11 +407,20 @@ fn check_owner(run_id: &RunId, run: &Run, event: &Event) -> Result<(), Refusal> 
     run.admits(&event.source).map_err(|refusal| {
         let owner = &run.source;
         let name = owner.producer_id.as_str();
-        let message = format!("the run is owned by {name:?} with term {}", owner.term);
+        let refused = &event.source;
+        let refused_name = refused.producer_id.as_str();
+        let message = format!(
+            "the run is owned by {name:?} with term {}; this is {refused_name:?} with term {}",
+            owner.term, refused.term
+        );
         Refusal::new(refusal.reason(), message)
             .with("run_id", run_id.as_str())
+            .with("run_state", run.state.name())
+            .with("legal", "the owner, or a source with a higher term")
             .with("owner_producer_id", name)
             .with("owner_term", owner.term.to_string())
+            .with("refused_producer_id", refused_name)
+            .with("refused_term", refused.term.to_string())
     })
 }
 
@@ -421,7 +443,11 @@ fn check_fixed(run: &Run, event: &Event) -> Result<(), Refusal> {
 fn violated(violation: Violation, run_id: &RunId, run: Option<&Run>) -> Refusal {
     let state = run.map_or("unknown", |run| run.state.name());
     let reason = violation.reason();
-    let mut refusal = Refusal::new(reason, format!("{}; the run is {state}", reason.meaning()))
+    let message = match run {
+        Some(_) => format!("{}; the run is {state}", reason.meaning()),
+        None => reason.meaning().to_owned(),
+    };
+    let mut refusal = Refusal::new(reason, message)
         .with("run_id", run_id.as_str())
         .with("run_state", state)
         .with("legal", violation.legal());

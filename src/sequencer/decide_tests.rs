@@ -270,6 +270,22 @@ fn later_events_inherit_from_their_run() {
 }
 
 #[test]
+fn a_sub_agent_inherits_its_parents_thread_unless_it_states_one() {
+    let child = |id: &str, run: &str| Event {
+        parent_run_id: RunId::new("p").ok(),
+        ..e(id, run, Kind::AgentStarted)
+    };
+    let state = after(vec![on_thread("t1", e("p1", "p", Kind::AgentStarted))]);
+    for (event, want) in [
+        (child("a", "a"), "t1"),
+        (on_thread("t2", child("b", "b")), "t2"),
+    ] {
+        let (_, drafts) = decide_one(&state, NOW, event);
+        assert_eq!(drafts[0].thread_id, ThreadId::new(want).ok());
+    }
+}
+
+#[test]
 fn a_run_keeps_its_thread() {
     let state = after(vec![on_thread("t1", thinks("a1", "a")), thinks("b1", "b")]);
     for (event, want) in [

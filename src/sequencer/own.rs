@@ -5,7 +5,7 @@ use prost::Message;
 use crate::{
     event::{ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, StreamKey},
     proto::v1::{self, AgentCancelled, AgentFailed, event::Payload},
-    run::Run,
+    run::{Run, RunState},
 };
 
 /// The `code` of a run that was silent for too long.
@@ -16,10 +16,20 @@ pub const PARENT_ENDED: &str = "parent_ended";
 
 /// `agent_failed` for a run that was silent for too long.
 pub(super) fn stalled(stream: &StreamKey, run_id: &RunId, run: &Run) -> Event {
-    let silent = humantime::format_duration(run.silence_timeout);
+    let span = humantime::format_duration;
+    let message = match run.state {
+        RunState::Waiting => {
+            let wait = span(run.waits_until.since(run.last_event_at));
+            format!("nobody answered within {wait}")
+        }
+        _ => {
+            let silence = span(run.silence_timeout);
+            format!("the run gave no sign of life; it may be silent for {silence}")
+        }
+    };
     let payload = Payload::AgentFailed(AgentFailed {
         code: STALLED.into(),
-        message: format!("the run gave no sign of life; it may be silent for {silent}"),
+        message,
         retryable: Some(true),
     });
     event(stream, run_id, run, (Kind::AgentFailed, "stalled"), payload)

@@ -57,6 +57,8 @@ impl Sum {
             Some(cost) => {
                 self.stated_cost_nano_usd = self.stated_cost_nano_usd.saturating_add(cost);
             }
+            // Nothing costs nothing, whatever the price.
+            None if usage.tokens == Tokens::default() => {}
             None => {
                 self.uncosted_events = self.uncosted_events.saturating_add(1);
                 self.uncosted_tokens.add(&usage.tokens);

@@ -117,7 +117,7 @@ def test_what_cannot_be_shown_is_told(shell, dev):
     nothing = shell.run("emitter", "runs")
     assert nothing.out == [] and nothing.err == ["no runs"], nothing
     unknown = shell.run("emitter", "runs", "show", "r9", exits=1)
-    assert unknown.err == ["error: NOT_FOUND: no such run is known"], unknown
+    assert unknown.err == ["error: NOT_FOUND: no such run is known: runs are known while they are open, and as long as events are retained"], unknown
     foreign = shell.run("emitter", "runs", "--tenant", "acme", exits=1)
     assert foreign.err == ["error: TENANT_FORBIDDEN: the credential is of another tenant"], foreign
     shell.run("emitter", "runs", "--state", "odd", exits=2)

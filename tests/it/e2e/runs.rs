@@ -113,6 +113,10 @@ async fn a_refusal_says_how_the_run_stands_and_what_would_have_been_legal() {
         assert_eq!(refusal.code, i32::from(tonic::Code::FailedPrecondition));
         assert_eq!(refusal.metadata["run_state"], state, "{refusal:?}");
         assert_eq!(refusal.metadata["legal"], legal, "{refusal:?}");
+        if reason == "PARENT_NOT_OPEN" {
+            assert_eq!(refusal.metadata["parent_run_id"], "over");
+            assert_eq!(refusal.metadata["parent_state"], "completed");
+        }
         if reason == "TOOL_CALL_UNKNOWN" {
             assert_eq!(refusal.metadata["open_tool_calls"], "c1");
         }
@@ -228,6 +232,8 @@ async fn a_second_source_is_told_who_owns_the_run_and_a_higher_term_takes_it_ove
     assert_eq!(competing.reason, "COMPETING_SOURCE");
     assert_eq!(competing.metadata["owner_producer_id"], "worker/1");
     assert_eq!(competing.metadata["owner_term"], "1");
+    assert_eq!(competing.metadata["refused_producer_id"], "worker/2");
+    assert_eq!(competing.metadata["run_state"], "running");
     assert_eq!(refusal(&results[1]).reason, "SOURCE_FENCED");
     assert!(
         matches!(results[2].outcome, Some(Outcome::Receipt(_))),
@@ -307,6 +313,7 @@ async fn a_silent_run_is_ended_by_the_service_and_one_that_waits_is_not() {
     let mut socket = Socket::connect(server.http, &again, "from=oldest&run_id=waiting").await;
     let failed = socket.frame_of("agent_failed").await;
     assert_eq!(failed["payload"]["code"], "STALLED");
+    assert_eq!(failed["payload"]["message"], "nobody answered within 1day");
     assert_eq!(server.metric("emitter_runs_stalled_total").await, 2.0);
     server.stop().await;
 }

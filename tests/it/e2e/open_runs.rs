@@ -82,8 +82,8 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
     let want = json!([
         {"run_id": "parent", "agent_name": "researcher", "state": "running", "started_at": at, "thread_id": "t1",
          "open_tool_calls": [call("c1"), call("c2")]},
-        {"run_id": "child", "agent_name": "researcher", "state": "waiting", "started_at": at, "parent_run_id": "parent",
-         "open_tool_calls": []},
+        {"run_id": "child", "agent_name": "researcher", "state": "waiting", "started_at": at, "thread_id": "t1",
+         "parent_run_id": "parent", "open_tool_calls": []},
     ]);
     assert_eq!(socket.frame().await["open_runs"], want);
 
@@ -99,11 +99,11 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
         agent_name: "researcher".into(),
         state: state.into(),
         started_at: Some(now.into()),
+        thread_id: "t1".into(),
         ..Default::default()
     };
     let want = [
         v1::OpenRun {
-            thread_id: "t1".into(),
             open_tool_calls: vec![call("c1"), call("c2")],
             ..run("parent", v1::RunState::Running)
         },

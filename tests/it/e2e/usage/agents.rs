@@ -103,14 +103,18 @@ impl Agents {
         let run = Open {
             user: parent.as_ref().map_or(user, |parent| parent.user.clone()),
             run: format!("run{}", self.runs),
-            thread: (*thread).to_owned(),
+            // A sub-agent inherits its parent's, where it states none.
+            thread: match (*thread, &parent) {
+                ("", Some(parent)) => parent.thread.clone(),
+                (stated, _) => stated.to_owned(),
+            },
             depth: parent.as_ref().map_or(0, |parent| parent.depth + 1),
             parent: parent.map(|parent| parent.run),
         };
         self.open.push(run.clone());
         let mut event = self.event(&run, Payload::AgentStarted(v1::AgentStarted::default()));
         event.parent_run_id = run.parent.clone().unwrap_or_default();
-        event.thread_id = run.thread.clone();
+        event.thread_id = (*thread).to_owned();
         self.stored(event, run.thread)
     }
 

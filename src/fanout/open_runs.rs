@@ -10,6 +10,10 @@ use crate::{
 /// How many open runs a reader is told.
 pub const OPEN_RUNS: usize = 64;
 
+/// How many open tool calls of each a reader is told. With `OPEN_RUNS`, and ids as long as they may be, it all fits
+/// into the 4 MiB that stock gRPC clients take.
+const OPEN_TOOL_CALLS: usize = 16;
+
 /// A run that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenRun {
@@ -19,11 +23,16 @@ pub struct OpenRun {
     pub run: Run,
 }
 
-/// Of the open runs that `filter` admits, the `OPEN_RUNS` that started last, oldest first.
+/// Of the open runs that `filter` admits, the `OPEN_RUNS` that started last, oldest first, each with the
+/// `OPEN_TOOL_CALLS` that began last.
 pub(super) fn shown(open: OpenRuns, filter: &Filter) -> Vec<OpenRun> {
     let mut runs: Vec<_> = admitted(open, filter).collect();
     runs.sort_unstable_by_key(|open| open.run.start);
     runs.drain(..runs.len().saturating_sub(OPEN_RUNS));
+    for open in &mut runs {
+        let calls = &mut open.run.open_tool_calls;
+        calls.drain(..calls.len().saturating_sub(OPEN_TOOL_CALLS));
+    }
     runs
 }
 

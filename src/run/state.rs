@@ -108,6 +108,10 @@ impl Run {
             usage: UsageByModel::default(),
         };
         run.recorded(draft, offset);
+        if draft.run_sequence.0 > 1 {
+            // An event of a run that was forgotten: only one that had ended is.
+            run.state = RunState::Completed;
+        }
         run
     }
 
@@ -136,7 +140,9 @@ impl Run {
     }
 
     fn step(&mut self, draft: &Draft) {
-        if !self.state.is_open() {
+        // What breaks a rule changes nothing, but where it begins a run that was not known.
+        let changes_nothing = draft.violation.is_some() && draft.run_sequence.0 > 1;
+        if changes_nothing || !self.state.is_open() {
             return;
         }
         self.state = RunState::Running;

@@ -120,7 +120,7 @@ pub struct Group<'a> {
     runs: Overlay<'a>,
     open_runs: usize,
     claims: Vec<Claim>,
-    unknown: Vec<RunId>,
+    unknown: HashSet<RunId>,
 }
 
 impl<'a> Group<'a> {
@@ -143,7 +143,7 @@ impl<'a> Group<'a> {
             runs: Overlay::new(state, rules.run_memory, now),
             open_runs: state.open_runs(),
             claims: Vec::new(),
-            unknown: Vec::new(),
+            unknown: HashSet::new(),
         }
     }
 
@@ -166,11 +166,14 @@ impl<'a> Group<'a> {
     }
 
     /// Looks whether a run has been silent for too long, not counting `outages`, and ends it if so.
-    pub fn judge(&mut self, run_id: &RunId, outages: &Outages) -> Verdict {
+    pub fn judge(&mut self, run_id: &RunId, outages: &[Outages]) -> Verdict {
         let Some(run) = self.runs.run(run_id).filter(|run| run.state.is_open()) else {
             return Verdict::Over;
         };
-        let excused = outages.between(run.last_sign_at, self.now);
+        let excused = outages
+            .iter()
+            .map(|outages| outages.between(run.last_sign_at, self.now))
+            .sum::<Duration>();
         let deadline = run::deadline(&self.runs, run) + excused;
         if deadline > self.now {
             return Verdict::Alive(deadline);
@@ -185,8 +188,8 @@ impl<'a> Group<'a> {
         &self.claims
     }
 
-    /// Runs that events were refused for because they have not started here: another user may own them.
-    pub fn unknown(&self) -> &[RunId] {
+    /// Runs that are not known here and that an event was refused of: another user may own them.
+    pub fn unknown(&self) -> &HashSet<RunId> {
         &self.unknown
     }
 
@@ -219,7 +222,16 @@ impl<'a> Group<'a> {
     }
 
     /// Checks an event of a run and takes it in. Returns its draft's place.
-    fn run_event(&mut self, run_id: &RunId, mut draft: Draft) -> Result<usize, Refusal> {
+    fn run_event(&mut self, run_id: &RunId, draft: Draft) -> Result<usize, Refusal> {
+        let taken_in = self.check_and_take_in(run_id, draft);
+        let is_unknown = self.runs.run(run_id).is_none() && !self.foreign.contains(run_id);
+        if taken_in.is_err() && is_unknown {
+            self.unknown.insert(run_id.clone());
+        }
+        taken_in
+    }
+
+    fn check_and_take_in(&mut self, run_id: &RunId, mut draft: Draft) -> Result<usize, Refusal> {
         if self.foreign.contains(run_id) {
             return Err(Refusal::new(
                 Reason::RunOwnedByOtherUser,
@@ -246,9 +258,6 @@ impl<'a> Group<'a> {
                 }
                 _ => violated(violation, run_id, run),
             };
-            if violation == Violation::NotStarted && !self.unknown.contains(run_id) {
-                self.unknown.push(run_id.clone());
-            }
             return Err(refusal);
         }
         if let Some(run) = run {
@@ -379,7 +388,13 @@ impl<'a> Group<'a> {
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
         let waits = matches!(draft.step, Step::Wait { .. });
-        if run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
+        // One that was to live through a long wait is cut short.
+        let waited = ended
+            && self
+                .runs
+                .run(run_id)
+                .is_some_and(|run| run.waits_until > self.now);
+        if waited || run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
             self.claim(run_id);
         }
         self.push(draft)
@@ -432,7 +447,9 @@ fn check_fixed(run: &Run, event: &Event) -> Result<(), Refusal> {
     {
         return invalid("thread_id", format!("the run belongs to thread {known:?}"));
     }
-    if event.parent_run_id.is_some() && run.parent_run_id != event.parent_run_id {
+    // A second start is told as such, or only observed.
+    let starts = matches!(event.step, Step::Start { .. });
+    if !starts && event.parent_run_id.is_some() && run.parent_run_id != event.parent_run_id {
         let rule = "is another than the run's `agent_started` stated";
         return invalid("parent_run_id", rule.to_owned());
     }

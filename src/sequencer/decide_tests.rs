@@ -285,6 +285,38 @@ fn a_sub_agent_inherits_its_parents_thread_unless_it_states_one() {
     }
 }
 
+/// What keeps a sub-agent alive keeps its parent, whose claim must last as long.
+#[test]
+fn a_claim_covers_what_is_above_and_is_cut_short_with_a_wait() {
+    let day = 24 * HOUR;
+    let child = Event {
+        parent_run_id: RunId::new("p").ok(),
+        ..e("c1", "c", Kind::AgentStarted)
+    };
+    let state = after(vec![e("p1", "p", Kind::AgentStarted), child]);
+    let claims = |state: &StreamState, event: Event| -> Vec<(String, u64)> {
+        let foreign = HashSet::new();
+        let mut group = Group::new(&STREAM, state, &RULES, NOW, &foreign);
+        group.decide(&Arc::new(event)).unwrap();
+        let claims = group.claims().iter();
+        let claim = |claim: &Claim| (claim.run_id.as_str().to_owned(), claim.ttl.as_secs() / 3600);
+        claims.map(claim).collect()
+    };
+    let waits = Event {
+        step: Step::Wait {
+            max_wait: Some(7 * day),
+        },
+        ..e("c2", "c", Kind::AgentWaiting)
+    };
+    let nine_days = 9 * 24;
+    let want = [("c".to_owned(), nine_days), ("p".to_owned(), nine_days)];
+    assert_eq!(claims(&state, waits.clone()), want);
+    let mut state = state;
+    record(&mut state, vec![waits], NOW);
+    let ends = claims(&state, e("c3", "c", Kind::AgentCompleted));
+    assert_eq!(ends, [("c".to_owned(), 48), ("p".to_owned(), 48)]);
+}
+
 #[test]
 fn a_run_keeps_its_thread() {
     let state = after(vec![on_thread("t1", thinks("a1", "a")), thinks("b1", "b")]);

@@ -72,7 +72,7 @@ impl Sequencer {
                     Ok(state) => state,
                     Err(error) => {
                         let refusal = unavailable(&error);
-                        return refuse_all(jobs, &self.could_not_store(refusal));
+                        return refuse_all(jobs, &self.could_not_store(&stream, refusal));
                     }
                 },
             };
@@ -94,12 +94,12 @@ impl Sequencer {
                     if refusal.reason != Reason::OutcomeUnknown {
                         driving.state = Some(state);
                     }
-                    let refusal = self.could_not_store(refusal);
+                    let refusal = self.could_not_store(&stream, refusal);
                     return self.answer(jobs, decided, &Outcome::Failed(refusal));
                 }
                 Err(Failure::NotDecided(refusal)) => {
                     driving.state = Some(state);
-                    return refuse_all(jobs, &self.could_not_store(refusal));
+                    return refuse_all(jobs, &self.could_not_store(&stream, refusal));
                 }
             }
             self.metrics.conflicts.increment(1);
@@ -112,9 +112,14 @@ impl Sequencer {
         refuse_all(jobs, &refusal);
     }
 
-    /// Notes that the engine could not store something, for `refusal`: silence may have another reason now.
-    fn could_not_store(&self, refusal: Refusal) -> Refusal {
-        self.outages.lock().failed(self.clock.now());
+    /// Notes that the engine could not store something, for `refusal`: silence may have another reason now. That there
+    /// is no room is told to one user; for others there may be.
+    fn could_not_store(&self, stream: &StreamKey, refusal: Refusal) -> Refusal {
+        let (mut outages, now) = (self.outages.lock(), self.clock.now());
+        match refusal.reason {
+            Reason::StreamFull => outages.user_failed(stream, now),
+            _ => outages.failed(now),
+        }
         refusal
     }
 
@@ -132,8 +137,8 @@ impl Sequencer {
         let mut foreign = HashSet::new();
         let (decided, drafts) = loop {
             let mut group = Group::new(stream, state, rules, now, &foreign);
-            let decided = self.decide_all(&mut group, jobs);
-            let (due, unknown) = (group.claims().to_vec(), group.unknown().to_vec());
+            let decided = self.decide_all(stream, &mut group, jobs);
+            let (due, unknown) = (group.claims().to_vec(), group.unknown().clone());
             let drafts = group.into_drafts();
             let mut lost = self
                 .claim_all(stream, &due)
@@ -177,7 +182,7 @@ impl Sequencer {
     }
 
     /// Decides on the events of `jobs`, and on the runs that the watchdog asks for.
-    fn decide_all(&self, group: &mut Group<'_>, jobs: &[Job]) -> Decided {
+    fn decide_all(&self, stream: &StreamKey, group: &mut Group<'_>, jobs: &[Job]) -> Decided {
         let mut decided = Decided::default();
         for job in jobs {
             let events = job.events.iter().map(|event| group.decide(event));
@@ -185,7 +190,7 @@ impl Sequencer {
             if job.judged.is_empty() {
                 continue;
             }
-            let outages = self.outages.lock().clone();
+            let outages = self.outages.lock().of(stream);
             for run_id in &job.judged {
                 match group.judge(run_id, &outages) {
                     Verdict::Over => {}
@@ -213,6 +218,10 @@ impl Sequencer {
     fn answer(&self, jobs: Vec<Job>, decided: Decided, outcome: &Outcome) {
         for (job, decisions) in jobs.into_iter().zip(decided.jobs) {
             self.note_refused_sources(&job, &decisions);
+            // Who waits for the watchdog's look learns of a failure by getting no answer.
+            if matches!(outcome, Outcome::Failed(_)) && !job.judged.is_empty() {
+                continue;
+            }
             let answers = match outcome {
                 Outcome::Stored(records) => stored(decisions, records),
                 Outcome::Failed(refusal) => failed(decisions, refusal),
@@ -385,7 +394,7 @@ fn refuse_expired(jobs: &mut Vec<Job>) {
 
 /// Refuses whole jobs before anything of them was attempted.
 fn refuse_all(jobs: Vec<Job>, refusal: &Refusal) {
-    for job in jobs {
+    for job in jobs.into_iter().filter(|job| job.judged.is_empty()) {
         let decisions = job.events.iter().map(|_| Ok(Decision::Store(0))).collect();
         let _gone = job.answer.send(failed(decisions, refusal));
     }

@@ -80,8 +80,11 @@ impl Job {
         bytes_of(&self.events)
     }
 
-    /// Answers every event with the same refusal.
+    /// Answers every event with the same refusal; the watchdog gets no answer.
     pub(super) fn refuse(self, refusal: &Refusal) {
+        if !self.judged.is_empty() {
+            return;
+        }
         let answers = vec![Err(refusal.clone()); self.events.len()];
         // The caller may be gone; then nobody needs the answer.
         let _gone = self.answer.send(answers);

@@ -12,6 +12,7 @@ mod refused_sources;
 mod watchdog;
 
 pub use decide::{Claim, Decision, Group, Mode, Rules, Verdict};
+use outage::OutageBook;
 pub use outage::Outages;
 pub use own::{PARENT_ENDED, STALLED};
 pub use refused_sources::{RefusedSource, RefusedSources};
@@ -77,7 +78,7 @@ pub struct Sequencer {
     metrics: Arc<Metrics>,
     shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
     counts: Arc<Counts>,
-    outages: Mutex<Outages>,
+    outages: Mutex<OutageBook>,
     refused_sources: RefusedSources,
 }
 
@@ -174,12 +175,20 @@ impl Sequencer {
     /// Puts `job` in its user's lane, and drives the lane if nobody does.
     fn enqueue(self: &Arc<Self>, stream: StreamKey, job: Job) {
         if self.counts.bytes.load(Ordering::Relaxed) > self.config.queue_bytes {
-            return job.refuse(&overfull());
+            return self.refuse_overfull(&stream, job);
         }
-        match self.push(stream, job) {
+        match self.push(stream.clone(), job) {
             Ok(lane) => self.start(&lane),
-            Err(job) => job.refuse(&overfull()),
+            Err(job) => self.refuse_overfull(&stream, job),
         }
+    }
+
+    /// Too much waits already. That is no silence of the user's runs.
+    fn refuse_overfull(&self, stream: &StreamKey, job: Job) {
+        if !job.events.is_empty() {
+            self.outages.lock().user_failed(stream, self.clock.now());
+        }
+        job.refuse(&overfull());
     }
 
     /// Pushed under the shard's lock: a lane with something in its queue is never let go, so a user never has two.

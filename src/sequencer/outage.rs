@@ -1,8 +1,11 @@
 //! When events could not be stored: such time is not held against a silent run.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, event::StreamKey};
 
 /// How long after a failure to store a producer may still be kept from storing: it retries within this time.
 const RECOVERY: Duration = Duration::from_secs(60);
@@ -41,6 +44,52 @@ impl Outages {
         let covered =
             |(begin, end): &(Timestamp, Timestamp)| (*end).min(to).since((*begin).max(from));
         self.0.iter().map(covered).sum()
+    }
+}
+
+/// How many users' own outages are remembered. Beyond that those of further users are not.
+const USERS: usize = 10_000;
+
+/// How often users are looked through for those whose outages are over and forgotten.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+/// The outages of the node, and those of single users for whom there was no room.
+#[derive(Default)]
+pub(super) struct OutageBook {
+    node: Outages,
+    users: HashMap<StreamKey, Outages>,
+    tidy_at: Timestamp,
+}
+
+impl OutageBook {
+    /// Nothing could be stored at `now`, whoever's.
+    pub(super) fn failed(&mut self, now: Timestamp) {
+        self.node.failed(now);
+    }
+
+    /// Something of one user could not be stored at `now`.
+    pub(super) fn user_failed(&mut self, stream: &StreamKey, now: Timestamp) {
+        if self.users.len() >= USERS && now >= self.tidy_at {
+            self.tidy_at = now + TIDY_EVERY;
+            self.users.retain(|_, outages| !outages.are_over(now));
+        }
+        if self.users.len() < USERS || self.users.contains_key(stream) {
+            self.users.entry(stream.clone()).or_default().failed(now);
+        }
+    }
+
+    /// Those that concern a user.
+    pub(super) fn of(&self, stream: &StreamKey) -> Vec<Outages> {
+        let own = self.users.get(stream);
+        [&self.node].into_iter().chain(own).cloned().collect()
+    }
+}
+
+impl Outages {
+    /// Whether none is remembered any more.
+    fn are_over(&self, now: Timestamp) -> bool {
+        let last = self.0.back();
+        last.is_none_or(|(_, end)| *end + MEMORY < now)
     }
 }
 

@@ -3,5 +3,6 @@
 mod answers;
 mod claims;
 mod faults;
+mod hostile;
 mod lanes;
 mod runs;

@@ -312,3 +312,37 @@ async fn a_run_that_starts_while_the_open_ones_are_read_is_not_missed() {
         server.stop().await;
     }
 }
+
+/// What any producer may leave open within the bounds: 64 runs with 256 tool calls each, under ids of 128 characters.
+#[tokio::test]
+async fn what_is_open_fits_into_a_message_of_a_stock_client() {
+    let server = Server::start().await;
+    let runs: Vec<String> = (0..64).map(|n| format!("r{n}")).collect();
+    let names: Vec<&str> = runs.iter().map(String::as_str).collect();
+    server.start_runs("alice", &names).await;
+    for run in &names {
+        let call = |n: usize| {
+            let payload = Payload::ToolExecuting(v1::ToolExecuting {
+                tool_call_id: format!("{n:0>128}"),
+                tool_name: "x".repeat(128),
+                ..Default::default()
+            });
+            wire::event("alice", run, &format!("{run}-{n}"), payload)
+        };
+        server
+            .emit_all("agents", (0..256).map(call).collect())
+            .await;
+    }
+    let token = server.token("alice", "subscribe");
+    let mut socket = Socket::connect(server.http, &token, "").await;
+    let frame = socket.frame().await;
+    let bytes = frame.to_string().len();
+    println!("connection_established has {bytes} bytes");
+    let mut grpc = Grpc::open(&server, &token, SubscribeRequest::default()).await;
+    let first = grpc.next().await;
+    assert!(
+        first.is_ok(),
+        "{:?}; as JSON it has {bytes} bytes",
+        first.err()
+    );
+}

@@ -71,6 +71,7 @@ pub(crate) struct FaultyEngine {
     waiting: AtomicUsize,
     loads: AtomicUsize,
     reads: AtomicUsize,
+    looks: AtomicUsize,
     read_time: Mutex<Duration>,
     failing_sets: AtomicUsize,
     behind_open_runs: Mutex<Option<Commit>>,
@@ -111,6 +112,7 @@ impl FaultyEngine {
             waiting: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
             read_time: Mutex::default(),
             failing_sets: AtomicUsize::new(0),
             behind_open_runs: Mutex::default(),
@@ -156,6 +158,11 @@ impl FaultyEngine {
     /// How often `read` was called.
     pub(crate) fn reads(&self) -> usize {
         self.reads.load(Ordering::Acquire)
+    }
+
+    /// How often a key was asked for, put or replaced.
+    pub(crate) fn looks(&self) -> usize {
+        self.looks.load(Ordering::Acquire)
     }
 
     /// How long a read takes from now on.
@@ -265,6 +272,7 @@ impl Engine for FaultyEngine {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        self.looks.fetch_add(1, Ordering::AcqRel);
         self.call().await?;
         self.inner.get(key).await
     }
@@ -347,6 +355,7 @@ impl Engine for FaultyEngine {
         value: Bytes,
         ttl: Duration,
     ) -> Result<Option<KeyEntry>, EngineError> {
+        self.looks.fetch_add(1, Ordering::AcqRel);
         self.call().await?;
         self.inner.put_if_absent(key, value, ttl).await
     }
@@ -358,6 +367,7 @@ impl Engine for FaultyEngine {
         value: Bytes,
         ttl: Duration,
     ) -> Result<bool, EngineError> {
+        self.looks.fetch_add(1, Ordering::AcqRel);
         self.call().await?;
         if self.failing_sets.load(Ordering::Acquire) > 0 {
             self.failing_sets.fetch_sub(1, Ordering::AcqRel);

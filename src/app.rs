@@ -24,7 +24,7 @@ use crate::{
     net::{self, Door, Listener},
     operator::{self, Node, OperatorService},
     sequencer::Sequencer,
-    shutdown::{Phase, Shutdown},
+    shutdown::{Drain, Phase, Shutdown},
     telemetry::Metrics,
 };
 
@@ -203,7 +203,7 @@ impl App {
     /// When a listener stops by itself.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let (shutdown, core) = (self.shutdown, self.core);
-        let mut upkeep = core.upkeep();
+        let mut upkeep = core.upkeep(shutdown.drain());
         let mut serving = JoinSet::new();
         let (server, listener) = self.grpc;
         serving.spawn(grpc::serve(server, listener, shutdown.drain()));
@@ -283,7 +283,7 @@ impl Running {
 impl Core {
     /// Gives back what is no longer needed and ends runs that are silent for too long, for as long as the returned
     /// tasks live.
-    fn upkeep(&self) -> JoinSet<()> {
+    fn upkeep(&self, drain: Drain) -> JoinSet<()> {
         let (engine, sequencer) = (self.engine.clone(), self.sequencer.clone());
         let (hub, rendered) = (self.hub.clone(), self.rendered.clone());
         let mut tasks = JoinSet::new();
@@ -304,6 +304,10 @@ impl Core {
             let mut ticks = upkeep_ticks();
             loop {
                 ticks.tick().await;
+                // From then on runs are silent because nothing is taken in.
+                if drain.is_draining() {
+                    return;
+                }
                 sequencer.sweep().await;
             }
         });

@@ -45,8 +45,16 @@ pub fn claim_is_due(
     waits || before.is_none_or(|before| slot(before) != slot(now))
 }
 
-/// How long a claim lives that is put `now` for `run`: as long as the run may stay silent, and then twice as long as
-/// an ended run is remembered. With [`claim_is_due`] it outlives what is known of the run.
-pub fn claim_ttl(book: &impl Book, run: &Run, memory: Duration, now: Timestamp) -> Duration {
-    deadline(book, run).since(now) + 2 * memory
+/// How long a claim lives that is put `now` for `run`: as long as the run may stay silent, at least until
+/// `waits_until`, and then twice as long as an ended run is remembered. With [`claim_is_due`] it outlives what is known
+/// of the run.
+pub fn claim_ttl(
+    book: &impl Book,
+    run: &Run,
+    waits_until: Timestamp,
+    memory: Duration,
+    now: Timestamp,
+) -> Duration {
+    let until = deadline(book, run).max(run.waits_until).max(waits_until);
+    until.since(now) + 2 * memory
 }

@@ -362,10 +362,13 @@ impl<'a> Group<'a> {
     /// Puts or renews the run's claim, and with it those of the runs above: what keeps it alive keeps them.
     fn claim(&mut self, run_id: &RunId) {
         let memory = self.rules.run_memory;
+        // The append may fail, and the run go on to wait.
+        let waits_until = self.runs.run(run_id).map(|run| run.waits_until);
+        let waits_until = waits_until.unwrap_or_default();
         let above = run::open_ancestors(&self.runs, run_id);
         for run_id in [run_id.clone()].into_iter().chain(above) {
             if let Some(run) = self.runs.run(&run_id) {
-                let ttl = run::claim_ttl(&self.runs, run, memory, self.now);
+                let ttl = run::claim_ttl(&self.runs, run, waits_until, memory, self.now);
                 self.claims.push(Claim { run_id, ttl });
             }
         }
@@ -388,13 +391,7 @@ impl<'a> Group<'a> {
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
         let waits = matches!(draft.step, Step::Wait { .. });
-        // One that was to live through a long wait is cut short.
-        let waited = ended
-            && self
-                .runs
-                .run(run_id)
-                .is_some_and(|run| run.waits_until > self.now);
-        if waited || run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
+        if run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
             self.claim(run_id);
         }
         self.push(draft)

@@ -293,11 +293,13 @@ impl Sequencer {
             return false;
         };
         let owner = claim::user(&there.value);
-        owner.as_ref() != Some(stream.user())
-            && self
-                .knows_run(stream, owner, run_id)
-                .await
-                .unwrap_or_default()
+        if owner.as_ref() == Some(stream.user()) {
+            return false;
+        }
+        // The same rule as in `claim`, so that one pass over a call's events finds all of them.
+        let settled = there.put_at + CLAIM_SETTLES <= self.clock.now();
+        let known = self.knows_run(stream, owner, run_id).await;
+        !settled || known.unwrap_or_default()
     }
 
     /// Whether the user that a claim names knows the run.

@@ -43,7 +43,8 @@ impl Sequencer {
                 async { looked.await.is_ok() }
             });
             let looked = looks.buffer_unordered(USERS);
-            let all = looked.all(|looked| async move { looked }).await;
+            // One user who cannot be helped keeps nobody else of the page from being looked at.
+            let all = looked.fold(true, async |all, looked| all && looked).await;
             if last || !all {
                 break;
             }

@@ -10,7 +10,8 @@ use emitter::{
 };
 
 use crate::support::{
-    events::{all, custom, event, hours, run_id, sized, stream},
+    events::{all, custom, event, hours, maintain_all, run_id, sized, stream},
+    faulty_engine::Fault,
     rig::{Rig, observing, words},
 };
 
@@ -188,8 +189,7 @@ async fn the_watchdog_does_not_repeat_what_cannot_be_done() {
         rig.emit(&user, (0..1000).map(start)).await;
     }
     rig.clock.advance(hours(1));
-    rig.engine
-        .script((0..10_000).map(|_| crate::support::faulty_engine::Fault::Full));
+    rig.engine.script((0..10_000).map(|_| Fault::Full));
     let before = rig.engine.appends();
     let looked_at = rig.sequencer.sweep().await;
     let appends = rig.engine.appends() - before;
@@ -240,4 +240,78 @@ async fn time_in_which_the_queue_was_full_is_no_silence() {
         RunState::Running,
         "its producer could not store a sign of life"
     );
+}
+
+/// The end is not stored, so the run waits on, and is open for as long.
+#[tokio::test]
+async fn a_run_whose_end_could_not_be_stored_stays_claimed_for_as_long_as_it_waits() {
+    let rig = Rig::with(Config::default(), memory::Config::default(), 1);
+    let (mine, other) = (stream("mine"), stream("other"));
+    let waits = Event {
+        step: Step::Wait {
+            max_wait: Some(hours(7 * 24)),
+        },
+        ..event(&mine, "w", Some("r"), Kind::AgentWaiting)
+    };
+    rig.emit(&mine, [starts(&mine, "s", "r"), waits]).await;
+    rig.engine.script([Fault::Unavailable]);
+    let ends = event(&mine, "e", Some("r"), Kind::AgentCompleted);
+    assert_eq!(
+        words(&rig.emit(&mine, [ends]).await),
+        ["ENGINE_UNAVAILABLE"]
+    );
+    for day in 1..7 {
+        rig.clock.advance(hours(24));
+        rig.sequencer.sweep().await;
+        maintain_all(&*rig.memory).await;
+        let taken = rig
+            .emit(&other, [starts(&other, &format!("x{day}"), "r")])
+            .await;
+        assert_eq!(words(&taken), ["RUN_OWNED_BY_OTHER_USER"], "day {day}");
+    }
+}
+
+/// Claims that outlived a refused start are lost to others for a minute, but nobody knows their runs.
+#[tokio::test]
+async fn claims_without_runs_cost_no_more_looks_than_runs() {
+    const EVENTS: usize = 960;
+    let rig = Rig::with(Config::default(), memory::Config::default(), 1);
+    let (mine, decoy, other) = (stream("mine"), stream("decoy"), stream("other"));
+    let own = (0..999).map(|n| starts(&mine, &format!("o{n}"), &format!("own{n}")));
+    rig.emit(&mine, own.collect::<Vec<_>>()).await;
+    let parents = (0..15).map(|n| starts(&other, &format!("p{n}"), &format!("p{n}")));
+    rig.emit(&other, parents.collect::<Vec<_>>()).await;
+    // Sub-agents below runs that turn out to be another user's: their ids are claimed, and then they are refused.
+    let top = |n| starts(&decoy, &format!("d{n}"), &format!("p{n}"));
+    let mut batch: Vec<_> = (0..15).map(top).collect();
+    batch.extend((0..EVENTS).map(|n| Event {
+        parent_run_id: Some(run_id(&format!("p{}", n / 64))),
+        ..starts(&decoy, &format!("c{n}"), &format!("r{n}"))
+    }));
+    let answers = rig.emit(&decoy, batch).await;
+    assert!(answers.iter().all(Result::is_err));
+    let before = rig.engine.looks();
+    let batch = (0..EVENTS).map(|n| starts(&mine, &format!("x{n}"), &format!("r{n}")));
+    let answers = rig.emit(&mine, batch.collect::<Vec<_>>()).await;
+    let looks = rig.engine.looks() - before;
+    assert!(answers.iter().all(Result::is_err));
+    assert!(looks <= 8 * EVENTS, "{looks} looks for {EVENTS} events");
+}
+
+#[tokio::test]
+async fn one_user_whose_run_cannot_be_ended_does_not_keep_the_watchdog_from_others() {
+    let rig = Rig::with(Config::default(), memory::Config::default(), 1);
+    for n in 0..1000 {
+        let user = stream(&format!("u{n}"));
+        rig.emit(&user, [starts(&user, "s", &format!("r{n}"))])
+            .await;
+    }
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    rig.engine.script([Fault::Full]);
+    rig.sequencer.sweep().await;
+    let mut ended = 0;
+    for n in 0..1000 {
+        ended += rig.stored(&stream(&format!("u{n}"))).await.len() - 1;
+    }
+    assert_eq!(ended, 999);
 }

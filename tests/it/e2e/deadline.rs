@@ -14,8 +14,11 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{server::Server, wire};
-use crate::support::{events::metrics, faulty_engine::FaultyEngine, rig::until};
+use super::{
+    server::Server,
+    wire::{self, PATIENCE},
+};
+use crate::support::{events::metrics, faulty_engine::FaultyEngine};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -103,7 +106,13 @@ async fn a_deadline_that_passes_before_a_call_has_its_turn_is_told_as_such() {
     let mut first = wire::emitter(server.grpc).await;
     let request = wire::with_token(&server.token("agents", "emit"), request());
     let first = tokio::spawn(async move { first.emit(request).await });
-    until("the first append waits", || engine.waiting() == 1).await;
+    let waits = async {
+        while engine.waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waits = tokio::time::timeout(PATIENCE, waits);
+    waits.await.expect("the first append does not come");
 
     let status = timed(&server).await;
     let want = (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".to_owned());

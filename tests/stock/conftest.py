@@ -12,6 +12,7 @@ import pytest
 
 from people import Person
 from server import ROOT, Server
+from shell import Shell
 
 # The tools that tests/tools/install.sh installed.
 os.environ["PATH"] = os.pathsep.join(
@@ -54,6 +55,22 @@ def stubs(tmp_path_factory):
     for module in [*modules.values(), *grpc_modules.values()]:
         names.update({name: value for name, value in vars(module).items() if not name.startswith("_")})
     return SimpleNamespace(**names)
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """A terminal in a directory of its own."""
+    shell = Shell(tmp_path)
+    try:
+        yield shell
+    finally:
+        shell.close()
+
+
+@pytest.fixture
+def dev(shell):
+    """`emitter dev`, running."""
+    return shell.dev()
 
 
 @pytest.fixture

@@ -12,23 +12,9 @@ import pytest
 
 from people import Run
 from server import base64url
-from shell import ANY_PORTS, Shell, lasting_ports
+from shell import ANY_PORTS, lasting_ports
 
 COMMANDS = ["dev", "serve", "emit", "tail", "runs", "usage", "token", "check-config"]
-
-
-@pytest.fixture
-def shell(tmp_path):
-    shell = Shell(tmp_path)
-    try:
-        yield shell
-    finally:
-        shell.close()
-
-
-@pytest.fixture
-def dev(shell):
-    return shell.dev()
 
 
 def line(n, **fields):

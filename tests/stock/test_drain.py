@@ -6,27 +6,17 @@ import re
 import threading
 
 import grpc
-import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from websockets.asyncio.client import connect as async_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from shell import SECONDS, Shell
+from shell import SECONDS
 
 DRAIN_SECONDS = 10
 # So many events come before the end is asked for.
 EVENTS = 200
-
-
-@pytest.fixture
-def shell(tmp_path):
-    shell = Shell(tmp_path)
-    try:
-        yield shell
-    finally:
-        shell.close()
 
 
 class Reader(threading.Thread):

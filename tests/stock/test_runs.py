@@ -5,22 +5,6 @@ import re
 
 import pytest
 
-from shell import Shell
-
-
-@pytest.fixture
-def shell(tmp_path):
-    shell = Shell(tmp_path)
-    try:
-        yield shell
-    finally:
-        shell.close()
-
-
-@pytest.fixture
-def dev(shell):
-    return shell.dev()
-
 
 def emit(shell, run, kind, *flags, user="demo"):
     shell.run("emitter", "emit", "--user", user, "--run", run, "--type", kind, *flags)

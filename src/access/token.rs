@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::{HeaderMap, header::AUTHORIZATION};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use super::{
@@ -90,6 +91,22 @@ impl Authenticator {
         let principal = unexpired(principal, now)?;
         self.verified.put(digest, principal.clone());
         Ok(principal)
+    }
+
+    /// Verifies the bearer token of a gRPC call, by its metadata.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where there is none, and those of [`Self::verify`].
+    pub fn admit(&self, metadata: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
+        let token = metadata
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(bearer)
+            .ok_or_else(|| {
+                let message = "a bearer token is required in the metadata key `authorization`";
+                Refusal::new(Reason::Unauthenticated, message)
+            })?;
+        self.verify(token)
     }
 
     /// Everything but the expiry.

@@ -10,7 +10,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Response, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::MetadataMap,
 };
 
 use super::{
@@ -21,7 +20,6 @@ use super::{
     session::{Session, Step},
 };
 use crate::{
-    access::{self, Principal},
     event::UserId,
     proto::v1::SubscribeRequest,
     reason::{self, Reason, Refusal},
@@ -78,7 +76,7 @@ impl Subscriber {
     async fn open(&self, request: Request<SubscribeRequest>) -> Result<Session, Refusal> {
         let egress = &self.egress;
         egress.check_serving()?;
-        let principal = authenticate(egress, request.metadata())?;
+        let principal = egress.authenticator.admit(request.metadata().as_ref())?;
         let request = request.into_inner();
         let user = match request.user_id.as_str() {
             "" => None,
@@ -90,20 +88,6 @@ impl Subscriber {
         let asked = Asked::in_request(request)?;
         Session::open(egress.clone(), Encoding::Proto, principal, stream, asked).await
     }
-}
-
-fn authenticate(egress: &Egress, metadata: &MetadataMap) -> Result<Arc<Principal>, Refusal> {
-    let token = metadata
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .and_then(access::bearer)
-        .ok_or_else(|| {
-            Refusal::new(
-                Reason::Unauthenticated,
-                "there is no bearer token in the metadata key `authorization`",
-            )
-        })?;
-    egress.verify(token)
 }
 
 /// Carries `session` until it or the client ends.

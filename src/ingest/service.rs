@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::{
-    access::{Authenticator, Principal, Scope, bearer},
+    access::{Authenticator, Principal, Scope},
     clock::{Clock, Entropy},
     event::{Event, Receipt, StreamKey},
     proto::v1::{EmitBatchResponse, EmitResponse},
@@ -104,15 +104,7 @@ impl EmitterService {
                 "the server is shutting down",
             ));
         }
-        let token = headers
-            .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer)
-            .ok_or_else(|| {
-                let message = "a bearer token is required in the metadata key `authorization`";
-                Refusal::new(Reason::Unauthenticated, message)
-            })?;
-        let principal = self.authenticator.verify(token)?;
+        let principal = self.authenticator.admit(headers)?;
         principal.require(Scope::Emit)?;
         Ok(Caller {
             principal,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
-    access::{Authenticator, Principal, Scope, bearer},
+    access::{Authenticator, Principal, Scope},
     engine::{Engine, EngineError},
     event::Tenant,
     fanout::Hub,
@@ -128,15 +128,7 @@ impl OperatorService {
 
     /// Lets an operator in by the metadata of a call.
     fn admit(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Refusal> {
-        let token = metadata
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer)
-            .ok_or_else(|| {
-                let message = "a bearer token is required in the metadata key `authorization`";
-                Refusal::new(Reason::Unauthenticated, message)
-            })?;
-        let principal = self.authenticator.verify(token)?;
+        let principal = self.authenticator.admit(metadata.as_ref())?;
         principal.require(Scope::Operate)?;
         Ok(principal)
     }

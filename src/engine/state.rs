@@ -148,15 +148,15 @@ impl Book for StreamState {
 
 impl Book for Runs {
     fn run(&self, run_id: &RunId) -> Option<&Run> {
-        self.known.get(run_id)
+        self.known.run(run_id)
     }
 
     fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
-        self.known.get_mut(run_id)
+        self.known.run_mut(run_id)
     }
 
     fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
-        let over = self.known.insert(run_id, run);
+        let over = self.known.put(run_id, run);
         let was_open = over.as_ref().is_some_and(|over| over.state.is_open());
         self.open -= usize::from(was_open);
         over

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::{
     clock::Timestamp,
     engine::{Engine, EngineError, KnownRun},
-    event::{RunId, StreamKey},
+    event::StreamKey,
     proto::v1,
-    run::{self, Book, Run, RunState},
+    run::{self, Run, RunState},
     usage::PriceTable,
 };
 
@@ -85,31 +85,13 @@ async fn silent_until(
         return Ok(None);
     }
     // As many as a run may have open below it.
-    let mut family = Family::default();
+    let mut family = HashMap::new();
     let mut next = run.open_children.clone();
     while let Some(child) = next.pop() {
         if let Some(run) = engine.run(stream, &child).await? {
             next.extend(run.open_children.iter().cloned());
-            family.put(child, run);
+            family.insert(child, run);
         }
     }
     Ok(Some(run::deadline(&family, run)))
-}
-
-/// The runs that a deadline depends on.
-#[derive(Default)]
-struct Family(HashMap<RunId, Run>);
-
-impl Book for Family {
-    fn run(&self, run_id: &RunId) -> Option<&Run> {
-        self.0.get(run_id)
-    }
-
-    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
-        self.0.get_mut(run_id)
-    }
-
-    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
-        self.0.insert(run_id, run)
-    }
 }

@@ -1,5 +1,7 @@
 //! Runs together: what an event changes, and how runs and their sub-agents depend on one another.
 
+use std::{collections::HashMap, hash::BuildHasher};
+
 use super::{Run, RunState};
 use crate::{
     clock::Timestamp,
@@ -16,6 +18,20 @@ pub trait Book {
 
     /// A run begins. Returns what was known under its id, which is over.
     fn put(&mut self, run_id: RunId, run: Run) -> Option<Run>;
+}
+
+impl<S: BuildHasher> Book for HashMap<RunId, Run, S> {
+    fn run(&self, run_id: &RunId) -> Option<&Run> {
+        self.get(run_id)
+    }
+
+    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
+        self.get_mut(run_id)
+    }
+
+    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
+        self.insert(run_id, run)
+    }
 }
 
 /// What an event did to its run.

@@ -17,20 +17,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Runs(HashMap<RunId, Run>);
 
-impl Book for Runs {
-    fn run(&self, run_id: &RunId) -> Option<&Run> {
-        self.0.get(run_id)
-    }
-
-    fn run_mut(&mut self, run_id: &RunId) -> Option<&mut Run> {
-        self.0.get_mut(run_id)
-    }
-
-    fn put(&mut self, run_id: RunId, run: Run) -> Option<Run> {
-        self.0.insert(run_id, run)
-    }
-}
-
 impl Runs {
     /// Settles and records an event `after` the start of the test.
     fn next(&mut self, run: &str, kind: Kind, step: Step, after: Duration) -> Effect {
@@ -46,7 +32,7 @@ impl Runs {
         after: Duration,
     ) -> Effect {
         let run_id = id(run);
-        let known = self.run(&run_id);
+        let known = self.0.run(&run_id);
         let sequence = known.map_or(0, |run| run.last_sequence.0) + 1;
         let event = Event {
             parent_run_id: parent.map(id),
@@ -58,7 +44,7 @@ impl Runs {
             run_sequence: RunSequence(sequence),
             ..Draft::new(Arc::new(event), NOW + after)
         };
-        record(self, &draft, Offset(sequence))
+        record(&mut self.0, &draft, Offset(sequence))
     }
 }
 
@@ -191,7 +177,7 @@ fn each_step_in_each_state() {
         if let Some((kind, step)) = last {
             runs.next("r", kind, step, MINUTE);
         }
-        let run = runs.run(&id("r")).unwrap();
+        let run = runs.0.run(&id("r")).unwrap();
         assert_eq!((run.state, run.state.name()), (state, name));
         assert_eq!(came(Some(run)), want, "{name}");
         assert_eq!(run.open_tool_calls.len(), 2, "{name}: they stay listed");
@@ -215,7 +201,7 @@ fn what_is_only_observed_begins_a_run_or_changes_nothing() {
     assert_eq!(observed_as(None, Step::End), Step::End);
     let mut runs = Runs::default();
     runs.next("r", Kind::AgentStarted, start(), Duration::ZERO);
-    let run = runs.run(&id("r"));
+    let run = runs.0.run(&id("r"));
     for step in [start(), ends("c9", ""), Step::End] {
         assert_eq!(observed_as(run, step), Step::Other);
     }
@@ -228,10 +214,10 @@ fn a_tool_call_is_open_from_its_first_begin_to_its_end() {
     for minutes in 1..=2 {
         runs.next("r", Kind::ToolExecuting, begins("c1"), minutes * MINUTE);
     }
-    let open = &runs.run(&id("r")).unwrap().open_tool_calls;
+    let open = &runs.0.run(&id("r")).unwrap().open_tool_calls;
     assert_eq!((open.len(), open[0].started_at), (1, NOW + MINUTE));
     runs.next("r", Kind::ToolCompleted, ends("", "search"), 3 * MINUTE);
-    assert!(runs.run(&id("r")).unwrap().open_tool_calls.is_empty());
+    assert!(runs.0.run(&id("r")).unwrap().open_tool_calls.is_empty());
 }
 
 #[test]
@@ -260,7 +246,7 @@ fn a_source_writes_until_a_higher_term_takes_over() {
 fn a_deadline_follows_the_last_sign_of_life_of_the_family() {
     let mut runs = Runs::default();
     let until = |runs: &Runs, run: &str| {
-        let minutes = deadline(runs, runs.run(&id(run)).unwrap())
+        let minutes = deadline(&runs.0, runs.0.run(&id(run)).unwrap())
             .since(NOW)
             .as_secs()
             / 60;
@@ -285,7 +271,7 @@ fn a_deadline_follows_the_last_sign_of_life_of_the_family() {
     // What ended keeps nobody alive, but its last sign counts.
     runs.next("c", Kind::AgentCompleted, Step::End, 12 * MINUTE);
     assert_eq!(until(&runs, "p").1, 27);
-    assert!(runs.run(&id("p")).unwrap().open_children.is_empty());
+    assert!(runs.0.run(&id("p")).unwrap().open_children.is_empty());
 }
 
 #[test]
@@ -301,11 +287,11 @@ fn descendants_come_before_what_started_them() {
             .collect::<Vec<_>>()
     };
     assert_eq!(
-        names(open_descendants(&runs, &id("a"))),
+        names(open_descendants(&runs.0, &id("a"))),
         ["e", "d", "c", "b"]
     );
-    assert_eq!(names(open_ancestors(&runs, &id("e"))), ["d", "b", "a"]);
+    assert_eq!(names(open_ancestors(&runs.0, &id("e"))), ["d", "b", "a"]);
     // Where runs are only observed, they may name each other: that ends too.
     runs.0.get_mut(&id("a")).unwrap().parent_run_id = Some(id("e"));
-    assert_eq!(open_ancestors(&runs, &id("e")).len(), 64);
+    assert_eq!(open_ancestors(&runs.0, &id("e")).len(), 64);
 }

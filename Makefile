@@ -9,7 +9,7 @@ test: ## Installs what the tests need into .tools/ and runs every check and test
 	@tests/tools/checks.sh test
 
 lint: ## Runs the checks that need no running server: format, clippy, docs, dependencies, contract.
-	@tests/tools/install.sh buf cargo-deny
+	@tests/tools/install.sh node cargo-deny
 	@tests/tools/checks.sh lint
 
 soak: ## Runs the long versions of the tests that draw seeds or take time.
@@ -19,7 +19,7 @@ bench: ## Runs everything that compares times.
 	cargo bench --locked --features bench
 
 baseline: ## Makes today's protos the baseline that `buf breaking` compares with, if they break nothing.
-	@tests/tools/install.sh buf
+	@tests/tools/install.sh node
 	@tests/tools/baseline.sh
 
 tools: ## Only installs what the tests need.

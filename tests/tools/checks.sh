@@ -67,19 +67,34 @@ rust_tests() {
     count 'cargo test' "$ok" "$bad"
 }
 
-# stock_tests PATH...: stock clients against the built server.
-stock_tests() {
-    local report=$scratch/stock.xml status=0 ok bad
-    printf '\n== stock clients\n'
-    EMITTER_BIN=${EMITTER_BIN:-${CARGO_TARGET_DIR:-target}/debug/emitter} \
-        timeout 900 .tools/venv/bin/python -m pytest --junit-xml "$report" "$@" || status=$?
+# reported NAME REPORT COMMAND...: tests that leave a JUnit report.
+reported() {
+    local name=$1 report=$2 status=0 ok bad
+    shift 2
+    printf '\n== %s\n' "$name"
+    EMITTER_BIN=${EMITTER_BIN:-${CARGO_TARGET_DIR:-target}/debug/emitter} timeout 900 "$@" || status=$?
     read -r ok bad < <(.tools/venv/bin/python tests/tools/junit_totals.py "$report") || true
     ok=${ok:-0}
     bad=${bad:-0}
     if ((bad == 0 && (status != 0 || ok == 0))); then
         bad=1
     fi
-    count 'stock clients' "$ok" "$bad"
+    count "$name" "$ok" "$bad"
+}
+
+# stock_tests PATH...: stock clients against the built server.
+stock_tests() {
+    reported 'stock clients' "$scratch/stock.xml" .tools/venv/bin/python -m pytest --junit-xml "$scratch/stock.xml" "$@"
+}
+
+# node_tests NAME FILE...: tests of Node's own runner.
+node_tests() {
+    local name=$1 report=$scratch/node.xml
+    shift
+    rm -f "$report"
+    reported "$name" "$report" node --test --test-concurrency=1 \
+        --test-reporter=spec --test-reporter-destination=stdout \
+        --test-reporter=junit --test-reporter-destination="$report" "$@"
 }
 
 tests() {

@@ -2,7 +2,7 @@
 # Installs what the tests need into .tools/, and Debian packages where the machine lacks a language's own tools.
 # Fails when something cannot be had. What is there in the pinned version is left alone.
 #
-# Usage: install.sh [python|buf|grpcurl|cargo-deny]...   (all of them by default)
+# Usage: install.sh [python|node|chromium|grpcurl|cargo-deny]...   (all of them by default)
 set -euo pipefail
 
 GRPCURL=1.9.4
@@ -84,16 +84,30 @@ install_python() {
     need python "$("$python" --version), $(digest "$here/requirements.txt")" "$tools/venv/bin/pytest" make_venv
 }
 
-make_buf() {
+make_node() {
     rm -rf "$tools/node"
     mkdir "$tools/node"
     cp "$here/package.json" "$here/package-lock.json" "$tools/node"
     npm ci --prefix "$tools/node" --ignore-scripts --no-audit --no-fund --loglevel error
+    # Where the tests look for what they import.
+    ln -sfn .tools/node/node_modules node_modules
 }
 
-install_buf() {
-    have node npm || debian nodejs npm
-    need buf "$(digest "$here/package.json" "$here/package-lock.json")" "$tools/node/node_modules/.bin/buf" make_buf
+# A Node.js whose test runner writes the reports that are counted.
+node_serves() {
+    have node npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'
+}
+
+install_node() {
+    if ! node_serves; then
+        have node npm || debian nodejs npm
+        node_serves || fail "Node.js 20 or later is needed"
+    fi
+    need node "$(digest "$here/package.json" "$here/package-lock.json")" "$tools/node/node_modules/.bin/buf" make_node
+}
+
+install_chromium() {
+    have chromium || debian chromium
 }
 
 go_serves() {
@@ -146,11 +160,12 @@ have cc || debian gcc libc6-dev
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-(($#)) || set -- python buf grpcurl cargo-deny
+(($#)) || set -- python node chromium grpcurl cargo-deny
 for tool in "$@"; do
     case $tool in
     python) install_python ;;
-    buf) install_buf ;;
+    node) install_node ;;
+    chromium) install_chromium ;;
     grpcurl) install_grpcurl ;;
     cargo-deny) install_cargo_deny ;;
     *) fail "unknown tool $tool" ;;

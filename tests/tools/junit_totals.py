@@ -3,8 +3,6 @@
 import sys
 import xml.etree.ElementTree as ElementTree
 
-total = bad = 0
-for suite in ElementTree.parse(sys.argv[1]).iter("testsuite"):
-    total += int(suite.get("tests"))
-    bad += sum(int(suite.get(kind)) for kind in ("errors", "failures", "skipped"))
-print(total - bad, bad)
+cases = list(ElementTree.parse(sys.argv[1]).iter("testcase"))
+bad = sum(any(case.find(kind) is not None for kind in ("error", "failure", "skipped")) for case in cases)
+print(len(cases) - bad, bad)

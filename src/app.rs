@@ -196,6 +196,13 @@ impl App {
         self.addresses
     }
 
+    /// Changes what the HTTP listener serves.
+    #[must_use]
+    pub fn with_http(mut self, change: impl FnOnce(axum::Router) -> axum::Router) -> Self {
+        self.http.0 = change(self.http.0);
+        self
+    }
+
     /// Serves until `stop` is ready, then drains: new work is refused and readers are sent away, what is under way
     /// finishes, and the listeners close, all within the deadline for it.
     ///

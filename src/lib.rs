@@ -9,7 +9,7 @@
 //! - [`egress`]: out again, over WebSocket and gRPC.
 //!
 //! Beside the flow: [`access`] (who is who), [`operator`] (health and metrics), [`config`], [`client`], [`app`]
-//! (builds and runs everything), [`cli`]. Below it: [`event`], [`usage`], [`run`], [`reason`], [`clock`], [`telemetry`],
+//! (builds and runs everything), [`page`] (what `dev` opens), [`cli`]. Below it: [`event`], [`usage`], [`run`], [`reason`], [`clock`], [`telemetry`],
 //! [`shutdown`], [`net`].
 //!
 //! Each module imports only from the rungs below its own; `tests/it/ladder.rs` says which rung that is.
@@ -27,6 +27,7 @@ pub mod fanout;
 pub mod ingest;
 pub mod net;
 pub mod operator;
+pub mod page;
 pub mod proto;
 pub mod reason;
 pub mod run;

@@ -93,20 +93,31 @@ impl Authenticator {
         Ok(principal)
     }
 
+    /// Like [`Self::admit`], but a token that expired at most `late` ago is still good.
+    ///
+    /// # Errors
+    /// Those of [`Self::admit`].
+    pub fn admit_late(
+        &self,
+        metadata: &HeaderMap,
+        late: Duration,
+    ) -> Result<Arc<Principal>, Refusal> {
+        let token = in_metadata(metadata)?;
+        if token.len() > TOKEN_BYTES {
+            return Err(invalid());
+        }
+        let now = self.clock.now();
+        let mut principal = self.decode(token, now).ok_or_else(invalid)?;
+        principal.expires_at = principal.expires_at + late;
+        unexpired(Arc::new(principal), now)
+    }
+
     /// Verifies the bearer token of a gRPC call, by its metadata.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where there is none, and those of [`Self::verify`].
     pub fn admit(&self, metadata: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let token = metadata
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer)
-            .ok_or_else(|| {
-                let message = "a bearer token is required in the metadata key `authorization`";
-                Refusal::new(Reason::Unauthenticated, message)
-            })?;
-        self.verify(token)
+        self.verify(in_metadata(metadata)?)
     }
 
     /// Everything but the expiry.
@@ -140,6 +151,17 @@ fn unexpired(principal: Arc<Principal>, now: Timestamp) -> Result<Arc<Principal>
 
 fn invalid() -> Refusal {
     Refusal::new(Reason::Unauthenticated, "the credential is not valid")
+}
+
+fn in_metadata(metadata: &HeaderMap) -> Result<&str, Refusal> {
+    metadata
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(bearer)
+        .ok_or_else(|| {
+            let message = "a bearer token is required in the metadata key `authorization`";
+            Refusal::new(Reason::Unauthenticated, message)
+        })
 }
 
 /// A secret as it stands in a file, without the newline at its end.

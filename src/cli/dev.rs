@@ -21,6 +21,7 @@ use crate::{
     app::Addresses,
     clock::Entropy,
     config::{Config, Sources},
+    page,
 };
 
 /// Run a service on this machine for development: in memory, no config needed
@@ -54,7 +55,8 @@ impl Dev {
         refuse_to_displace(&path)?;
         let secret = secret(&path, environment)?;
         let config = self.config(&secret, environment)?;
-        serve(&config, |addresses| {
+        serve(&config, |app| {
+            let addresses = app.addresses();
             let session = Session {
                 secret,
                 grpc: reachable(addresses.grpc).to_string(),
@@ -65,11 +67,12 @@ impl Dev {
                 .write(&path)
                 .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
             if self.json {
-                say(&listening_json(addresses))
+                say(&listening_json(&addresses))?;
             } else {
                 let asked = self.session_file.as_deref();
-                say(&welcome(&tail_command(asked), addresses, &session)?)
+                say(&welcome(&tail_command(asked), &addresses, &session)?)?;
             }
+            Ok(app.with_http(|routes| page::with_page(routes, session.access(), &session.grpc)))
         })
     }
 
@@ -176,17 +179,22 @@ fn quoted(path: &Path) -> String {
 /// What to do next, for a person.
 fn welcome(tail: &str, addresses: &Addresses, session: &Session) -> Result<String, Failure> {
     let token = session.token("demo-agent", Scope::Emit)?;
+    let reading = session.token("demo", Scope::Subscribe)?;
     let Addresses { grpc, http, admin } = addresses;
-    let reach = &session.grpc;
+    let (reach, page) = (&session.grpc, &session.http);
     // Nothing is indented that is to be pasted: the end of a here-document stands at the line's start.
     Ok(format!(
         r#"emitter dev: one node, in memory. Its events are gone when it ends.
 
   agent services   {grpc}   gRPC: emitter.v1, health, reflection
-  browsers         {http}   WebSocket: /v1/stream
+  browsers         {http}   WebSocket: /v1/stream, SSE: /v1/events
   operators        {admin}   /healthz /readyz /metrics
 
-See what the user `demo` sees, in another terminal:
+See what the user `demo` sees, in a browser:
+
+http://{page}/#token={reading}
+
+or in another terminal:
 
 {tail}
 
@@ -227,6 +235,7 @@ mod tests {
         assert!(tail.ends_with(" tail --user demo --from oldest"), "{tail}");
         let text = welcome(&tail, &addresses, &session).unwrap();
         assert!(text.contains(&format!("\n{tail}\n")), "{text}");
+        assert!(text.contains("\nhttp://127.0.0.1:1/#token=ey"), "{text}");
         assert!(!text.contains(&session.secret));
         let (_, pasted) = text.split_once("RUN=").unwrap();
         let (call, rest) = pasted.split_once("<<EOF\n").unwrap();

@@ -43,15 +43,17 @@ impl Serve {
         self.listen.add_to(&mut sources);
         let mut config = Config::load(&sources)?;
         config.settings.log.json |= self.json;
-        serve(&config, |addresses| {
+        serve(&config, |app| {
+            let addresses = app.addresses();
             say(&if self.json {
-                listening_json(addresses)
+                listening_json(&addresses)
             } else {
                 format!(
                     "listening: gRPC on {}, HTTP on {}, admin on {}",
                     addresses.grpc, addresses.http, addresses.admin
                 )
-            })
+            })?;
+            Ok(app)
         })
     }
 }
@@ -65,10 +67,11 @@ pub(super) fn listening_json(addresses: &Addresses) -> String {
     )
 }
 
-/// Runs the service that `config` describes until a signal ends it. `announce` is told where it listens.
+/// Runs the service that `config` describes until a signal ends it. `bound` gets it before it serves, to tell where it
+/// listens.
 pub(super) fn serve(
     config: &Config,
-    announce: impl FnOnce(&Addresses) -> Result<(), Failure>,
+    bound: impl FnOnce(App) -> Result<App, Failure>,
 ) -> Result<ExitCode, Failure> {
     logs::begin(&config.settings.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,8 +79,7 @@ pub(super) fn serve(
         .build()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let app = App::bind(config, app::Environment::default()).await?;
-        announce(&app.addresses())?;
+        let app = bound(App::bind(config, app::Environment::default()).await?)?;
         let (begin, begun) = tokio::sync::oneshot::channel();
         let stop = async {
             let _ended_by_itself = begun.await;

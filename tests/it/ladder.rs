@@ -19,7 +19,7 @@ const LADDER: [&[&str]; 13] = [
     &["access", "fanout"],
     &["ingest", "egress", "operator"],
     &["config", "client"],
-    &["app"],
+    &["app", "page"],
     &["cli"],
 ];
 

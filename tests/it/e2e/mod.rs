@@ -10,6 +10,7 @@ mod http;
 mod isolation;
 mod open_runs;
 mod operator;
+mod page;
 mod runs;
 mod server;
 mod slow;

@@ -1,0 +1,77 @@
+//! The page's files.
+
+use axum::{
+    extract::Path,
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+            X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    response::{IntoResponse, Response},
+};
+
+use super::host;
+
+/// A file: its name below `/page/`, its type, what it holds.
+type File = (&'static str, &'static str, &'static str);
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+const INDEX: File = ("index.html", HTML, include_str!("web/index.html"));
+
+pub(super) const FILES: [File; 2] = [
+    ("page.css", CSS, include_str!("web/page.css")),
+    ("main.js", SCRIPT, include_str!("web/main.js")),
+];
+
+/// `GET /`.
+pub(super) async fn index(headers: HeaderMap) -> Response {
+    answer(INDEX, &headers)
+}
+
+/// `GET /page/{file}`.
+pub(super) async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    match FILES.into_iter().find(|file| file.0 == name) {
+        Some(file) => answer(file, &headers),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn answer((_, content_type, text): File, headers: &HeaderMap) -> Response {
+    let mut response = text.into_response();
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    set(CONTENT_TYPE, content_type);
+    // The next build may have other files.
+    set(CACHE_CONTROL, "no-cache");
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(REFERRER_POLICY, "no-referrer");
+    set(CONTENT_SECURITY_POLICY, &policy(headers));
+    set(
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    );
+    set(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    );
+    response
+}
+
+/// Only this service's own scripts and styles, and connections to itself: what an agent emits can never become code.
+fn policy(headers: &HeaderMap) -> String {
+    // Not every browser counts a WebSocket to the page's own host as `'self'`.
+    let socket = host::own(headers).map_or_else(String::new, |host| format!(" ws://{host}"));
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{socket}; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+         trusted-types 'none'"
+    )
+}

@@ -11,20 +11,16 @@
 )]
 
 mod load;
+mod measured;
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    process::{Child, Command, ExitCode, Stdio},
-    time::Duration,
-};
+use std::{process::ExitCode, time::Duration};
 
 use emitter::{
-    access::{self, Grant, Scope, mint},
+    access::Scope,
     client::{Credential, Producer, ProducerConfig},
-    clock::Clock,
 };
 use load::Host;
+use measured::{Measured, spread, token};
 use tokio::time::timeout;
 
 /// The most that the rules may cost: the CPU per event with them by that without them.
@@ -48,15 +44,6 @@ const HOSTS: usize = 4;
 /// How long a turn may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long the token is good for: longer than everything may take.
-const TOKEN: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Ticks of the CPU times in `/proc` per second.
-const TICKS: f64 = 100.0;
-
-const ISSUER: &str = "benches";
-const SECRET: &str = "a secret of the benches, and of nothing else";
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut bare = Server::start("bare");
@@ -72,9 +59,7 @@ async fn main() -> ExitCode {
         println!("{without:>10.2} {with:>10.2} {:>8.3}", with / without);
         ratios.push(with / without);
     }
-    ratios.sort_by(f64::total_cmp);
-    let median = f64::midpoint(ratios[(PAIRS - 1) / 2], ratios[PAIRS / 2]);
-    let (least, greatest) = (ratios[0], ratios[PAIRS - 1]);
+    let (median, least, greatest) = spread(ratios);
     println!(
         "the rules cost {median:.3} in the median, {least:.3} to {greatest:.3}; at most {MOST}"
     );
@@ -83,21 +68,21 @@ async fn main() -> ExitCode {
 
 /// One pair: the microseconds of CPU per event of each.
 async fn compare(bare: &mut Server, rules: &mut Server) -> (f64, f64) {
-    let before = (bare.cpu_seconds(), rules.cpu_seconds());
+    let before = (bare.process.cpu_seconds(), rules.process.cpu_seconds());
     for _ in 0..TURNS {
         bare.take_turn().await;
         rules.take_turn().await;
     }
     let per_event = |seconds: f64| seconds * 1e6 / (TURNS * TURN) as f64;
     (
-        per_event(bare.cpu_seconds() - before.0),
-        per_event(rules.cpu_seconds() - before.1),
+        per_event(bare.process.cpu_seconds() - before.0),
+        per_event(rules.process.cpu_seconds() - before.1),
     )
 }
 
-/// A server in a process of its own, and who emits to it.
+/// A server, and who emits to it.
 struct Server {
-    process: Child,
+    process: Measured,
     producer: Producer,
     hosts: Vec<Host>,
 }
@@ -105,27 +90,9 @@ struct Server {
 impl Server {
     /// A server with the defaults but for the mode of runs.
     fn start(mode: &str) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_emitter"))
-            .args(["serve", "--json"])
-            .env_clear()
-            .envs([
-                ("EMITTER_GRPC_LISTEN", "127.0.0.1:0"),
-                ("EMITTER_HTTP_LISTEN", "127.0.0.1:0"),
-                ("EMITTER_ADMIN_LISTEN", "127.0.0.1:0"),
-                ("EMITTER_AUTH__ISSUER", ISSUER),
-                ("EMITTER_AUTH__SECRET", SECRET),
-                ("EMITTER_RUNS__MODE", mode),
-            ])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut listening = String::new();
-        let mut told = BufReader::new(process.stdout.take().unwrap());
-        told.read_line(&mut listening).unwrap();
-        let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
-        let url = format!("http://{}", listening["grpc"].as_str().unwrap());
-        let credential = Credential::fixed(&token());
+        let process = Measured::emitter([("EMITTER_RUNS__MODE", mode)]);
+        let url = format!("http://{}", process.address("grpc"));
+        let credential = Credential::fixed(&token("agents", Scope::Emit));
         Self {
             process,
             producer: Producer::new(&url, credential, ProducerConfig::default()).unwrap(),
@@ -151,32 +118,4 @@ impl Server {
             self.hosts.push(host);
         }
     }
-
-    /// The CPU that the process has used, in user and in kernel mode.
-    fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        // The second field is a name in brackets, which may hold anything; utime and stime are the 14th and 15th.
-        let (_, after_name) = stat.rsplit_once(')').unwrap();
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        ticks
-            .map(|ticks| ticks.parse::<f64>().unwrap())
-            .sum::<f64>()
-            / TICKS
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended_already = self.process.kill();
-        let _ended_already = self.process.wait();
-    }
-}
-
-fn token() -> String {
-    let config = access::Config {
-        issuer: ISSUER.into(),
-        secret: SECRET.into(),
-    };
-    let until = Clock::system().now() + TOKEN;
-    mint(&config, &Grant::new("agents", [Scope::Emit], until)).unwrap()
 }

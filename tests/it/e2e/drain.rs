@@ -2,7 +2,18 @@
 
 use std::time::Duration;
 
-use emitter::proto::v1::{self, SubscribeRequest, subscribe_response::Item};
+use emitter::{
+    app::Environment,
+    clock::{Clock, Entropy, Timestamp},
+    engine::{
+        Engine,
+        memory::{self, MemoryEngine},
+    },
+    event::{RunId, StreamKey, Tenant, UserId},
+    proto::v1::{self, SubscribeRequest, subscribe_response::Item},
+    run::RunState,
+};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Error;
 use tonic::transport::Endpoint;
 use tonic_health::pb::{
@@ -14,6 +25,7 @@ use super::{
     server::Server,
     wire::{self, Socket},
 };
+use crate::support::events::metrics;
 
 #[tokio::test]
 async fn readers_are_told_when_to_come_back_and_everything_stops() {
@@ -132,6 +144,50 @@ async fn new_work_is_refused_as_draining_while_a_reader_is_slow_to_leave() {
     }
     let stopped = tokio::time::timeout(Duration::from_secs(10), stopping).await;
     stopped.expect("it outlived its deadline").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_run_is_ended_for_its_silence_while_nothing_is_taken_in() {
+    let (clock, entropy) = (
+        Clock::manual(Timestamp::from_millis(1_795_255_200_000)),
+        Entropy::system(),
+    );
+    let config = memory::Config::default();
+    let engine = MemoryEngine::new(config, clock.clone(), &entropy, metrics());
+    let environment = Environment {
+        clock: clock.clone(),
+        entropy,
+        engine: Some(engine.clone()),
+    };
+    let server = Server::start_in(environment, |settings| {
+        settings.drain = Duration::from_secs(5);
+        settings.limits.send_buffer = 16 * 1024;
+    })
+    .await;
+    let reader = server.token("alice", "subscribe");
+    // It holds the drain up: more is on its way to it than the kernel's buffers hold.
+    let mut stalled = Socket::connect(server.http, &reader, "").await;
+    stalled.frame_of("connection_caught_up").await;
+    server.start_runs("alice", &["run-1"]).await;
+    server.start_runs("bob", &["run-2"]).await;
+    let text = "x".repeat(60_000);
+    for n in 0..200 {
+        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
+        server.emit_all("agents", vec![event]).await;
+    }
+    let admin = server.admin;
+    let begun = Instant::now();
+    let stopping = tokio::spawn(server.stop());
+    while super::http::get(admin, "/readyz").await.0 != 503 {}
+    // Both runs are due from now on, and the watchdog looks once a second.
+    clock.advance(Duration::from_secs(20 * 60));
+    stopping.await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(2), "it did not drain");
+    for (user, run) in [("alice", "run-1"), ("bob", "run-2")] {
+        let stream = StreamKey::new(Tenant::new("default").unwrap(), UserId::new(user).unwrap());
+        let run = engine.run(&stream, &RunId::new(run).unwrap()).await;
+        assert_eq!(run.unwrap().unwrap().state, RunState::Running, "{user}");
+    }
 }
 
 #[tokio::test]

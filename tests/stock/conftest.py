@@ -10,14 +10,20 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
+from browser import Chromium
 from people import Person
 from server import ROOT, Server
 from shell import Shell
 
 # The tools that tests/tools/install.sh installed.
 os.environ["PATH"] = os.pathsep.join(
-    [str(ROOT / ".tools/bin"), str(ROOT / ".tools/node/node_modules/.bin"), os.environ["PATH"]]
+    [
+        *(str(ROOT / ".tools" / directory) for directory in ("bin", "go/bin", "node/node_modules/.bin")),
+        os.environ["PATH"],
+    ]
 )
+# Its tests are inherited: what their asserts compared is to be shown.
+pytest.register_assert_rewrite("clients")
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +77,15 @@ def shell(tmp_path):
 def dev(shell):
     """`emitter dev`, running."""
     return shell.dev()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    chromium = Chromium(tmp_path_factory.mktemp("chromium"))
+    try:
+        yield chromium
+    finally:
+        chromium.close()
 
 
 @pytest.fixture

@@ -54,10 +54,10 @@ class Program:
         out, err = ("\n".join(lines) for lines in (self.out, self.err))
         return f"{self.command}\n-- printed:\n{out}\n-- and on stderr:\n{err}\n-- ended with {self.process.poll()}"
 
-    def until(self, what, condition):
+    def until(self, what, condition, seconds=SECONDS):
         """Waits until the condition, asked after each line, gives something, and returns it."""
         with self.news:
-            self.news.wait_for(lambda: condition() or not self._prints(), timeout=SECONDS)
+            self.news.wait_for(lambda: condition() or not self._prints(), timeout=seconds)
             found = condition()
         assert found, f"waited for {what}: {self!r}"
         return found

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import projects
+from browser import serving
 from server import ROOT
 from shell import Shell
 
@@ -41,6 +43,11 @@ EMIT = block(section("Python", "###"), "python")
 TAIL = block(section("Reading it", "###"), "sh")
 READ_TOKEN = inline(section("Reading it", "###"), "emitter token ")
 READ = block(section("Reading it", "###"), "python")
+EXPORT = block(section("A whole run", "###"), "sh")
+NODE = block(section("Node", "###"), "js")
+GO = block(section("Go", "###"), "go")
+JAVA = block(section("Java", "###"), "java")
+PAGE = block(section("A page", "###"), "html")
 
 
 @pytest.fixture
@@ -85,7 +92,8 @@ def emit(shell, here):
 def test_the_addresses_are_those_of_dev(shell):
     for address in (GRPC, HTTP):
         assert address in "\n".join(shell.run("emitter", "dev", "--help").out)
-    assert GRPCURL.count(GRPC) == EMIT.count(GRPC) == READ.count(HTTP) == 1
+    assert [text.count(GRPC) for text in (GRPCURL, EMIT, NODE, GO, JAVA)] == [1] * 5
+    assert [text.count(HTTP) for text in (READ, NODE, PAGE)] == [1] * 3
 
 
 def test_grpcurl_gets_a_receipt(shell, here):
@@ -130,3 +138,85 @@ def test_a_socket_brings_the_frames(shell, here, stubs):
         ("tool_executing", 2, "r1"),
     ]
     assert read.frames[1]["event_id"] == "call-17" and read.frames[1]["payload"]["parameters"] == {"page": 3}, read
+
+
+WHOLE_RUN = ["agent_started", "agent_thinking", "agent_completed"]
+
+
+@pytest.mark.parametrize("lines", [NODE, GO, JAVA, PAGE])
+def test_a_whole_run_takes_less_than_fifteen_lines(lines):
+    assert len(lines.splitlines()) < 15, lines
+
+
+@pytest.fixture
+def program(shell):
+    """Starts one of the programs, by its command, after the line that makes its token."""
+    shell.environment |= projects.environment(shell.directory / "home")
+    return lambda command: shell.start("sh", "-c", f"{PREPARED}{EXPORT}{command}")
+
+
+def within_main(language, name, lines):
+    """The lines where the file has a comment in their place."""
+    file = (projects.HERE / language / name).read_text()
+    assert file.count("// The lines of the README.\n") == 1, file
+    return file.replace("// The lines of the README.\n", lines)
+
+
+def assert_told(tour):
+    """It prints protobuf's texts of three receipts, and then of the three events that were read."""
+    numbers = lambda: re.findall(r"run_sequence:\s*(\d)", "\n".join(tour.out))
+    tour.until("six numbers", lambda: len(numbers()) == 6, projects.COMPILE_SECONDS)
+    told = projects.plain("\n".join(tour.out))
+    assert numbers() == ["1", "2", "3"] * 2, tour
+    assert re.findall(r"(agent_started|agent_thinking|agent_completed)\s*:?\s*{", told) == WHOLE_RUN, told
+    assert [re.search(rf'{field}:\s*"(.*?)"', told)[1] for field in ("reasoning", "message")] == ["Easy", "Done"], told
+
+
+def node(shell, here, program):
+    projects.node(shell.directory)
+    (shell.directory / "tour.mjs").write_text(here(NODE))
+    return program(inline(section("Node", "###"), "node "))
+
+
+def test_node_emits_and_reads_a_whole_run(shell, here, program):
+    tour = node(shell, here, program)
+    tour.until("three events", lambda: len(tour.frames) == 3)
+    assert [(frame["type"], frame["run_sequence"]) for frame in tour.frames] == list(zip(WHOLE_RUN, [1, 2, 3])), tour
+    assert [frame["payload"] for frame in tour.frames] == [{}, {"reasoning": "Easy"}, {"message": "Done"}], tour
+    assert tour.err == [], tour
+
+
+def test_npm_installs_what_is_tested():
+    packages = set(inline(section("Node", "###"), "npm install ").split()[2:])
+    tested = json.loads((ROOT / "tests/tools/package.json").read_text())["devDependencies"]
+    assert packages == set(re.findall('from "(.*)";', NODE)) and packages <= tested.keys(), packages
+
+
+def test_go_emits_and_reads_a_whole_run(shell, here, program):
+    projects.go(shell.directory)
+    stubs = program(inline(section("Go", "###"), "protoc "))
+    assert stubs.ended(projects.COMPILE_SECONDS) == 0, stubs
+    (shell.directory / "tour.go").write_text(within_main("go", "tour.go.in", here(GO)))
+    assert_told(program(inline(section("Go", "###"), "go run ")))
+
+
+def test_java_emits_and_reads_a_whole_run(shell, here, program):
+    projects.java(shell.directory)
+    (shell.directory / "src/main/java/Tour.java").write_text(within_main("java", "Tour.java.in", here(JAVA)))
+    assert_told(program(inline(section("Java", "###"), "mvn ")))
+
+
+def test_a_page_shows_a_whole_run(shell, here, program, chromium):
+    (shell.directory / "site").mkdir()
+    (shell.directory / "site/page.html").write_text(here(PAGE))
+    token = shell.paste(f'{PREPARED}{EXPORT}echo "$TOKEN"\n').out[0]
+    with serving(shell.directory / "site") as address:
+        page = chromium.open(f"{address}/page.html#{token}")
+        node(shell, here, program)
+        log = 'document.getElementById("log").textContent'
+        page.until(f"{log}.trim().split('\\n').length >= 3", log)
+        assert page.tell(log).splitlines() == [
+            "writer agent_started {}",
+            'writer agent_thinking {"reasoning":"Easy"}',
+            'writer agent_completed {"message":"Done"}',
+        ]

@@ -48,7 +48,10 @@ class Chromium:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(timeout=SECONDS)
+        try:
+            self.process.wait(timeout=SECONDS)
+        finally:
+            self.process.kill()
 
 
 class Tab:

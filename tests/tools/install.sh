@@ -43,7 +43,8 @@ debian() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
 }
 
-# need NAME KEY FILE FUNCTION: runs FUNCTION, which makes the executable or directory FILE, unless it did so for the same KEY.
+# need NAME KEY FILE FUNCTION: runs FUNCTION, which makes FILE, an executable or a directory, unless it did so for the
+# same KEY.
 need() {
     local name=$1 key=$2 file=$3 make=$4 stamp=$tools/stamps/$1
     if [[ -x $file && -f $stamp && $(<"$stamp") == "$key" ]]; then

@@ -9,7 +9,7 @@ const FILES: [&str; 3] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/emitter");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(FILES, ["proto"])?;
 

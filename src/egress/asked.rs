@@ -245,6 +245,7 @@ impl Problems {
 mod tests {
     use super::*;
     use crate::{
+        egress::fixtures::document,
         event::{Epoch, Offset},
         proto::v1,
     };
@@ -270,6 +271,22 @@ mod tests {
             filter: Filter::default(),
             join: true,
         }
+    }
+
+    #[test]
+    fn the_document_lists_every_parameter() {
+        let document = document();
+        let query = &document["components"]["schemas"]["Query"]["properties"];
+        let mut listed: Vec<_> = query.as_object().unwrap().keys().collect();
+        let mut known = PARAMETERS;
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+        let beginnings = query["from"]["enum"].as_array().unwrap();
+        for from in beginnings {
+            assert!(from_name(from.as_str().unwrap()).is_ok(), "{from}");
+        }
+        assert_eq!(beginnings.len(), 4);
     }
 
     #[test]

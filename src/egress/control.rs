@@ -201,8 +201,11 @@ fn gap_code(reason: GapReason) -> v1::GapReason {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
+        egress::fixtures::document,
         event::{Epoch, Offset},
         fanout::open_run,
         run::RunState,
@@ -306,9 +309,22 @@ mod tests {
                 r#"{"type":"connection_error","reason":"INVALID_REQUEST","message":"say \"what\""}"#,
             ),
         ];
+        let mut types = BTreeSet::new();
         for (control, want) in cases {
             assert_eq!(control.json(), want);
+            types.insert(control.wire_type().to_owned());
         }
+        assert_eq!(types, messages());
+    }
+
+    /// The control frames of the published document.
+    fn messages() -> BTreeSet<String> {
+        let document = document();
+        let messages = document["components"]["messages"].as_object().unwrap();
+        let names = messages.keys().cloned();
+        names
+            .filter(|name| name.starts_with("connection_"))
+            .collect()
     }
 
     fn item(control: &Control<'_>) -> Option<Item> {

@@ -1,6 +1,6 @@
-//! Records for tests.
+//! Records for tests, and the document that describes what is made of them.
 
-use std::sync::Arc;
+use std::{fs, path::Path, sync::Arc};
 
 use prost::Message;
 
@@ -16,6 +16,12 @@ use crate::{
 
 /// 2026-11-21T10:00:00.123Z.
 pub(super) const RECORDED_AT: Timestamp = Timestamp::from_millis(1_795_255_200_123);
+
+/// `proto/asyncapi.json`.
+pub(super) fn document() -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto/asyncapi.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
 
 pub(super) fn stream() -> StreamKey {
     StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u1").unwrap())

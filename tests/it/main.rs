@@ -8,6 +8,7 @@
     reason = "a test fails by panicking and prints what it saw"
 )]
 
+mod asyncapi;
 mod e2e;
 mod emission_property;
 mod engine_conformance;

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from contract import checked
 from server import ROOT
 
 # How long anything may take that ought to be immediate.
@@ -96,7 +97,7 @@ class Program:
     @property
     def frames(self):
         """What it has printed, JSON lines, less the control frames."""
-        frames = [json.loads(line) for line in list(self.out)]
+        frames = [checked(json.loads(line)) for line in list(self.out)]
         return [frame for frame in frames if not frame["type"].startswith("connection_")]
 
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from contract import checked
 from people import Run
 from server import base64url
 from shell import ANY_PORTS, lasting_ports
@@ -277,7 +278,7 @@ def test_tail_comes_back_by_itself(shell):
     tail.until("what came after", lambda: "e5" in shown())
     assert shown() == ["e1", "e2", "e3", "e4", "e5"], tail
 
-    frames = [json.loads(text) for text in tail.out]
+    frames = [checked(json.loads(text)) for text in tail.out]
     (gap,) = [frame for frame in frames if frame["type"] == "connection_gap"]
     assert gap["reason"] == "epoch_changed", tail
     epochs = [frame["epoch"] for frame in tail.frames]

@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect as async_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from contract import checked
 from shell import SECONDS
 
 DRAIN_SECONDS = 10
@@ -25,7 +26,7 @@ class Reader(threading.Thread):
     def __init__(self, socket):
         super().__init__(daemon=True)
         self.socket = socket
-        self.frames = [json.loads(socket.recv(timeout=SECONDS))]
+        self.frames = [checked(json.loads(socket.recv(timeout=SECONDS)))]
         assert self.frames[0]["type"] == "connection_established", self.frames
         self.enough = threading.Event()
         self.code = None
@@ -34,7 +35,7 @@ class Reader(threading.Thread):
     def run(self):
         try:
             while True:
-                self.frames.append(json.loads(self.socket.recv(timeout=2 * SECONDS)))
+                self.frames.append(checked(json.loads(self.socket.recv(timeout=2 * SECONDS))))
                 if len(self.events) == EVENTS:
                     self.enough.set()
         except ConnectionClosed as closed:
@@ -146,7 +147,7 @@ def test_every_reader_is_told_before_the_process_ends(shell):
             frames = []
             try:
                 while True:
-                    frames.append(json.loads(await socket.recv()))
+                    frames.append(checked(json.loads(await socket.recv())))
                     if frames[-1]["type"] == "connection_caught_up":
                         connected.release()
             except ConnectionClosed as closed:

@@ -7,6 +7,7 @@ import pytest
 
 import projects
 from browser import serving
+from contract import checked
 from server import ROOT
 from shell import Shell
 
@@ -131,7 +132,7 @@ def test_a_socket_brings_the_frames(shell, here, stubs):
     script = f"{here(READ)}\nasyncio.run(read({token(shell, READ_TOKEN)!r}))\n"
     read = shell.start("python", "-c", script, PYTHONUNBUFFERED="1")
     read.until("two events", lambda: len(read.frames) == 2)
-    frames = [json.loads(text) for text in read.out]
+    frames = [checked(json.loads(text)) for text in read.out]
     assert frames[0]["type"] == "connection_established" and frames[0]["user_id"] == "u1", read
     assert [(frame["type"], frame["offset"], frame["run_id"]) for frame in read.frames] == [
         ("agent_started", 1, "r1"),

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from contract import checked
 from server import base64url
 
 # How long anything may take that ought to be immediate.
@@ -34,7 +35,7 @@ class Socket:
             except Exception as error:
                 raise AssertionError(f"no frame: {error!r}; all that was seen: {self.seen}") from error
             assert isinstance(text, str), f"a binary frame: {text!r}"
-            frame = json.loads(text)
+            frame = checked(json.loads(text))
             self.seen.append(frame)
             if frame["type"] not in ("connection_heartbeat", "connection_caught_up"):
                 return frame

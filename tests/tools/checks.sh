@@ -98,6 +98,7 @@ node_tests() {
 }
 
 tests() {
+    node_tests 'AsyncAPI document' tests/asyncapi/*.test.mjs
     local before=$failed
     # Builds the server too, which the stock clients then drive.
     check 'cargo build of the tests' cargo test --locked --no-run

@@ -5,6 +5,7 @@ mod connections;
 mod deadline;
 mod delivery;
 mod drain;
+mod examples;
 mod expiry;
 mod http;
 mod isolation;

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tonic::transport::Channel;
 
 use super::wire::{self, Socket};
+use crate::support::asyncapi::checked;
 
 const SECRET: &str = "a secret of the tests, and of nothing else";
 const ISSUER: &str = "tests";
@@ -172,8 +173,11 @@ impl Server {
         let mut socket = Socket::connect(self.http, token, &query).await;
         loop {
             match socket.0.next().await {
-                Some(Ok(Message::Text(text))) if !text.contains("\"connection_") => {
-                    return text.as_str().to_owned();
+                Some(Ok(Message::Text(text))) => {
+                    let frame = checked(serde_json::from_str(&text).unwrap());
+                    if !wire::is_control(&frame) {
+                        return text.as_str().to_owned();
+                    }
                 }
                 Some(Ok(_)) => {}
                 other => panic!("{other:?}"),

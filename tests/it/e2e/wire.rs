@@ -15,6 +15,7 @@ use tokio_tungstenite::{
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
 use super::server::Server;
+use crate::support::asyncapi::checked;
 
 /// How long anything may take that is expected to happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,7 +130,7 @@ impl Socket {
             loop {
                 match self.0.next().await {
                     Some(Ok(Message::Text(text))) => {
-                        return Came::Frame(serde_json::from_str(&text).unwrap());
+                        return Came::Frame(checked(serde_json::from_str(&text).unwrap()));
                     }
                     Some(Ok(Message::Close(close))) => {
                         return Came::Closed(close.map_or(1005, |close| close.code.into()));

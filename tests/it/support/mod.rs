@@ -1,5 +1,6 @@
 //! What tests share: events, engines that misbehave on purpose, seeds.
 
+pub(crate) mod asyncapi;
 pub(crate) mod epoch_engine;
 pub(crate) mod events;
 pub(crate) mod faulty_engine;

@@ -287,6 +287,7 @@ async fn a_run_that_starts_while_the_open_ones_are_read_is_not_missed() {
         let token = server.token("alice", "subscribe");
         let stream = events::stream("alice");
         let start = events::event(&stream, "e1", Some("late"), Kind::AgentStarted);
+        let start = events::of(start, "t1", "researcher");
         let mut draft = events::draft(Arc::new(start), 1, clock.now());
         draft.step = Step::Start {
             silence_timeout: None,

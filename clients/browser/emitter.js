@@ -1,0 +1,1638 @@
+// Reads one user's stream of the emitter in a browser, over WebSocket or SSE, and resumes by itself.
+
+/**
+ * One frame of the stream as the server sent it: an event, or a word on the connection (`connection_…`).
+ * @typedef {{type: string, [field: string]: any}} Frame
+ * @typedef {{epoch: string, offset: number}} Position
+ * @typedef {"idle" | "connecting" | "open" | "waiting" | "closed" | "stopped"} ConnectionState
+ * @typedef {"websocket" | "sse"} TransportName
+ *
+ * How the client stands. `retryAt` is in milliseconds since 1970, on a client that waits for its next attempt.
+ * @typedef {object} Connection
+ * @property {ConnectionState} state `closed`: by us. `stopped`: the server says not to come back.
+ * @property {TransportName | null} transport
+ * @property {string | null} reason Why it waits or stopped: the server's reason where it told one.
+ * @property {number | null} retryAt
+ * @property {string | null} connectionId
+ * @property {string | null} userId
+ *
+ * What a client tells, in this order of the stream.
+ * @typedef {{kind: "event", frame: Frame, run: RunState | null}
+ *   | {kind: "gap", frame: Frame}
+ *   | {kind: "reset"}
+ *   | {kind: "caughtup", position: string}
+ *   | {kind: "connection", connection: Connection}} Item
+ *
+ * Asked for a token. `expired`: the last one was; a cached one does not help.
+ * @typedef {{reason: "connect" | "expiring" | "expired", signal: AbortSignal}} TokenRequest
+ *
+ * @typedef {object} ClientOptions
+ * @property {string | URL} [url] The bridge's origin. Default: where this module came from.
+ * @property {(request: TokenRequest) => string | Promise<string>} token
+ * @property {string} [start] `head` (default), `oldest`, `open`, `acked`, or a position.
+ * @property {string} [clientId] Names the client, one per tab. With it, the client acknowledges what it delivered.
+ * @property {string} [threadId]
+ * @property {string} [runId]
+ * @property {string[]} [types]
+ * @property {boolean} [join] Whether deltas may come joined when the client lags.
+ * @property {"auto" | TransportName} [transport]
+ *
+ * What the client stands on; tests replace it.
+ * @typedef {object} Environment
+ * @property {typeof WebSocket} WebSocket
+ * @property {(url: string, init: RequestInit) => Promise<Response>} fetch
+ * @property {(callback: () => void, ms: number) => any} setTimeout
+ * @property {(timer: any) => void} clearTimeout
+ * @property {() => number} now Milliseconds that never go back, but may not count while the machine sleeps.
+ * @property {() => number} wall Milliseconds since 1970, which may jump.
+ * @property {() => number} random From 0 to 1.
+ * @property {(text: string) => void} warn
+ * @property {EventTarget | undefined} window
+ * @property {(EventTarget & {visibilityState?: string}) | undefined} document
+ */
+
+/** What a connection, or the attempt at one, may take until its first frame. */
+const HANDSHAKE_MS = 15_000;
+/** The same where WebSocket is only tried again while SSE does. */
+const TRIAL_MS = 5_000;
+/** What a token may take. */
+const TOKEN_MS = 30_000;
+/** The waits between attempts. */
+const WAIT_LEAST_MS = 100;
+const WAIT_MOST_MS = 30_000;
+/** A connection that lives as long was a success: the next failure is the first again. */
+const SUCCESS_MS = 10_000;
+/** The least time between two acknowledgements, two warnings, and two attempts that a wake-up starts. */
+const ACK_EVERY_MS = 1_000;
+const WARN_EVERY_MS = 60_000;
+const WAKE_EVERY_MS = 1_000;
+/** After how many WebSocket handshakes in a row without a frame SSE is tried, and when WebSocket is again. */
+const SOCKET_FAILURES = 2;
+const SOCKET_AGAIN_MS = 60_000;
+const SOCKET_AGAIN_MOST_MS = 3_600_000;
+/** How many event ids are remembered for the day when the epoch changes. */
+const RECENT_IDS = 10_000;
+/** What waits for a slow iterator at most. */
+const BUFFER_ITEMS = 10_000;
+const BUFFER_TEXT = 16 * 1024 * 1024;
+/** The longest event of an SSE stream, and the longest answer that refuses one. */
+const SSE_EVENT_TEXT = 16 * 1024 * 1024;
+const REFUSAL_TEXT = 64 * 1024;
+
+/** What the server, or the caller's own mistake, does not let the client do. */
+export class EmitterError extends Error {
+  /**
+   * @param {string} message
+   * @param {number | null} code The WebSocket close code or HTTP status, where there was one.
+   */
+  constructor(message, code = null) {
+    super(message);
+    this.name = "EmitterError";
+    this.code = code;
+  }
+}
+
+/**
+ * Reads `<epoch>-<offset>`; `null` where it is no position.
+ * @param {unknown} text
+ * @returns {Position | null}
+ */
+export function parsePosition(text) {
+  const parts = typeof text === "string" ? /^([0-9a-f]{16})-(\d{1,16})$/.exec(text) : null;
+  const offset = Number(parts?.[2]);
+  return parts && Number.isSafeInteger(offset) ? { epoch: parts[1], offset } : null;
+}
+
+/** @param {Position | null} position */
+const written = (position) => position && `${position.epoch}-${position.offset}`;
+
+/** @param {unknown} value */
+const text = (value) => (typeof value === "string" ? value : "");
+
+/** @param {unknown} value */
+const textOrNull = (value) => (typeof value === "string" ? value : null);
+
+/** @param {unknown} value */
+const numberOrNull = (value) => (typeof value === "number" ? value : null);
+
+/** @param {unknown} value @returns {Record<string, any>} */
+const object = (value) => (typeof value === "object" && value !== null ? value : {});
+
+/** @param {unknown} value @returns {any[]} */
+const array = (value) => (Array.isArray(value) ? value : []);
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What was seen, and when to come back.
+
+/** The cursor and the ids behind it, so that each event is told once. */
+export class Seen {
+  /** Recent ids with the epoch that each was seen in, oldest first. @type {Map<string, string>} */
+  #ids = new Map();
+
+  /** @param {Position | null} cursor Nothing is seen yet after it. */
+  constructor(cursor = null) {
+    this.cursor = cursor;
+  }
+
+  /** The stream begins at `position`, unless it was begun before. @param {Position} position */
+  begin(position) {
+    this.cursor ??= position;
+  }
+
+  /** Everything up to `position` is dealt with; never backwards within an epoch. @param {Position} position */
+  advance(position) {
+    if (this.#isAhead(position)) {
+      this.cursor = position;
+    }
+  }
+
+  /** Events may be missing: the cursor is `next` from here on, also where that is lower. @param {Position} next */
+  jump(next) {
+    this.cursor = next;
+  }
+
+  /**
+   * Takes an event in. `behind`: it came before. `again`: it came before in another epoch, at another place. Within an
+   * epoch its place tells, across epochs its id.
+   * @param {Position} position
+   * @param {string} id
+   * @returns {"new" | "again" | "behind"}
+   */
+  admit(position, id) {
+    if (!this.#isAhead(position)) {
+      return "behind";
+    }
+    this.cursor = position;
+    const epoch = id && this.#ids.get(id);
+    if (epoch) {
+      return epoch === position.epoch ? "new" : "again";
+    }
+    if (id) {
+      this.#remember(id, position.epoch);
+    }
+    return "new";
+  }
+
+  /** @param {Position} position */
+  #isAhead({ epoch, offset }) {
+    return this.cursor === null || this.cursor.epoch !== epoch || this.cursor.offset < offset;
+  }
+
+  /** @param {string} id @param {string} epoch */
+  #remember(id, epoch) {
+    if (this.#ids.size >= RECENT_IDS) {
+      for (const oldest of this.#ids.keys()) {
+        this.#ids.delete(oldest);
+        break;
+      }
+    }
+    this.#ids.set(id, epoch);
+  }
+}
+
+/** Waits that double up to a bound, each cut short at random so that clients that failed together come back apart. */
+export class Backoff {
+  #failures = 0;
+  #random;
+
+  /** @param {() => number} random */
+  constructor(random) {
+    this.#random = random;
+  }
+
+  reset() {
+    this.#failures = 0;
+  }
+
+  /** The wait before the next attempt, at least what the server asks for, within the bound. @param {number} asked */
+  next(asked = 0) {
+    const whole = Math.min(WAIT_LEAST_MS * 2 ** Math.min(this.#failures, 20), WAIT_MOST_MS);
+    this.#failures += 1;
+    const jittered = whole * (0.5 + this.#random() / 2);
+    const bounded = asked > 0 ? Math.min(asked, WAIT_MOST_MS) : 0;
+    return Math.max(jittered, bounded * (1 + this.#random() / 4));
+  }
+}
+
+/** Which transport the next attempt takes. */
+export class Fallback {
+  #asked;
+  #now;
+  #failures = 0;
+  #again = SOCKET_AGAIN_MS;
+  #againAt = 0;
+  /** Whether WebSocket is only tried again, after SSE did. */
+  trial = false;
+
+  /** @param {"auto" | TransportName} asked @param {() => number} now */
+  constructor(asked, now) {
+    this.#asked = asked;
+    this.#now = now;
+  }
+
+  /** How long until WebSocket is worth another try. */
+  get againIn() {
+    return this.#asked === "auto" ? this.#againAt - this.#now() : Infinity;
+  }
+
+  /** @returns {TransportName} */
+  choose() {
+    if (this.#asked !== "auto") {
+      return this.#asked;
+    }
+    this.trial = this.#failures >= SOCKET_FAILURES && this.againIn <= 0;
+    if (this.trial) {
+      this.#postpone(Math.min(2 * this.#again, SOCKET_AGAIN_MOST_MS));
+      return "websocket";
+    }
+    return this.#failures >= SOCKET_FAILURES ? "sse" : "websocket";
+  }
+
+  /** A frame came. @param {TransportName} transport */
+  worked(transport) {
+    if (transport === "websocket") {
+      this.#failures = 0;
+    }
+  }
+
+  /** No frame came. Where SSE does not either, WebSocket is not to blame. @param {TransportName} transport */
+  failed(transport) {
+    this.#failures = transport === "websocket" ? this.#failures + 1 : 0;
+    if (this.#failures === SOCKET_FAILURES) {
+      this.#postpone(SOCKET_AGAIN_MS);
+    }
+  }
+
+  /** @param {number} again */
+  #postpone(again) {
+    this.#again = again;
+    this.#againAt = this.#now() + again;
+  }
+}
+
+/** Time since a moment, also where one of the two clocks stood still or jumped back. */
+class Stopwatch {
+  #env;
+  #now = -Infinity;
+  #wall = -Infinity;
+
+  /** @param {Environment} env */
+  constructor(env) {
+    this.#env = env;
+  }
+
+  start() {
+    this.#now = this.#env.now();
+    this.#wall = this.#env.wall();
+  }
+
+  get elapsed() {
+    return Math.max(this.#env.now() - this.#now, this.#env.wall() - this.#wall);
+  }
+}
+
+/** Says when nothing was heard for too long. */
+class Watch {
+  #env;
+  #heard;
+  #patience = 0;
+  /** @type {(() => void) | null} */
+  #tooLong = null;
+  /** @type {any} */
+  #timer = null;
+
+  /** @param {Environment} env */
+  constructor(env) {
+    this.#env = env;
+    this.#heard = new Stopwatch(env);
+  }
+
+  /** @param {number} patience @param {() => void} tooLong */
+  start(patience, tooLong) {
+    this.#patience = patience;
+    this.#tooLong = tooLong;
+    this.#heard.start();
+    this.check();
+  }
+
+  hear() {
+    this.#heard.start();
+  }
+
+  /** Looks now, as the timer may be late or frozen. */
+  check() {
+    this.#env.clearTimeout(this.#timer);
+    const tooLong = this.#tooLong;
+    const left = this.#patience - this.#heard.elapsed;
+    if (tooLong && left > 0) {
+      this.#timer = this.#env.setTimeout(() => this.check(), Math.ceil(left));
+    } else if (tooLong) {
+      this.stop();
+      tooLong();
+    }
+  }
+
+  stop() {
+    this.#env.clearTimeout(this.#timer);
+    this.#tooLong = null;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Transports. A link tells each frame's text and then, unless we close it first, its end, once.
+
+/**
+ * How a connection, or the attempt at one, ended.
+ * @typedef {object} End
+ * @property {string} reason
+ * @property {number} [code] A close code or an HTTP status.
+ * @property {boolean} [answered] The server itself ended it.
+ * @property {boolean} [expired] The credential did.
+ * @property {boolean} [final] The server says not to come back.
+ * @property {number} [askedMs] The least wait that it asks for.
+ *
+ * @typedef {object} Link
+ * @property {(text: string) => void} send
+ * @property {() => void} close
+ *
+ * @typedef {{hear: (text: string) => void, end: (end: End) => void}} Ear
+ */
+
+const EXPIRED = "CREDENTIAL_EXPIRED";
+
+/** @param {string} token */
+function subprotocols(token) {
+  const bytes = String.fromCharCode(...new TextEncoder().encode(token));
+  const encoded = btoa(bytes).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return ["emitter.v1.json", `base64url.bearer.authorization.emitter.${encoded}`];
+}
+
+/** @implements {Link} */
+class WebSocketLink {
+  #socket;
+
+  /** @param {Environment} env @param {URL} url @param {string} token @param {Ear} ear */
+  constructor(env, url, token, ear) {
+    const address = new URL(url);
+    address.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new env.WebSocket(address.href, subprotocols(token));
+    socket.onmessage = ({ data }) => ear.hear(text(data));
+    socket.onclose = ({ code, reason }) =>
+      ear.end({
+        code,
+        reason: reason || `closed with ${code}`,
+        answered: code >= 4000 && code < 5000,
+        expired: code === 4003,
+        final: code >= 4500 && code < 5000,
+      });
+    this.#socket = socket;
+  }
+
+  /** @param {string} text */
+  send(text) {
+    if (this.#socket.readyState === 1) {
+      this.#socket.send(text);
+    }
+  }
+
+  close() {
+    this.#socket.onmessage = null;
+    this.#socket.onclose = null;
+    this.#socket.close();
+  }
+}
+
+/** Reads an SSE stream as the HTML standard has it, in pieces that break anywhere. */
+export class SseParser {
+  /** How long the server asks to wait before coming back. @type {number | undefined} */
+  retry = undefined;
+  #line = "";
+  #data = "";
+  #id = "";
+  #afterCr = false;
+
+  /**
+   * Takes the next piece of text, and gives the events that end in it.
+   * @param {string} piece
+   * @returns {{id: string, data: string}[]}
+   */
+  push(piece) {
+    /** @type {{id: string, data: string}[]} */
+    const events = [];
+    // The LF of a CRLF may begin the next piece.
+    const skip = this.#afterCr && piece.startsWith("\n") ? 1 : 0;
+    if (piece !== "") {
+      this.#afterCr = piece.endsWith("\r");
+    }
+    const lines = piece.slice(skip).split(/\r\n|\r|\n/);
+    const rest = /** @type {string} */ (lines.pop());
+    for (const line of lines) {
+      this.#take(this.#line + line, events);
+      this.#line = "";
+    }
+    this.#line += rest;
+    if (this.#line.length + this.#data.length > SSE_EVENT_TEXT) {
+      throw new EmitterError("an event of the stream is too long");
+    }
+    return events;
+  }
+
+  /** @param {string} line @param {{id: string, data: string}[]} events */
+  #take(line, events) {
+    if (line === "") {
+      if (this.#data !== "") {
+        events.push({ id: this.#id, data: this.#data.slice(0, -1) });
+      }
+      this.#data = "";
+      return;
+    }
+    const [, name, value] = /** @type {RegExpExecArray} */ (/^([^:]*)(?:: ?([^]*))?$/.exec(line));
+    if (name === "data") {
+      this.#data += `${value ?? ""}\n`;
+    } else if (name === "id" && !value?.includes("\0")) {
+      this.#id = value ?? "";
+    } else if (name === "retry" && /^\d+$/.test(value ?? "")) {
+      this.retry = Number(value);
+    }
+  }
+}
+
+/** @implements {Link} */
+class SseLink {
+  #aborter = new AbortController();
+  #env;
+  #ear;
+
+  /** @param {Environment} env @param {URL} url @param {string} token @param {Ear} ear */
+  constructor(env, url, token, ear) {
+    this.#env = env;
+    this.#ear = ear;
+    this.#read(url, token)
+      .catch((error) => ({ reason: text(error?.message) || "the stream broke" }))
+      .then((end) => this.#aborter.signal.aborted || ear.end(end));
+  }
+
+  send() {}
+
+  close() {
+    this.#aborter.abort();
+  }
+
+  /** @param {URL} url @param {string} token @returns {Promise<End>} */
+  async #read(url, token) {
+    const { signal } = this.#aborter;
+    const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
+    const response = await this.#env.fetch(url.href, { headers, signal, cache: "no-store", credentials: "omit" });
+    if (!response.ok) {
+      return this.#refused(response);
+    }
+    if (!/^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "")) {
+      return { reason: "the answer is no event stream" };
+    }
+    const parser = new SseParser();
+    for await (const piece of decoded(response)) {
+      for (const { data } of parser.push(piece)) {
+        if (signal.aborted) {
+          break;
+        }
+        this.#ear.hear(data);
+      }
+    }
+    return { reason: "the stream ended", askedMs: parser.retry };
+  }
+
+  /** @param {Response} response @returns {Promise<End>} */
+  async #refused(response) {
+    const { status } = response;
+    let body = "";
+    for await (const piece of decoded(response)) {
+      body += piece;
+      if (body.length > REFUSAL_TEXT) {
+        break;
+      }
+    }
+    const told = text(object(parsed(body)).reason);
+    // 408 and 429 are the client errors that pass.
+    const final = status >= 400 && status < 500 && status !== 408 && status !== 429;
+    const expired = status === 401 && told === EXPIRED;
+    const reason = told || `answered with HTTP status ${status}`;
+    const askedMs = retryAfterMs(response.headers.get("retry-after"), this.#env.wall());
+    return { code: status, reason, answered: true, expired, final, askedMs };
+  }
+}
+
+/** The text of a body as it comes. @param {Response} response @returns {AsyncGenerator<string, void>} */
+async function* decoded(response) {
+  const decoder = new TextDecoder();
+  const reader = response.body?.getReader();
+  try {
+    for (;;) {
+      const read = await reader?.read();
+      if (!read || read.done) {
+        return;
+      }
+      yield decoder.decode(read.value, { stream: true });
+    }
+  } finally {
+    reader?.cancel().catch(() => {});
+  }
+}
+
+/** @param {string | null} header Seconds, or a date. @param {number} wall */
+function retryAfterMs(header, wall) {
+  const ms = /^\d+$/.test(header ?? "") ? Number(header) * 1000 : Date.parse(header ?? "") - wall;
+  return Number.isFinite(ms) ? ms : undefined;
+}
+
+/** The JSON value, or `undefined` where it is none. @param {string} json @returns {unknown} */
+function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return undefined;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Runs, as a page draws them.
+
+/**
+ * @typedef {"open" | "succeeded" | "failed" | "unfinished"} ToolCallState `unfinished`: open when its run ended.
+ *
+ * @typedef {object} ToolCall
+ * @property {string} toolCallId
+ * @property {string} toolName
+ * @property {string | null} description
+ * @property {any} parameters
+ * @property {ToolCallState} state
+ * @property {string | null} startedAt
+ * @property {string | null} endedAt
+ * @property {number | null} executionTimeMs
+ * @property {number | null} fraction
+ * @property {string | null} progress
+ * @property {any} result
+ * @property {string | null} error
+ *
+ * @typedef {{messageId: string, role: string, text: string, final: boolean}} Message
+ *
+ * The agent's present thought; `text` is what of it streamed so far.
+ * @typedef {object} Thinking
+ * @property {string | null} reasoning
+ * @property {number | null} stepNumber
+ * @property {number | null} totalSteps
+ * @property {number | null} progressPercentage
+ * @property {string} messageId
+ * @property {string} text
+ *
+ * One run, changed in place. Times are ISO texts by the server's clock.
+ * @typedef {object} RunState
+ * @property {string} runId
+ * @property {string} agentName
+ * @property {string | null} threadId
+ * @property {string | null} parentRunId
+ * @property {"running" | "waiting" | "completed" | "failed" | "cancelled"} state
+ * @property {boolean} partial Its beginning was not seen.
+ * @property {boolean} truncated Its oldest texts or tool calls went because there were too many.
+ * @property {string | null} startedAt
+ * @property {string | null} endedAt
+ * @property {string | null} lastEventAt
+ * @property {string | null} message
+ * @property {{reason: string, prompt: string} | null} waiting
+ * @property {{code: string, message: string, retryable: boolean | null} | null} error
+ * @property {any} result
+ * @property {Thinking | null} thinking
+ * @property {string} text What the assistant said so far, with an empty line between messages.
+ * @property {Message[]} messages
+ * @property {ToolCall[]} toolCalls
+ * @property {number} openToolCalls
+ * @property {{inputTokens: number, outputTokens: number, cachedInputTokens: number, reasoningTokens: number,
+ *   costNanoUsd: number, unpricedEvents: number}} usage
+ * @property {string[]} childRunIds
+ * @property {number} events
+ * @property {number} lastSequence
+ *
+ * What a run's bounds need: its open calls by id, and sizes in characters.
+ * @typedef {{open: Map<string, ToolCall>, said: number, payloads: Map<ToolCall, number>, payload: number}} Account
+ */
+
+/** How many runs are kept: ended ones, and all. The oldest go first. */
+const ENDED_RUNS = 500;
+const RUNS = 2_000;
+/** What is kept of one run: messages and thoughts, together 1 Mi characters, and as much of what tools were given and gave. */
+const MESSAGES = 256;
+const MESSAGE_TEXT = 768 * 1024;
+const THINKING_TEXT = 256 * 1024;
+const TOOL_CALLS = 1_000;
+const TOOL_TEXT = 1024 * 1024;
+
+/** @type {Record<string, RunState["state"] | undefined>} */
+const ENDS = { agent_completed: "completed", agent_failed: "failed", agent_cancelled: "cancelled" };
+
+/** @param {RunState} run */
+const ended = (run) => run.endedAt !== null;
+
+/** The last `most` characters, without half of one at their begin. @param {string} whole @param {number} most */
+const tail = (whole, most) => whole.slice(-most).replace(/^[\uDC00-\uDFFF]/, "");
+
+/** @param {number} sum @param {unknown} added */
+const plus = (sum, added) => Math.min(sum + (numberOrNull(added) ?? 0), Number.MAX_SAFE_INTEGER);
+
+/** @param {string} runId @param {boolean} partial @param {string[]} childRunIds @returns {RunState} */
+const newRun = (runId, partial, childRunIds) => ({
+  runId,
+  agentName: "",
+  threadId: null,
+  parentRunId: null,
+  state: "running",
+  partial,
+  truncated: false,
+  startedAt: null,
+  endedAt: null,
+  lastEventAt: null,
+  message: null,
+  waiting: null,
+  error: null,
+  result: null,
+  thinking: null,
+  text: "",
+  messages: [],
+  toolCalls: [],
+  openToolCalls: 0,
+  usage: { inputTokens: 0, outputTokens: 0, cachedInputTokens: 0, reasoningTokens: 0, costNanoUsd: 0, unpricedEvents: 0 },
+  childRunIds,
+  events: 0,
+  lastSequence: 0,
+});
+
+/** @param {Record<string, any>} from @param {string | null} startedAt @returns {ToolCall} */
+const newToolCall = (from, startedAt) => ({
+  toolCallId: text(from.tool_call_id),
+  toolName: text(from.tool_name),
+  description: textOrNull(from.description),
+  parameters: from.parameters ?? null,
+  state: "open",
+  startedAt,
+  endedAt: null,
+  executionTimeMs: null,
+  fraction: null,
+  progress: null,
+  result: null,
+  error: null,
+});
+
+/** What the stream's events make of its runs. */
+export class RunStore {
+  /** In the order of their start. @type {Map<string, RunState>} */
+  runs = new Map();
+  /** @type {Map<string, Account>} */
+  #accounts = new Map();
+  #removed;
+
+  /** @param {(run: RunState) => void} removed Told of runs that go because there are too many. */
+  constructor(removed = () => {}) {
+    this.#removed = removed;
+  }
+
+  get someOpen() {
+    return [...this.runs.values()].some((run) => !ended(run));
+  }
+
+  clear() {
+    this.runs.clear();
+    this.#accounts.clear();
+  }
+
+  /**
+   * Takes in what the server says is open, of runs that are not known.
+   * @param {unknown} openRuns
+   * @returns {RunState[]}
+   */
+  seed(openRuns) {
+    const unknown = array(openRuns).filter((open) => text(object(open).run_id) && !this.runs.has(open.run_id));
+    return unknown.map((open) => {
+      const [run, account] = this.#begin(open.run_id, true);
+      this.#identify(run, open);
+      run.state = open.state === "waiting" ? "waiting" : "running";
+      run.waiting = run.state === "waiting" ? { reason: "", prompt: "" } : null;
+      run.startedAt = textOrNull(open.started_at);
+      for (const call of array(open.open_tool_calls)) {
+        this.#openCall(run, account, newToolCall(object(call), textOrNull(object(call).started_at)));
+      }
+      return run;
+    });
+  }
+
+  /**
+   * Takes in an event; `size` is its length. `null`: it is of no run.
+   * @param {Frame} frame
+   * @param {number} size
+   * @returns {RunState | null}
+   */
+  apply(frame, size = 0) {
+    const runId = text(frame.run_id);
+    if (!runId) {
+      return null;
+    }
+    const known = this.runs.get(runId);
+    const starts = frame.type === "agent_started" && !frame.violation;
+    const account = this.#accounts.get(runId);
+    const [run, inner] = known && account && !starts ? [known, account] : this.#begin(runId, !starts);
+    this.#identify(run, frame);
+    run.lastEventAt = textOrNull(frame.recorded_at) ?? textOrNull(frame.timestamp);
+    run.events += numberOrNull(frame.joined) ?? 1;
+    run.lastSequence = Math.max(run.lastSequence, numberOrNull(frame.run_sequence) ?? 0);
+    this.#use(run, frame.usage);
+    if (!ended(run)) {
+      this.#change(run, inner, frame, size);
+      this.#bound(run, inner);
+    }
+    run.openToolCalls = inner.open.size;
+    this.#evict(run);
+    return run;
+  }
+
+  /**
+   * A new run, in place of one of the same id.
+   * @param {string} runId
+   * @param {boolean} partial
+   * @returns {[RunState, Account]}
+   */
+  #begin(runId, partial) {
+    const children = [...this.runs.values()].filter((run) => run.parentRunId === runId).map((run) => run.runId);
+    const run = Object.assign(this.runs.get(runId) ?? {}, newRun(runId, partial, children));
+    /** @type {Account} */
+    const account = { open: new Map(), said: 0, payloads: new Map(), payload: 0 };
+    this.runs.delete(runId);
+    this.runs.set(runId, run);
+    this.#accounts.set(runId, account);
+    return [run, account];
+  }
+
+  /** @param {RunState} run @param {Record<string, any>} named */
+  #identify(run, named) {
+    run.agentName ||= text(named.agent_name);
+    run.threadId ??= textOrNull(named.thread_id);
+    if (run.parentRunId === null && text(named.parent_run_id)) {
+      run.parentRunId = named.parent_run_id;
+      const siblings = this.runs.get(named.parent_run_id)?.childRunIds;
+      if (siblings && !siblings.includes(run.runId)) {
+        siblings.push(run.runId);
+      }
+    }
+  }
+
+  /**
+   * Until the run's end says what it came to, an event without a cost counts as unpriced.
+   * @param {RunState} run
+   * @param {any} usage
+   */
+  #use({ usage: sums }, usage) {
+    if (typeof usage !== "object" || usage === null) {
+      return;
+    }
+    sums.inputTokens = plus(sums.inputTokens, usage.input_tokens);
+    sums.outputTokens = plus(sums.outputTokens, usage.output_tokens);
+    sums.cachedInputTokens = plus(sums.cachedInputTokens, usage.cached_input_tokens);
+    sums.reasoningTokens = plus(sums.reasoningTokens, usage.reasoning_tokens);
+    sums.costNanoUsd = plus(sums.costNanoUsd, usage.cost_nano_usd);
+    sums.unpricedEvents = plus(sums.unpricedEvents, usage.unpriced_events ?? (usage.cost_nano_usd === undefined ? 1 : 0));
+  }
+
+  /** @param {RunState} run @param {Account} account @param {Frame} frame @param {number} size */
+  #change(run, account, frame, size) {
+    const payload = object(frame.payload);
+    const at = run.lastEventAt;
+    run.state = "running";
+    run.waiting = null;
+    switch (frame.type) {
+      case "agent_started":
+        run.startedAt = at;
+        run.message = textOrNull(payload.message);
+        break;
+      case "agent_waiting":
+        run.state = "waiting";
+        run.waiting = { reason: text(payload.reason), prompt: text(payload.prompt) };
+        break;
+      case "agent_thinking":
+      case "thinking_delta":
+        this.#think(run, frame.type === "thinking_delta", payload);
+        break;
+      case "text_delta":
+      case "message":
+        this.#say(run, account, frame.type === "message", payload);
+        break;
+      case "tool_executing":
+        this.#openCall(run, account, newToolCall(payload, at));
+        this.#weigh(account, payload, size);
+        break;
+      case "tool_progress":
+        this.#progress(run, account, payload);
+        break;
+      case "tool_completed":
+        this.#endCall(run, account, payload, at, size);
+        break;
+      default:
+        if (ENDS[frame.type]) {
+          this.#end(run, account, frame, payload);
+        }
+    }
+  }
+
+  /** @param {RunState} run @param {boolean} delta @param {Record<string, any>} payload */
+  #think(run, delta, payload) {
+    if (!delta || !run.thinking) {
+      run.thinking = {
+        reasoning: textOrNull(payload.reasoning),
+        stepNumber: numberOrNull(payload.step_number),
+        totalSteps: numberOrNull(payload.total_steps),
+        progressPercentage: numberOrNull(payload.progress_percentage),
+        messageId: "",
+        text: "",
+      };
+    }
+    if (delta) {
+      const { thinking } = run;
+      const goesOn = thinking.messageId === text(payload.message_id);
+      thinking.messageId = text(payload.message_id);
+      thinking.text = (goesOn ? thinking.text : "") + text(payload.text);
+    }
+  }
+
+  /** @param {RunState} run @param {Account} account @param {boolean} whole @param {Record<string, any>} payload */
+  #say(run, account, whole, payload) {
+    const messageId = text(payload.message_id);
+    const piece = text(payload.text);
+    const same = run.messages.filter((message) => message.messageId === messageId);
+    let message = same.findLast(({ final }) => !final || (whole && messageId !== ""));
+    if (!message) {
+      message = { messageId, role: text(payload.role) || "assistant", text: "", final: false };
+      run.messages.push(message);
+    }
+    const before = message.text;
+    message.text = whole ? piece : before + piece;
+    message.final = whole;
+    account.said += message.text.length - before.length;
+    if (!whole && message === run.messages.at(-1) && message.role === "assistant") {
+      // The usual case: no need to put a long answer together again for each of its pieces.
+      run.text += (before === "" && run.text !== "" && piece !== "" ? "\n\n" : "") + piece;
+    } else {
+      this.#joinText(run);
+    }
+  }
+
+  /** @param {RunState} run */
+  #joinText(run) {
+    const spoken = run.messages.filter(({ role, text }) => role === "assistant" && text !== "");
+    run.text = spoken.map(({ text }) => text).join("\n\n");
+  }
+
+  /** @param {RunState} run @param {Account} account @param {ToolCall} call */
+  #openCall(run, account, call) {
+    const known = account.open.get(call.toolCallId);
+    if (known) {
+      Object.assign(known, call);
+      return;
+    }
+    account.open.set(call.toolCallId, call);
+    run.toolCalls.push(call);
+    run.openToolCalls = account.open.size;
+  }
+
+  /**
+   * Of a run whose beginning was not seen, a call may be open that is not known.
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {Record<string, any>} payload
+   */
+  #progress(run, account, payload) {
+    const id = text(payload.tool_call_id);
+    if (run.partial && !account.open.has(id) && !run.toolCalls.some(({ toolCallId }) => toolCallId === id)) {
+      this.#openCall(run, account, newToolCall({ tool_call_id: id }, null));
+    }
+    const call = account.open.get(id);
+    if (call) {
+      call.fraction = numberOrNull(payload.fraction) ?? call.fraction;
+      call.progress = textOrNull(payload.message) ?? call.progress;
+    }
+  }
+
+  /**
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {Record<string, any>} payload
+   * @param {string | null} at
+   * @param {number} size
+   */
+  #endCall(run, account, payload, at, size) {
+    const id = text(payload.tool_call_id);
+    if (!account.open.has(id)) {
+      this.#openCall(run, account, newToolCall(payload, null));
+    }
+    const call = /** @type {ToolCall} */ (account.open.get(id));
+    call.toolName ||= text(payload.tool_name);
+    call.state = payload.status === "failed" ? "failed" : "succeeded";
+    call.endedAt = at;
+    call.executionTimeMs = numberOrNull(payload.execution_time_ms);
+    call.result = payload.result ?? null;
+    call.error = textOrNull(payload.error);
+    this.#weigh(account, payload, size);
+    account.open.delete(id);
+  }
+
+  /** @param {RunState} run @param {Account} account @param {Frame} frame @param {Record<string, any>} payload */
+  #end(run, account, frame, payload) {
+    run.state = ENDS[frame.type] ?? "completed";
+    run.endedAt = run.lastEventAt ?? "";
+    run.message = textOrNull(payload.message) ?? textOrNull(payload.reason) ?? run.message;
+    run.result = payload.result ?? null;
+    if (run.state === "failed") {
+      const retryable = typeof payload.retryable === "boolean" ? payload.retryable : null;
+      run.error = { code: text(payload.code), message: text(payload.message), retryable };
+    }
+    const summary = object(frame.summary);
+    for (const call of array(summary.open_tool_calls).map(object)) {
+      if (!account.open.has(text(call.tool_call_id))) {
+        this.#openCall(run, account, newToolCall(call, textOrNull(call.started_at)));
+      }
+    }
+    account.open.forEach((call) => (call.state = "unfinished"));
+    account.open.clear();
+    if (summary.usage) {
+      Object.assign(run.usage, newRun("", false, []).usage);
+      this.#use(run, summary.usage);
+    }
+  }
+
+  /**
+   * What a call was given and gave is about as long as the events that said so.
+   * @param {Account} account
+   * @param {Record<string, any>} payload
+   * @param {number} size
+   */
+  #weigh(account, payload, size) {
+    const call = account.open.get(text(payload.tool_call_id));
+    if (call) {
+      account.payloads.set(call, (account.payloads.get(call) ?? 0) + size);
+      account.payload += size;
+    }
+  }
+
+  /** @param {RunState} run @param {Account} account */
+  #bound(run, account) {
+    if (run.thinking && run.thinking.text.length > THINKING_TEXT) {
+      run.thinking.text = tail(run.thinking.text, THINKING_TEXT / 2);
+      run.truncated = true;
+    }
+    while (run.messages.length > MESSAGES || (account.said > MESSAGE_TEXT && run.messages.length > 1)) {
+      account.said -= run.messages.shift()?.text.length ?? 0;
+      run.truncated = true;
+      this.#joinText(run);
+    }
+    if (account.said > MESSAGE_TEXT) {
+      // Half at once: cutting at each piece would copy all of it each time.
+      run.messages[0].text = tail(run.messages[0].text, MESSAGE_TEXT / 2);
+      account.said = run.messages[0].text.length;
+      run.truncated = true;
+      this.#joinText(run);
+    }
+    this.#boundCalls(run, account);
+  }
+
+  /** @param {RunState} run @param {Account} account */
+  #boundCalls(run, account) {
+    while (run.toolCalls.length > TOOL_CALLS) {
+      const oldest = Math.max(run.toolCalls.findIndex(({ state }) => state !== "open"), 0);
+      const [call] = run.toolCalls.splice(oldest, 1);
+      account.open.delete(call.toolCallId);
+      account.payload -= account.payloads.get(call) ?? 0;
+      account.payloads.delete(call);
+      run.truncated = true;
+    }
+    for (const [call, size] of account.payload > TOOL_TEXT ? account.payloads : []) {
+      if (call.state !== "open") {
+        call.parameters = null;
+        call.result = null;
+        account.payloads.delete(call);
+        account.payload -= size;
+        run.truncated = true;
+      }
+      if (account.payload <= TOOL_TEXT) {
+        break;
+      }
+    }
+  }
+
+  /** @param {RunState} changed */
+  #evict(changed) {
+    const over = ended(changed) ? [...this.runs.values()].filter(ended).slice(0, -ENDED_RUNS) : [];
+    for (const oldest of this.runs.size - over.length > RUNS ? this.runs.values() : []) {
+      over.push(oldest);
+      break;
+    }
+    for (const run of over) {
+      this.runs.delete(run.runId);
+      this.#accounts.delete(run.runId);
+      const siblings = this.runs.get(run.parentRunId ?? "")?.childRunIds ?? [];
+      siblings.splice(siblings.indexOf(run.runId), siblings.includes(run.runId) ? 1 : 0);
+      this.#removed(run);
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The client.
+
+/**
+ * What waits to be delivered: an item, and what goes with it.
+ * @typedef {object} Entry
+ * @property {Item} item
+ * @property {number} size
+ * @property {Position | null} [position] The client's position from there on.
+ * @property {unknown} [openRuns]
+ * @property {boolean} [again] The event was told before, in another epoch: it only rebuilds its run.
+ * @property {boolean} [ifOpen] The item matters only where a run is open.
+ *
+ * @typedef {(result: IteratorResult<Item, undefined>) => void} Answer
+ * @typedef {{ask: {answer: Answer, fail: (error: Error) => void} | null}} Reader
+ *
+ * What the server said before it closed.
+ * @typedef {{reason: string, expired: boolean, final: boolean, askedMs: number | undefined}} Farewell
+ */
+
+/** @returns {Environment} */
+const browser = () => ({
+  WebSocket: globalThis.WebSocket,
+  fetch: (url, init) => globalThis.fetch(url, init),
+  setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
+  clearTimeout: (timer) => globalThis.clearTimeout(timer),
+  now: () => performance.now(),
+  wall: () => Date.now(),
+  random: () => Math.random(),
+  warn: (text) => console.warn(text),
+  window: "addEventListener" in globalThis ? globalThis : undefined,
+  document: globalThis.document,
+});
+
+/** What tells that the machine, the page or the network is back. */
+const WINDOW_WAKES = ["online", "pageshow"];
+const DOCUMENT_WAKES = ["visibilitychange", "resume"];
+
+/**
+ * Reads one user's stream, and comes back to it however often it goes away. It dispatches its items as `CustomEvent`s
+ * named by their kind, and `run` with `{run, removed}`; it is also an async iterable of its items.
+ */
+export class EmitterClient extends EventTarget {
+  #options;
+  #env;
+  #url;
+  #seen;
+  #backoff;
+  #fallback;
+  #watch;
+  #attempted;
+  #store = new RunStore((run) => this.#tell("run", { run, removed: true }));
+
+  /** @type {Connection} */
+  #connection = { state: "idle", transport: null, reason: null, retryAt: null, connectionId: null, userId: null };
+  /** Why it stopped. @type {EmitterError | null} */
+  #stopped = null;
+  /** @type {Link | null} */
+  #link = null;
+  /** A frame came over the link. */
+  #heard = false;
+  /** @type {Stopwatch | null} */
+  #opened = null;
+  /** @type {Farewell | null} */
+  #farewell = null;
+  /** Ends the calls of `token` that are under way. */
+  #asking = new AbortController();
+  /** @type {TokenRequest["reason"]} */
+  #tokenReason = "connect";
+  /** The timer of the next attempt, and when the server lets it come. @type {any} */
+  #retry = null;
+  #notBefore = 0;
+  /** Leaves SSE for another try at WebSocket. @type {any} */
+  #leave = null;
+
+  /** @type {Entry[]} */
+  #queue = [];
+  #queueSize = 0;
+  /** The iterator lags so much that the connection was given up until it has caught up. */
+  #full = false;
+  /** @type {Reader | null} */
+  #reader = null;
+  /** What was delivered, what of that is dealt with, and what of that was acknowledged. @type {Position | null} */
+  #position = null;
+  /** @type {Position | null} */
+  #dealt = null;
+  /** @type {Position | null} */
+  #acked = null;
+  /** The stream has begun: the runs that were open there are known, and what comes is this client's to acknowledge. */
+  #begun = false;
+  /** @type {any} */
+  #ackTimer = null;
+  #ackedAt;
+  #warnedAt;
+
+  /**
+   * @param {ClientOptions} options
+   * @param {Partial<Environment>} environment For tests.
+   */
+  constructor(options, environment = {}) {
+    super();
+    const env = { ...browser(), ...environment };
+    checkOptions(options);
+    this.#options = { ...options };
+    this.#env = env;
+    this.#url = new URL(options.url ?? new URL("/", import.meta.url));
+    const start = parsePosition(options.start);
+    this.#seen = new Seen(start);
+    this.#position = start;
+    this.#backoff = new Backoff(env.random);
+    this.#fallback = new Fallback(options.transport ?? "auto", env.now);
+    this.#watch = new Watch(env);
+    this.#attempted = new Stopwatch(env);
+    this.#ackedAt = new Stopwatch(env);
+    this.#warnedAt = new Stopwatch(env);
+  }
+
+  /** How the client stands now. */
+  get connection() {
+    return this.#connection;
+  }
+
+  /** Everything up to here was delivered, left out by the filter, or told as a gap. */
+  get position() {
+    return written(this.#position);
+  }
+
+  /** The runs, in the order of their start. @returns {ReadonlyMap<string, RunState>} */
+  get runs() {
+    return this.#store.runs;
+  }
+
+  /** Connects, also after the server had stopped it; otherwise does nothing. */
+  connect() {
+    const { state } = this.#connection;
+    if (state === "idle" || state === "stopped") {
+      this.#stopped = null;
+      WINDOW_WAKES.forEach((name) => this.#env.window?.addEventListener(name, this.#wake));
+      DOCUMENT_WAKES.forEach((name) => this.#env.document?.addEventListener(name, this.#wake));
+      this.#attempt();
+    }
+  }
+
+  /** Ends it for good. What waits for an iterator is dropped. */
+  close() {
+    if (this.#connection.state !== "closed") {
+      this.#rest();
+      this.#queue = [];
+      this.#show({ state: "closed", reason: null, retryAt: null });
+    }
+  }
+
+  // ----- Attempts and connections.
+
+  #attempt() {
+    this.#env.clearTimeout(this.#retry);
+    const transport = this.#fallback.choose();
+    const asking = new AbortController();
+    this.#asking = asking;
+    this.#attempted.start();
+    this.#show({ state: "connecting", transport, retryAt: null });
+    this.#watch.start(TOKEN_MS, () => this.#ended({ reason: "the token took too long" }));
+    this.#token(this.#tokenReason, asking).then(
+      (token) => asking.signal.aborted || this.#open(transport, token),
+      (error) => asking.signal.aborted || this.#ended({ reason: `no token: ${error?.message ?? error}` }),
+    );
+  }
+
+  /** @param {TokenRequest["reason"]} reason @param {AbortController} asking @returns {Promise<string>} */
+  async #token(reason, { signal }) {
+    const token = await this.#options.token({ reason, signal });
+    if (typeof token !== "string" || token === "") {
+      throw new EmitterError("what it gave is no text");
+    }
+    return token;
+  }
+
+  /** @param {TransportName} transport @param {string} token */
+  #open(transport, token) {
+    this.#heard = false;
+    this.#opened = null;
+    this.#farewell = null;
+    const patience = this.#fallback.trial ? TRIAL_MS : HANDSHAKE_MS;
+    this.#watch.start(patience, () => this.#ended({ reason: "no answer" }));
+    const LinkOf = transport === "websocket" ? WebSocketLink : SseLink;
+    try {
+      this.#link = new LinkOf(this.#env, this.#address(transport), token, {
+        hear: (text) => this.#hear(text),
+        end: (end) => this.#ended(end),
+      });
+    } catch (error) {
+      this.#ended({ reason: String(/** @type {Error} */ (error)?.message ?? error) });
+    }
+  }
+
+  /** @param {TransportName} transport */
+  #address(transport) {
+    const { start, clientId, threadId, runId, types, join } = this.#options;
+    const url = new URL(this.#url);
+    url.pathname = url.pathname.replace(/\/*$/, transport === "websocket" ? "/v1/stream" : "/v1/events");
+    url.hash = "";
+    const after = written(this.#seen.cursor);
+    /** @type {[string, string | undefined][]} */
+    const query = [
+      after ? ["after", after] : ["from", start ?? "head"],
+      ["client_id", clientId],
+      ["thread_id", threadId],
+      ["run_id", runId],
+      ["types", types?.length ? types.join(",") : undefined],
+      ["join", join?.toString()],
+    ];
+    url.search = new URLSearchParams(query.flatMap(([name, value]) => (value ? [[name, value]] : []))).toString();
+    return url;
+  }
+
+  /** The connection, or the attempt at one, is over. @param {End} end */
+  #ended(end) {
+    const { transport } = this.#connection;
+    if (transport && !this.#heard && !end.answered && !this.#asking.signal.aborted) {
+      this.#fallback.failed(transport);
+    }
+    if (this.#opened && this.#opened.elapsed >= SUCCESS_MS) {
+      this.#backoff.reset();
+    }
+    const expired = end.expired || this.#farewell?.expired;
+    const reason = this.#farewell?.reason ?? end.reason;
+    if (expired || this.#heard) {
+      this.#tokenReason = expired ? "expired" : "connect";
+    }
+    const final = !expired && (end.final || this.#farewell?.final);
+    const askedMs = this.#farewell?.askedMs ?? end.askedMs;
+    this.#disconnect();
+    if (final) {
+      this.#stop(reason, end.code ?? null);
+    } else {
+      this.#wait(reason, askedMs);
+    }
+  }
+
+  /** @param {string} reason @param {number} [askedMs] */
+  #wait(reason, askedMs) {
+    const ms = this.#backoff.next(askedMs);
+    const wall = this.#env.wall();
+    this.#notBefore = askedMs ? wall + ms : 0;
+    this.#retry = this.#env.setTimeout(() => this.#attempt(), Math.ceil(ms));
+    this.#show({ state: "waiting", reason, retryAt: wall + ms });
+  }
+
+  /** @param {string} reason @param {number | null} code */
+  #stop(reason, code) {
+    this.#rest();
+    this.#stopped = new EmitterError(`the server refuses this client: ${reason}`, code);
+    this.#show({ state: "stopped", reason, retryAt: null });
+  }
+
+  /** Gives up the link and what belongs to it. */
+  #disconnect() {
+    this.#asking.abort();
+    this.#watch.stop();
+    this.#link?.close();
+    this.#link = null;
+    this.#env.clearTimeout(this.#leave);
+    this.#env.clearTimeout(this.#ackTimer);
+    this.#ackTimer = null;
+  }
+
+  /** Nothing happens any more by itself. */
+  #rest() {
+    this.#disconnect();
+    this.#full = false;
+    this.#env.clearTimeout(this.#retry);
+    WINDOW_WAKES.forEach((name) => this.#env.window?.removeEventListener(name, this.#wake));
+    DOCUMENT_WAKES.forEach((name) => this.#env.document?.removeEventListener(name, this.#wake));
+  }
+
+  /** The machine, the page or the network is back: timers may be late, and the connection dead. */
+  #wake = () => {
+    if (this.#env.document?.visibilityState === "hidden") {
+      return;
+    }
+    this.#watch.check();
+    const asked = this.#notBefore - this.#env.wall();
+    const forbidden = asked > 0 && asked <= 2 * WAIT_MOST_MS;
+    if (this.#connection.state === "waiting" && !this.#full && !forbidden && this.#attempted.elapsed >= WAKE_EVERY_MS) {
+      this.#attempt();
+    }
+  };
+
+  // ----- Frames.
+
+  /** @param {string} json */
+  #hear(json) {
+    this.#watch.hear();
+    const frame = /** @type {Frame} */ (object(parsed(json)));
+    if (typeof frame.type !== "string") {
+      this.#warn("a frame is no JSON object with a type");
+      return;
+    }
+    const { transport } = this.#connection;
+    if (!this.#heard && transport) {
+      this.#heard = true;
+      this.#fallback.worked(transport);
+    }
+    if (frame.type.startsWith("connection_")) {
+      this.#control(frame);
+    } else {
+      this.#event(frame, json.length);
+    }
+  }
+
+  /** @param {Frame} frame @param {number} size */
+  #event(frame, size) {
+    const position = parsePosition(`${frame.epoch}-${frame.offset}`);
+    const admitted = position ? this.#seen.admit(position, text(frame.event_id)) : "new";
+    if (admitted !== "behind") {
+      this.#push({ item: { kind: "event", frame, run: null }, size, position, again: admitted === "again" });
+    }
+  }
+
+  /** @param {Frame} frame */
+  #control(frame) {
+    const position = parsePosition(frame.position);
+    switch (frame.type) {
+      case "connection_established":
+        this.#establish(frame, position);
+        break;
+      case "connection_gap":
+        this.#gap(frame, parsePosition(frame.next));
+        break;
+      case "connection_caught_up":
+        if (position) {
+          this.#seen.advance(position);
+          this.#push({ item: { kind: "caughtup", position: frame.position }, size: 0, position });
+        }
+        break;
+      case "connection_token_expiring":
+        this.#renew();
+        break;
+      case "connection_closing": {
+        const askedMs = numberOrNull(frame.reconnect_after_ms) ?? undefined;
+        const expired = frame.reason === EXPIRED;
+        this.#farewell = { reason: text(frame.reason), expired, final: askedMs === undefined, askedMs };
+        break;
+      }
+      case "connection_error":
+        this.#warn(`the server refused what the client sent: ${text(frame.reason)} ${text(frame.message)}`);
+    }
+  }
+
+  /** @param {Frame} frame @param {Position | null} position */
+  #establish(frame, position) {
+    if (position) {
+      this.#seen.begin(position);
+    }
+    const interval = Math.min(Math.max(numberOrNull(frame.heartbeat_interval_ms) ?? 20_000, 100), 600_000);
+    this.#watch.start(interval * 2.5, () => this.#ended({ reason: "the server has fallen silent" }));
+    this.#opened = new Stopwatch(this.#env);
+    this.#opened.start();
+    const first = !this.#begun;
+    if (first) {
+      this.#begun = true;
+      this.#acked = this.#seen.cursor;
+    }
+    const { connectionId, userId } = { connectionId: textOrNull(frame.connection_id), userId: textOrNull(frame.user_id) };
+    const also = first ? { openRuns: frame.open_runs, position: this.#seen.cursor } : {};
+    this.#leaveSseLater();
+    this.#show({ state: "open", reason: null, retryAt: null, connectionId, userId }, also);
+    this.#acknowledgeLater();
+  }
+
+  /** @param {Frame} frame @param {Position | null} next */
+  #gap(frame, next) {
+    if (next) {
+      this.#seen.jump(next);
+    }
+    // What was trimmed cannot have changed runs that ended before.
+    this.#push({ item: { kind: "reset" }, size: 0, ifOpen: frame.reason === "trimmed" });
+    this.#push({ item: { kind: "gap", frame }, size: 0, position: next, openRuns: frame.open_runs });
+  }
+
+  /** Shows a new token on the same connection. If there is none, the client comes back when the old one is over. */
+  #renew() {
+    const link = this.#link;
+    if (!(link instanceof WebSocketLink)) {
+      return;
+    }
+    const asking = new AbortController();
+    const abort = () => asking.abort();
+    const timer = this.#env.setTimeout(abort, TOKEN_MS);
+    this.#asking.signal.addEventListener("abort", abort, { once: true });
+    this.#asking.signal.aborted && abort();
+    this.#token("expiring", asking)
+      .then((token) => asking.signal.aborted || link.send(JSON.stringify({ type: "authenticate", token })))
+      .catch((error) => this.#warn(`no token: ${error?.message ?? error}`))
+      .finally(() => this.#env.clearTimeout(timer));
+  }
+
+  #leaveSseLater() {
+    const ms = this.#fallback.againIn;
+    if (this.#connection.transport === "sse" && ms < Infinity) {
+      this.#leave = this.#env.setTimeout(
+        () => {
+          this.#disconnect();
+          this.#attempt();
+        },
+        Math.max(ms, 1),
+      );
+    }
+  }
+
+  // ----- Delivery.
+
+  /** @param {Entry} entry */
+  #push(entry) {
+    this.#queue.push(entry);
+    this.#queueSize += entry.size;
+    this.#deliver();
+    const full = this.#queue.length >= BUFFER_ITEMS || this.#queueSize >= BUFFER_TEXT;
+    if (full && this.#link) {
+      this.#full = true;
+      this.#disconnect();
+      this.#show({ state: "waiting", reason: "the iterator lags", retryAt: null });
+    }
+  }
+
+  /** @param {Partial<Connection>} change @param {Partial<Entry>} also What else goes with it. */
+  #show(change, also = {}) {
+    this.#connection = Object.freeze({ ...this.#connection, ...change });
+    /** @type {Item} */
+    const item = { kind: "connection", connection: this.#connection };
+    const last = this.#queue.at(-1);
+    if (last?.item.kind === "connection" && !also.openRuns) {
+      // Only how it stands now matters to one who lags.
+      last.item = item;
+      this.#deliver();
+    } else {
+      this.#push({ item, size: 0, ...also });
+    }
+  }
+
+  /** Delivers what waits, as far as it is asked for. */
+  #deliver() {
+    while (this.#queue.length > 0 && (!this.#reader || this.#reader.ask)) {
+      const entry = /** @type {Entry} */ (this.#queue.shift());
+      this.#queueSize -= entry.size;
+      const ask = this.#reader?.ask;
+      const item = this.#take(entry);
+      if (!ask) {
+        this.#dealt = this.#position;
+      } else if (item) {
+        ask.answer({ value: item, done: false });
+        /** @type {Reader} */ (this.#reader).ask = null;
+      }
+    }
+    this.#acknowledgeLater();
+    this.#finish();
+    if (this.#full && this.#queue.length <= BUFFER_ITEMS / 4 && this.#queueSize <= BUFFER_TEXT / 4) {
+      this.#full = false;
+      this.#attempt();
+    }
+  }
+
+  /** Takes an entry in, and tells it. `null`: there is nothing to tell. @param {Entry} entry @returns {Item | null} */
+  #take(entry) {
+    const { item } = entry;
+    if (entry.ifOpen && !this.#store.someOpen) {
+      return null;
+    }
+    if (item.kind === "reset") {
+      this.#store.clear();
+    }
+    this.#position = entry.position ?? this.#position;
+    this.#store.seed(entry.openRuns).forEach((run) => this.#tell("run", { run, removed: false }));
+    if (item.kind === "event") {
+      item.run = this.#store.apply(item.frame, entry.size);
+      if (item.run) {
+        this.#tell("run", { run: item.run, removed: false });
+      }
+    }
+    if (entry.again) {
+      return null;
+    }
+    this.#tell(item.kind, item);
+    return item;
+  }
+
+  /** @param {string} name @param {unknown} detail */
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  /** Tells the iterator that nothing comes any more. */
+  #finish() {
+    const ask = this.#reader?.ask;
+    const closed = this.#connection.state === "closed";
+    if (this.#reader && ask && this.#queue.length === 0 && (closed || this.#stopped)) {
+      this.#reader.ask = null;
+      if (closed) {
+        ask.answer({ value: undefined, done: true });
+      } else {
+        ask.fail(/** @type {EmitterError} */ (this.#stopped));
+      }
+    }
+  }
+
+  /**
+   * The items from here on; one iterator at a time. It ends when the client is closed, and throws an `EmitterError` when
+   * it is stopped.
+   * @returns {AsyncIterableIterator<Item>}
+   */
+  [Symbol.asyncIterator]() {
+    if (this.#reader) {
+      throw new EmitterError("the client has an iterator already");
+    }
+    /** @type {Reader} */
+    const reader = { ask: null };
+    this.#reader = reader;
+    this.connect();
+    return {
+      next: () => this.#next(reader),
+      return: async () => {
+        this.#release(reader);
+        return { value: undefined, done: true };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  /** @param {Reader} reader @returns {Promise<IteratorResult<Item, undefined>>} */
+  #next(reader) {
+    return new Promise((answer, fail) => {
+      if (this.#reader !== reader) {
+        answer({ value: undefined, done: true });
+      } else if (reader.ask) {
+        fail(new EmitterError("the iterator was asked for an item already"));
+      } else {
+        // Whoever asks for the next is done with those before.
+        this.#dealt = this.#position;
+        reader.ask = { answer, fail };
+        this.#deliver();
+      }
+    });
+  }
+
+  /** @param {Reader} reader */
+  #release(reader) {
+    if (this.#reader === reader) {
+      this.#reader = null;
+      reader.ask?.answer({ value: undefined, done: true });
+      this.#deliver();
+    }
+  }
+
+  // ----- Acknowledgements.
+
+  /** Acknowledges what was dealt with, at most once a second, if the client has a name. */
+  #acknowledgeLater() {
+    const due = this.#dealt && written(this.#dealt) !== written(this.#acked);
+    if (due && this.#options.clientId && this.#opened && !this.#ackTimer && this.#link instanceof WebSocketLink) {
+      const left = ACK_EVERY_MS - this.#ackedAt.elapsed;
+      this.#ackTimer = this.#env.setTimeout(() => this.#acknowledge(), Math.max(left, 0));
+    }
+  }
+
+  #acknowledge() {
+    this.#ackTimer = null;
+    this.#ackedAt.start();
+    this.#acked = this.#dealt;
+    this.#link?.send(JSON.stringify({ type: "ack", ...this.#dealt }));
+  }
+
+  /** @param {string} text */
+  #warn(text) {
+    if (this.#warnedAt.elapsed >= WARN_EVERY_MS) {
+      this.#warnedAt.start();
+      this.#env.warn(`emitter: ${text}`);
+    }
+  }
+}
+
+/** @param {ClientOptions} options */
+function checkOptions({ token, start, clientId, transport }) {
+  if (typeof token !== "function") {
+    throw new TypeError("`token` must be a function");
+  }
+  if (start && !["head", "oldest", "open", "acked"].includes(start) && !parsePosition(start)) {
+    throw new TypeError("`start` must be head, oldest, open, acked or a position");
+  }
+  if (start === "acked" && !clientId) {
+    throw new TypeError("`start: \"acked\"` needs a `clientId`");
+  }
+  if (transport && !["auto", "websocket", "sse"].includes(transport)) {
+    throw new TypeError("`transport` must be auto, websocket or sse");
+  }
+}

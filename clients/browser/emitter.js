@@ -347,6 +347,7 @@ class Watch {
  * @property {string} reason
  * @property {number} [code] A close code or an HTTP status.
  * @property {boolean} [answered] The server itself ended it.
+ * @property {boolean} [local] It did not get as far as the network.
  * @property {boolean} [expired] The credential did.
  * @property {boolean} [final] The server says not to come back.
  * @property {number} [askedMs] The least wait that it asks for.
@@ -517,7 +518,7 @@ class SseLink {
     const expired = status === 401 && told === EXPIRED;
     const reason = told || `answered with HTTP status ${status}`;
     const askedMs = retryAfterMs(response.headers.get("retry-after"), this.#env.wall());
-    return { code: status, reason, answered: true, expired, final, askedMs };
+    return { code: status, reason, answered: told !== "", expired, final, askedMs };
   }
 }
 
@@ -1127,6 +1128,8 @@ export class EmitterClient extends EventTarget {
   #dealt = null;
   /** @type {Position | null} */
   #acked = null;
+  /** An acknowledgement was sent on this connection. */
+  #ackUnsure = false;
   /** The stream has begun: the runs that were open there are known, and what comes is this client's to acknowledge. */
   #begun = false;
   /** @type {any} */
@@ -1145,6 +1148,7 @@ export class EmitterClient extends EventTarget {
     this.#options = { ...options };
     this.#env = env;
     this.#url = new URL(options.url ?? new URL("/", import.meta.url));
+    this.#url.protocol = this.#url.protocol.replace(/^ws/, "http");
     const start = parsePosition(options.start);
     this.#seen = new Seen(start);
     this.#position = start;
@@ -1187,6 +1191,7 @@ export class EmitterClient extends EventTarget {
     if (this.#connection.state !== "closed") {
       this.#rest();
       this.#queue = [];
+      this.#queueSize = 0;
       this.#show({ state: "closed", reason: null, retryAt: null });
     }
   }
@@ -1199,16 +1204,20 @@ export class EmitterClient extends EventTarget {
     const asking = new AbortController();
     this.#asking = asking;
     this.#attempted.start();
-    this.#show({ state: "connecting", transport, retryAt: null });
-    this.#watch.start(TOKEN_MS, () => this.#ended({ reason: "the token took too long" }));
+    this.#heard = false;
+    this.#opened = null;
+    this.#farewell = null;
+    this.#watch.start(TOKEN_MS, () => this.#ended({ reason: "the token took too long", local: true }));
+    this.#show({ state: "connecting", transport, reason: null, retryAt: null });
     this.#token(this.#tokenReason, asking).then(
       (token) => asking.signal.aborted || this.#open(transport, token),
-      (error) => asking.signal.aborted || this.#ended({ reason: `no token: ${error?.message ?? error}` }),
+      (error) => asking.signal.aborted || this.#ended({ reason: `no token: ${error?.message ?? error}`, local: true }),
     );
   }
 
   /** @param {TokenRequest["reason"]} reason @param {AbortController} asking @returns {Promise<string>} */
   async #token(reason, { signal }) {
+    signal.throwIfAborted();
     const token = await this.#options.token({ reason, signal });
     if (typeof token !== "string" || token === "") {
       throw new EmitterError("what it gave is no text");
@@ -1218,9 +1227,6 @@ export class EmitterClient extends EventTarget {
 
   /** @param {TransportName} transport @param {string} token */
   #open(transport, token) {
-    this.#heard = false;
-    this.#opened = null;
-    this.#farewell = null;
     const patience = this.#fallback.trial ? TRIAL_MS : HANDSHAKE_MS;
     this.#watch.start(patience, () => this.#ended({ reason: "no answer" }));
     const LinkOf = transport === "websocket" ? WebSocketLink : SseLink;
@@ -1257,7 +1263,9 @@ export class EmitterClient extends EventTarget {
   /** The connection, or the attempt at one, is over. @param {End} end */
   #ended(end) {
     const { transport } = this.#connection;
-    if (transport && !this.#heard && !end.answered && !this.#asking.signal.aborted) {
+    if (transport && end.answered) {
+      this.#fallback.worked(transport);
+    } else if (transport && !end.local && !this.#heard) {
       this.#fallback.failed(transport);
     }
     if (this.#opened && this.#opened.elapsed >= SUCCESS_MS) {
@@ -1303,6 +1311,11 @@ export class EmitterClient extends EventTarget {
     this.#env.clearTimeout(this.#leave);
     this.#env.clearTimeout(this.#ackTimer);
     this.#ackTimer = null;
+    if (this.#ackUnsure) {
+      // Whether the last one arrived is not known: it is due again.
+      this.#acked = null;
+      this.#ackUnsure = false;
+    }
   }
 
   /** Nothing happens any more by itself. */
@@ -1402,7 +1415,8 @@ export class EmitterClient extends EventTarget {
       this.#begun = true;
       this.#acked = this.#seen.cursor;
     }
-    const { connectionId, userId } = { connectionId: textOrNull(frame.connection_id), userId: textOrNull(frame.user_id) };
+    const connectionId = textOrNull(frame.connection_id);
+    const userId = textOrNull(frame.user_id);
     const also = first ? { openRuns: frame.open_runs, position: this.#seen.cursor } : {};
     this.#leaveSseLater();
     this.#show({ state: "open", reason: null, retryAt: null, connectionId, userId }, also);
@@ -1429,7 +1443,6 @@ export class EmitterClient extends EventTarget {
     const abort = () => asking.abort();
     const timer = this.#env.setTimeout(abort, TOKEN_MS);
     this.#asking.signal.addEventListener("abort", abort, { once: true });
-    this.#asking.signal.aborted && abort();
     this.#token("expiring", asking)
       .then((token) => asking.signal.aborted || link.send(JSON.stringify({ type: "authenticate", token })))
       .catch((error) => this.#warn(`no token: ${error?.message ?? error}`))
@@ -1444,7 +1457,7 @@ export class EmitterClient extends EventTarget {
           this.#disconnect();
           this.#attempt();
         },
-        Math.max(ms, 1),
+        Math.ceil(Math.max(ms, 1)),
       );
     }
   }
@@ -1466,13 +1479,13 @@ export class EmitterClient extends EventTarget {
 
   /** @param {Partial<Connection>} change @param {Partial<Entry>} also What else goes with it. */
   #show(change, also = {}) {
-    this.#connection = Object.freeze({ ...this.#connection, ...change });
+    this.#connection = Object.freeze({ ...this.#connection, connectionId: null, ...change });
     /** @type {Item} */
     const item = { kind: "connection", connection: this.#connection };
     const last = this.#queue.at(-1);
-    if (last?.item.kind === "connection" && !also.openRuns) {
+    if (last?.item.kind === "connection") {
       // Only how it stands now matters to one who lags.
-      last.item = item;
+      Object.assign(last, { item }, also);
       this.#deliver();
     } else {
       this.#push({ item, size: 0, ...also });
@@ -1484,13 +1497,13 @@ export class EmitterClient extends EventTarget {
     while (this.#queue.length > 0 && (!this.#reader || this.#reader.ask)) {
       const entry = /** @type {Entry} */ (this.#queue.shift());
       this.#queueSize -= entry.size;
-      const ask = this.#reader?.ask;
+      const reader = this.#reader;
       const item = this.#take(entry);
-      if (!ask) {
+      if (!reader) {
         this.#dealt = this.#position;
       } else if (item) {
-        ask.answer({ value: item, done: false });
-        /** @type {Reader} */ (this.#reader).ask = null;
+        reader.ask?.answer({ value: item, done: false });
+        reader.ask = null;
       }
     }
     this.#acknowledgeLater();
@@ -1598,7 +1611,7 @@ export class EmitterClient extends EventTarget {
 
   /** Acknowledges what was dealt with, at most once a second, if the client has a name. */
   #acknowledgeLater() {
-    const due = this.#dealt && written(this.#dealt) !== written(this.#acked);
+    const due = this.#dealt !== null && this.#dealt !== this.#acked;
     if (due && this.#options.clientId && this.#opened && !this.#ackTimer && this.#link instanceof WebSocketLink) {
       const left = ACK_EVERY_MS - this.#ackedAt.elapsed;
       this.#ackTimer = this.#env.setTimeout(() => this.#acknowledge(), Math.max(left, 0));
@@ -1609,6 +1622,7 @@ export class EmitterClient extends EventTarget {
     this.#ackTimer = null;
     this.#ackedAt.start();
     this.#acked = this.#dealt;
+    this.#ackUnsure = true;
     this.#link?.send(JSON.stringify({ type: "ack", ...this.#dealt }));
   }
 

@@ -1,0 +1,301 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { RunStore } from "../emitter.js";
+import { at, event } from "./kit.mjs";
+
+/** The run r1 after these events: `[type, payload, fields]`, in order. */
+function after(...events) {
+  const store = new RunStore();
+  events.forEach(([type, payload = {}, fields = {}], n) => store.apply(event(n + 1, type, payload, fields), 100));
+  return store.runs.get("r1");
+}
+
+const STARTED = ["agent_started", { message: "On it" }];
+
+test("a whole run", () => {
+  const run = after(
+    STARTED,
+    ["agent_thinking", { reasoning: "Where?", step_number: 1, total_steps: 3, progress_percentage: 0 }],
+    ["tool_executing", { tool_call_id: "c1", tool_name: "search", description: "Looks", parameters: { page: 3 } }],
+    ["tool_progress", { tool_call_id: "c1", fraction: 0.5, message: "half" }],
+    ["tool_completed", { tool_call_id: "c1", tool_name: "search", status: "succeeded", result: [1], execution_time_ms: 1.5 }],
+    ["message", { message_id: "m1", role: "assistant", text: "Found" }, { thread_id: "t1" }],
+    ["agent_completed", { message: "Done", result: { hits: 1 } }],
+  );
+  assert.deepEqual(run, {
+    runId: "r1",
+    agentName: "researcher",
+    threadId: "t1",
+    parentRunId: null,
+    state: "completed",
+    partial: false,
+    truncated: false,
+    startedAt: at(1),
+    endedAt: at(7),
+    lastEventAt: at(7),
+    message: "Done",
+    waiting: null,
+    error: null,
+    result: { hits: 1 },
+    thinking: { reasoning: "Where?", stepNumber: 1, totalSteps: 3, progressPercentage: 0, messageId: "", text: "" },
+    text: "Found",
+    messages: [{ messageId: "m1", role: "assistant", text: "Found", final: true }],
+    toolCalls: [
+      {
+        toolCallId: "c1",
+        toolName: "search",
+        description: "Looks",
+        parameters: { page: 3 },
+        state: "succeeded",
+        startedAt: at(3),
+        endedAt: at(5),
+        executionTimeMs: 1.5,
+        fraction: 0.5,
+        progress: "half",
+        result: [1],
+        error: null,
+      },
+    ],
+    openToolCalls: 0,
+    usage: { inputTokens: 0, outputTokens: 0, cachedInputTokens: 0, reasoningTokens: 0, costNanoUsd: 0, unpricedEvents: 0 },
+    childRunIds: [],
+    events: 7,
+    lastSequence: 7,
+  });
+});
+
+test("deltas make a text, and the whole message replaces them", () => {
+  const delta = (message_id, text, fields) => ["text_delta", { message_id, text }, fields];
+  const texts = (...events) => {
+    const { text, messages } = after(STARTED, ...events);
+    return [text, ...messages.map((message) => `${message.messageId}:${message.text}${message.final ? "." : ""}`)];
+  };
+  assert.deepEqual(texts(delta("m1", "Hel"), delta("m1", "lo")), ["Hello", "m1:Hello"]);
+  assert.deepEqual(
+    texts(delta("m1", "Helo"), delta("m2", "B"), ["message", { message_id: "m1", text: "Hello" }], delta("m2", "ye")),
+    ["Hello\n\nBye", "m1:Hello.", "m2:Bye"],
+  );
+  assert.deepEqual(texts(delta("", "a"), ["message", { text: "A" }], delta("", "b")), ["A\n\nb", ":A.", ":b"]);
+  assert.deepEqual(
+    texts(["message", { message_id: "m1", text: "old" }], ["message", { message_id: "m1", text: "new" }]),
+    ["new", "m1:new."],
+  );
+  assert.deepEqual(
+    texts(["message", { message_id: "m1", role: "user", text: "Hi" }], ["message", { message_id: "m2", text: "Yes" }]),
+    ["Yes", "m1:Hi.", "m2:Yes."],
+  );
+  assert.deepEqual(texts(delta("m1", "a"), delta("m2", ""), delta("m2", "b")), ["a\n\nb", "m1:a", "m2:b"]);
+});
+
+test("joined deltas count as what they stand for", () => {
+  const run = after(STARTED, ["text_delta", { message_id: "m", text: "abc" }, { joined: 3, offset: 4, run_sequence: 4 }]);
+  assert.deepEqual([run.events, run.lastSequence, run.text], [4, 4, "abc"]);
+});
+
+test("thoughts stream beside what is thought", () => {
+  const delta = (message_id, text) => ["thinking_delta", { message_id, text }];
+  const thinking = (...events) => after(STARTED, ...events).thinking;
+  assert.equal(thinking(), null);
+  assert.equal(thinking(delta("a", "x"), delta("a", "y")).text, "xy");
+  const both = thinking(["agent_thinking", { reasoning: "R", step_number: 2 }], delta("a", "x"), delta("b", "z"));
+  assert.deepEqual([both.reasoning, both.stepNumber, both.text], ["R", 2, "z"]);
+  assert.equal(thinking(delta("a", "x"), ["agent_thinking", { reasoning: "R" }]).text, "");
+});
+
+test("tool calls that were not seen to begin", () => {
+  const completed = ["tool_completed", { tool_call_id: "c9", tool_name: "fetch", status: "failed", error: "404" }];
+  const [call] = after(completed).toolCalls;
+  assert.deepEqual(
+    [call.toolCallId, call.toolName, call.state, call.error, call.startedAt, call.endedAt],
+    ["c9", "fetch", "failed", "404", null, at(1)],
+  );
+  const progress = ["tool_progress", { tool_call_id: "c9", fraction: 0.25 }];
+  const partial = after(progress);
+  assert.deepEqual([partial.partial, partial.openToolCalls, partial.toolCalls[0].fraction], [true, 1, 0.25]);
+  assert.equal(after(STARTED, progress).toolCalls.length, 0, "a whole run has no call that it did not begin");
+  assert.equal(after(completed, progress).openToolCalls, 0, "a late word opens nothing");
+});
+
+test("the same id may name another call once the first is over", () => {
+  const executing = ["tool_executing", { tool_call_id: "c1", tool_name: "search" }];
+  const run = after(STARTED, executing, ["tool_completed", { tool_call_id: "c1" }], executing);
+  assert.deepEqual(run.toolCalls.map(({ state }) => state), ["succeeded", "open"]);
+  assert.equal(run.openToolCalls, 1);
+});
+
+test("a run waits until its next event", () => {
+  const waiting = ["agent_waiting", { reason: "approval", prompt: "Go on?" }];
+  const waits = after(STARTED, waiting);
+  assert.deepEqual([waits.state, waits.waiting], ["waiting", { reason: "approval", prompt: "Go on?" }]);
+  const goesOn = after(STARTED, waiting, ["agent_thinking"]);
+  assert.deepEqual([goesOn.state, goesOn.waiting], ["running", null]);
+});
+
+test("runs end, with what was open and what they consumed", () => {
+  const usage = { input_tokens: 10, output_tokens: 5, cost_nano_usd: 7 };
+  const executing = ["tool_executing", { tool_call_id: "c1", tool_name: "search" }];
+  const failed = after(
+    [...STARTED, { usage }],
+    [...executing, { usage: { input_tokens: 1 } }],
+    ["agent_failed", { code: "STALLED", message: "silent", retryable: true }],
+  );
+  assert.deepEqual([failed.state, failed.error], ["failed", { code: "STALLED", message: "silent", retryable: true }]);
+  assert.deepEqual(failed.toolCalls.map(({ state }) => state), ["unfinished"]);
+  assert.equal(failed.openToolCalls, 0);
+  assert.deepEqual(failed.usage, {
+    inputTokens: 11,
+    outputTokens: 5,
+    cachedInputTokens: 0,
+    reasoningTokens: 0,
+    costNanoUsd: 7,
+    unpricedEvents: 1,
+  });
+  const summary = {
+    open_tool_calls: [{ tool_call_id: "c8", tool_name: "fetch", started_at: at(0) }],
+    usage: { events: 2, input_tokens: 20, output_tokens: 6, cost_nano_usd: 9, unpriced_events: 0 },
+  };
+  const cancelled = after([...STARTED, { usage }], ["agent_cancelled", { reason: "parent_ended" }, { summary }]);
+  assert.deepEqual([cancelled.state, cancelled.message, cancelled.error], ["cancelled", "parent_ended", null]);
+  assert.deepEqual(cancelled.toolCalls.map((call) => [call.toolCallId, call.state]), [["c8", "unfinished"]]);
+  assert.deepEqual(cancelled.usage.inputTokens, 20);
+  assert.equal(cancelled.usage.unpricedEvents, 0);
+});
+
+test("after its end nothing changes a run but a new start", () => {
+  const end = ["agent_completed", { message: "Done" }];
+  const late = after(STARTED, end, ["text_delta", { text: "late" }, { violation: "RUN_ENDED" }]);
+  assert.deepEqual([late.state, late.text, late.events], ["completed", "", 3]);
+  const refused = after(STARTED, end, ["agent_started", { message: "Again" }, { violation: "RUN_ALREADY_STARTED" }]);
+  assert.deepEqual([refused.state, refused.message], ["completed", "Done"]);
+  const anew = after(STARTED, end, ["agent_started", { message: "Again" }]);
+  assert.deepEqual([anew.state, anew.message, anew.events, anew.endedAt], ["running", "Again", 1, null]);
+});
+
+test("sub-agents stand with their parents, whoever is seen first", () => {
+  const store = new RunStore();
+  const child = (run_id, parent_run_id) => event(1, "agent_started", {}, { run_id, parent_run_id });
+  store.apply(child("c1", "p"));
+  store.apply(event(2, "agent_thinking", {}, { run_id: "p" }));
+  store.apply(child("c2", "p"));
+  store.apply(event(4, "agent_thinking", {}, { run_id: "c2", parent_run_id: "p" }));
+  assert.deepEqual(store.runs.get("p").childRunIds, ["c1", "c2"]);
+  assert.equal(store.runs.get("c1").parentRunId, "p");
+});
+
+test("open runs are drawn from what the server says, until their events come", () => {
+  const store = new RunStore();
+  const open = {
+    run_id: "r1",
+    agent_name: "researcher",
+    state: "waiting",
+    started_at: at(0),
+    thread_id: "t1",
+    open_tool_calls: [{ tool_call_id: "c1", tool_name: "search", started_at: at(1) }],
+  };
+  store.seed([open, { ...open, run_id: "r2", state: "running", open_tool_calls: [] }, null, {}, "r3"]);
+  const run = store.runs.get("r1");
+  assert.deepEqual([...store.runs.keys()], ["r1", "r2"]);
+  assert.deepEqual([run.partial, run.state, run.startedAt, run.threadId, run.openToolCalls], [true, "waiting", at(0), "t1", 1]);
+  store.apply(event(5, "tool_completed", { tool_call_id: "c1", status: "succeeded" }));
+  assert.deepEqual([run.state, run.openToolCalls, run.toolCalls[0].toolName], ["running", 0, "search"]);
+  store.seed([open]);
+  assert.equal(run.openToolCalls, 0, "what is known is not overwritten");
+  store.apply(event(6, "agent_started", { message: "from its begin" }));
+  assert.equal(store.runs.get("r1"), run, "it is changed in place");
+  assert.deepEqual([run.partial, run.events, run.toolCalls], [false, 1, []]);
+  assert.deepEqual([...store.runs.keys()], ["r2", "r1"], "in the order of the starts");
+  store.seed(undefined);
+});
+
+test("events of no run, and of unknown types", () => {
+  const store = new RunStore();
+  assert.equal(store.apply(event(1, "app.note", { x: 1 }, { custom: true, run_id: undefined })), null);
+  assert.equal(store.apply(event(2, "app.note", { x: 1 }, { custom: true })).events, 1);
+  assert.equal(store.apply(event(3, "agent_dreaming", { text: "?" })).state, "running");
+  assert.equal(store.apply(event(4, "state_delta", { operations: [] })).events, 3);
+});
+
+test("nothing malformed breaks it", () => {
+  const junk = [null, 0, "x", [], [null], { a: 1 }, true, { text: 5, tool_call_id: {}, status: [] }];
+  const types = ["agent_started", "agent_thinking", "thinking_delta", "tool_executing", "tool_progress", "tool_completed"];
+  const more = ["agent_waiting", "text_delta", "message", "agent_failed", "agent_cancelled", "agent_completed", "toString"];
+  for (const type of [...types, ...more]) {
+    for (const payload of junk) {
+      const store = new RunStore();
+      for (const usage of junk) {
+        const fields = { usage, summary: payload, agent_name: payload, parent_run_id: payload, recorded_at: payload };
+        const run = store.apply(event(1, type, payload, { ...fields, joined: payload, run_sequence: payload }));
+        assert.equal(typeof run.text, "string");
+        assert.ok(Number.isSafeInteger(run.usage.inputTokens) && Number.isSafeInteger(run.events), type);
+      }
+      store.seed([{ run_id: "r2", open_tool_calls: payload, state: payload, started_at: payload }]);
+    }
+  }
+});
+
+test("what is kept of one run is bounded", () => {
+  const long = "x".repeat(64 * 1024);
+  const run = after(STARTED, ...Array.from({ length: 40 }, () => ["text_delta", { message_id: "m", text: long }]));
+  assert.ok(run.text.length <= 768 * 1024 && run.text.length >= 256 * 1024, `${run.text.length}`);
+  assert.equal(run.truncated, true);
+  const many = after(STARTED, ...Array.from({ length: 300 }, (_, n) => ["message", { message_id: `m${n}`, text: `${n}` }]));
+  assert.deepEqual([many.messages.length, many.messages[0].text, many.truncated], [256, "44", true]);
+  assert.ok(many.text.startsWith("44\n\n45"), many.text.slice(0, 20));
+  const thought = after(STARTED, ...Array.from({ length: 40 }, () => ["thinking_delta", { text: long }]));
+  assert.ok(thought.thinking.text.length <= 256 * 1024, `${thought.thinking.text.length}`);
+  assert.equal(after(STARTED, ["message", { text: long }]).truncated, false);
+});
+
+test("a text that is cut begins with a whole character", () => {
+  const odd = `x${"😀".repeat(32 * 1024 - 1)}`;
+  const run = after(STARTED, ...Array.from({ length: 40 }, () => ["text_delta", { message_id: "m", text: odd }]));
+  assert.ok(run.truncated && run.text.isWellFormed?.() !== false);
+  assert.doesNotMatch(run.text[0], /[\uDC00-\uDFFF]/);
+});
+
+test("of too many tool calls ended ones go first", () => {
+  const executing = (n) => ["tool_executing", { tool_call_id: `c${n}`, tool_name: "t" }];
+  const events = [STARTED, executing(0)];
+  for (let n = 1; n <= 1000; n += 1) {
+    events.push(executing(n), ["tool_completed", { tool_call_id: `c${n}` }]);
+  }
+  const run = after(...events);
+  assert.equal(run.toolCalls.length, 1000);
+  assert.deepEqual(run.toolCalls.slice(0, 2).map(({ toolCallId }) => toolCallId), ["c0", "c2"]);
+  assert.deepEqual([run.openToolCalls, run.truncated], [1, true]);
+});
+
+test("what tools were given and gave is bounded, oldest first", () => {
+  const store = new RunStore();
+  store.apply(event(1, "agent_started"));
+  for (let n = 0; n < 20; n += 1) {
+    store.apply(event(2 * n, "tool_executing", { tool_call_id: `c${n}`, parameters: { n } }), 1000);
+    store.apply(event(2 * n + 1, "tool_completed", { tool_call_id: `c${n}`, result: n }), 64 * 1024);
+  }
+  const { toolCalls, truncated } = store.runs.get("r1");
+  assert.deepEqual(toolCalls.map(({ result }) => result), [null, null, null, null, ...Array.from({ length: 16 }, (_, n) => n + 4)].map((x, n) => (n < 5 ? null : x)));
+  assert.equal(truncated, true);
+});
+
+test("of more than 500 ended runs the oldest go, and are told", () => {
+  const removed = [];
+  const store = new RunStore((run) => removed.push(run.runId));
+  store.apply(event(1, "agent_started", {}, { run_id: "open" }));
+  for (let n = 0; n < 502; n += 1) {
+    store.apply(event(1, "agent_started", {}, { run_id: `r${n}`, parent_run_id: "open" }));
+    store.apply(event(2, "agent_completed", {}, { run_id: `r${n}` }));
+  }
+  assert.deepEqual(removed, ["r0", "r1"]);
+  assert.deepEqual([store.runs.size, store.runs.has("open")], [501, true]);
+  assert.deepEqual(store.runs.get("open").childRunIds.slice(0, 2), ["r2", "r3"]);
+});
+
+test("runs whose end is never seen are bounded too", () => {
+  const removed = [];
+  const store = new RunStore((run) => removed.push(run.runId));
+  for (let n = 0; n < 2001; n += 1) {
+    store.apply(event(1, "text_delta", { text: "x" }, { run_id: `r${n}` }));
+  }
+  assert.deepEqual([removed, store.runs.size], [["r0"], 2000]);
+});

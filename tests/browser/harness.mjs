@@ -105,7 +105,10 @@ export class Server {
 
   #firstLine(child) {
     return new Promise((resolve, reject) => {
-      const fail = (why) => reject(new Error(`the server did not say where it listens: ${why}\n${this.log}`));
+      const fail = (why) => {
+        clearTimeout(timer);
+        reject(new Error(`the server did not say where it listens: ${why}\n${this.log}`));
+      };
       const timer = setTimeout(() => {
         child.kill("SIGKILL");
         fail("it took too long");

@@ -44,6 +44,7 @@ lint() {
     check 'cargo deny' deny
     check 'buf lint' buf lint
     check 'buf breaking' buf breaking --against proto/baseline.binpb
+    check 'tsc' tsc --project clients/browser
 }
 
 # Not `advisories`: its database would have to be fetched.
@@ -100,6 +101,7 @@ node_tests() {
 tests() {
     node_tests 'AsyncAPI document' tests/asyncapi/*.test.mjs
     local before=$failed
+    node_tests 'browser client' clients/browser/test/*.test.mjs
     # Builds the server too, which the stock clients then drive.
     check 'cargo build of the tests' cargo test --locked --no-run
     if ((failed > before)); then
@@ -108,6 +110,7 @@ tests() {
     else
         rust_tests
         stock_tests tests/stock
+        node_tests 'browser' tests/browser/*.test.mjs
     fi
 }
 

@@ -240,6 +240,17 @@ impl Activity {
         self.since(&self.heard)
     }
 
+    /// Waits until a write that began at `begun` has made no progress for `stall`.
+    pub async fn stalled(&self, begun: Instant, stall: Duration) {
+        loop {
+            let still = self.since_written().min(begun.elapsed());
+            if still >= stall {
+                return;
+            }
+            tokio::time::sleep(stall - still).await;
+        }
+    }
+
     fn since(&self, last: &AtomicU64) -> Duration {
         let last = Duration::from_millis(last.load(Ordering::Relaxed));
         self.opened.elapsed().saturating_sub(last)

@@ -5,8 +5,6 @@ use std::{pin::Pin, sync::Arc};
 use bytes::{BufMut, Bytes};
 use futures_util::{Stream, StreamExt, stream};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Response, Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
@@ -17,6 +15,7 @@ use super::{
     asked::Asked,
     control::{Closing, Control},
     frame::Encoding,
+    pump,
     session::{Session, Step},
 };
 use crate::{
@@ -64,11 +63,8 @@ impl EventSubscriber for Subscriber {
             self.egress.metrics.closed(Some(refusal.reason));
             reason::to_status(&refusal)
         })?;
-        // One batch waits here and one is being sent: the rest stays in the log until there is room.
-        let (batches, sent) = mpsc::channel(1);
-        let (last, end) = oneshot::channel();
-        tokio::spawn(run(self.egress.clone(), session, batches, last));
-        Ok(Response::new(Box::pin(responses(sent, end))))
+        let steps = pump::steps(self.egress.clone(), session, None);
+        Ok(Response::new(Box::pin(responses(steps))))
     }
 }
 
@@ -90,61 +86,14 @@ impl Subscriber {
     }
 }
 
-/// Carries `session` until it or the client ends.
-async fn run(
-    egress: Arc<Egress>,
-    mut session: Session,
-    batches: mpsc::Sender<Vec<Bytes>>,
-    last: oneshot::Sender<Closing>,
-) {
-    let ended = pump(&egress, &mut session, &batches).await;
-    // The reader is out before its client is told, so that it does not count against its own return.
-    drop(session);
-    egress.metrics.closed(ended.map(|closing| closing.reason));
-    if let Some(closing) = ended {
-        let _client_is_gone = last.send(closing);
-    }
-}
-
-/// Hands batches over as fast as they are taken. `None`: the client went away.
-async fn pump(
-    egress: &Egress,
-    session: &mut Session,
-    batches: &mpsc::Sender<Vec<Bytes>>,
-) -> Option<Closing> {
-    loop {
-        let step = tokio::select! {
-            biased;
-            () = batches.closed() => return None,
-            step = session.next() => step,
-        };
-        let frames = match step {
-            Step::Send(frames) => frames,
-            Step::Close(closing) => return Some(closing),
-        };
-        let sent = tokio::select! {
-            sent = batches.send_timeout(frames, egress.config.write_stall) => sent,
-            closing = session.ended() => return Some(closing),
-        };
-        match sent {
-            Ok(()) => {}
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => return None,
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                return Some(egress.closing(Reason::TooSlow));
-            }
-        }
-    }
-}
-
 /// The batches one after the other, then the end: `closing` and a status that says the same.
 fn responses(
-    batches: mpsc::Receiver<Vec<Bytes>>,
-    end: oneshot::Receiver<Closing>,
+    steps: impl Stream<Item = Step> + Send,
 ) -> impl Stream<Item = Result<Bytes, Status>> + Send {
-    let frames = ReceiverStream::new(batches).flat_map(|batch| stream::iter(batch).map(Ok));
-    let end =
-        stream::once(end).flat_map(|closing| stream::iter(closing.into_iter().flat_map(last)));
-    frames.chain(end)
+    steps.flat_map(|step| match step {
+        Step::Send(frames) => stream::iter(frames).map(Ok).left_stream(),
+        Step::Close(closing) => stream::iter(last(closing)).right_stream(),
+    })
 }
 
 fn last(closing: Closing) -> impl Iterator<Item = Result<Bytes, Status>> {
@@ -212,19 +161,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_stream_ends_with_closing_and_the_same_status() {
-        let (batches, sent) = mpsc::channel(1);
-        let (last, end) = oneshot::channel();
-        batches
-            .send(vec![Bytes::from("a"), Bytes::from("b")])
-            .await
-            .unwrap();
-        drop(batches);
         let closing = Closing {
             reason: Reason::Draining,
             reconnect_after: Some(Duration::from_millis(1500)),
         };
-        last.send(closing).unwrap();
-        let mut got: Vec<_> = responses(sent, end).collect().await;
+        let steps = stream::iter([
+            Step::Send(vec![Bytes::from("a"), Bytes::from("b")]),
+            Step::Close(closing),
+        ]);
+        let mut got: Vec<_> = responses(steps).collect().await;
         let status = got.pop().unwrap().unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
         let details = status.get_error_details();
@@ -238,13 +183,5 @@ mod tests {
         );
         let frames: Vec<_> = got.into_iter().map(Result::unwrap).collect();
         assert_eq!(frames, ["a", "b"]);
-    }
-
-    #[tokio::test]
-    async fn a_stream_whose_client_left_just_ends() {
-        let (batches, sent) = mpsc::channel::<Vec<Bytes>>(1);
-        let (last, end) = oneshot::channel::<Closing>();
-        drop((batches, last));
-        assert_eq!(responses(sent, end).collect::<Vec<_>>().await.len(), 0);
     }
 }

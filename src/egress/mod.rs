@@ -1,8 +1,8 @@
 //! Out again: the stream of one user to each of its readers, over WebSocket and gRPC.
 //!
 //! A `handshake` or a gRPC call says who reads and what it asked for; a `session` turns the reader's cursor into
-//! frames (`frame`, `join`, `control`) and ends when the credential, the drain or the engine ends it; `websocket` and
-//! `grpc` carry the frames to their peer and notice when that is gone or too slow.
+//! frames (`frame`, `join`, `control`) and ends when the credential, the drain or the engine ends it; `websocket`, and
+//! `pump` for `grpc`, carry the frames to their peer and notice when that is gone or too slow.
 
 mod asked;
 mod control;
@@ -15,6 +15,7 @@ mod join;
 mod json;
 mod limiter;
 mod payload;
+mod pump;
 mod runs;
 mod session;
 mod websocket;

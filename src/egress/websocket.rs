@@ -247,22 +247,11 @@ impl Peer {
                 done = &mut written => return done.map_err(|error| End::of(&error)),
                 heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
                 closing = session.ended() => return Err(End::Closed(closing)),
-                () = stalled(&self.activity, begun, stall) => {
+                () = self.activity.stalled(begun, stall) => {
                     return Err(End::Closed(self.egress.closing(Reason::TooSlow)));
                 }
             }
         }
-    }
-}
-
-/// Waits until a write that began at `begun` has made no progress for `stall`.
-async fn stalled(activity: &Activity, begun: Instant, stall: Duration) {
-    loop {
-        let still = activity.since_written().min(begun.elapsed());
-        if still >= stall {
-            return;
-        }
-        tokio::time::sleep(stall - still).await;
     }
 }
 

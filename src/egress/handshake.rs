@@ -11,14 +11,14 @@ use base64::{Engine as _, engine::general_purpose};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Egress, asked::Asked, frame::Encoding, json::Object, session::Session, websocket};
+use super::{Egress, admission, asked::Asked, frame::Encoding, session::Session, websocket};
 use crate::{
     access::{self, Principal},
     event::StreamKey,
@@ -52,7 +52,7 @@ pub(super) async fn stream(State(egress): State<Arc<Egress>>, mut request: Reque
             tracing::debug!(?refusal, "a WebSocket is refused");
             egress.metrics.closed(Some(refusal.reason));
             if !browser {
-                return refused(&refusal);
+                return egress.refused(&refusal);
             }
             tokio::spawn(websocket::refuse(egress, on_upgrade, refusal.reason));
             upgrade.response()
@@ -86,29 +86,13 @@ fn check(
     origins: &[String],
     verify: &dyn Fn(&str) -> Result<Arc<Principal>, Refusal>,
 ) -> Result<Admitted, Refusal> {
-    check_origin(headers, origins)?;
+    admission::check_origin(headers, origins)?;
     let offer = Offer::of(headers)?;
     let principal = verify(&credential(headers, &offer)?)?;
     let stream = principal.may_read(None)?;
     offer.check()?;
     let asked = Asked::in_query(uri)?;
     Ok((principal, stream, asked))
-}
-
-/// Every `Origin` must be on the list.
-fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), Refusal> {
-    let listed = |origin: &HeaderValue| {
-        origins
-            .iter()
-            .any(|listed| listed == "*" || listed.as_bytes() == origin.as_bytes())
-    };
-    if headers.get_all(ORIGIN).iter().all(listed) {
-        return Ok(());
-    }
-    Err(Refusal::new(
-        Reason::OriginRefused,
-        "the page's origin is not on the allow list",
-    ))
 }
 
 /// The token of the `Authorization` header, else that of the subprotocols. Never one of the URL.
@@ -274,7 +258,7 @@ impl NoUpgrade {
                 "this connection cannot be upgraded",
             ),
         };
-        let mut response = problem(status, Reason::InvalidRequest, message);
+        let mut response = admission::problem(status, Reason::InvalidRequest, message);
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -293,26 +277,6 @@ fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|entry| entry.trim().eq_ignore_ascii_case(token))
-}
-
-/// A refusal for those who can read a status.
-fn refused(refusal: &Refusal) -> Response {
-    let status = StatusCode::from_u16(refusal.reason.http_status())
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    problem(status, refusal.reason, &refusal.message)
-}
-
-fn problem(status: StatusCode, reason: Reason, message: &str) -> Response {
-    let mut body = Vec::with_capacity(128);
-    let mut object = Object::begin(&mut body);
-    object.plain("reason", reason.name());
-    object.text("message", message);
-    object.end();
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! frames (`frame`, `join`, `control`) and ends when the credential, the drain or the engine ends it; `websocket`, and
 //! `pump` for `grpc`, carry the frames to their peer and notice when that is gone or too slow.
 
+mod admission;
 mod asked;
 mod control;
 #[cfg(test)]
@@ -22,7 +23,7 @@ mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, routing::get};
+use axum::{Router, response::Response, routing::get};
 
 use crate::{
     access::{Authenticator, Principal},
@@ -151,6 +152,12 @@ impl Egress {
             ));
         }
         Ok(())
+    }
+
+    /// The answer to a request that is refused, for those who can read its status.
+    fn refused(&self, refusal: &Refusal) -> Response {
+        let come_back = self.closing(refusal.reason).reconnect_after;
+        admission::refused(refusal, come_back.or(refusal.retry_after))
     }
 
     /// The end of a stream for `reason`, with a time at which to come back, if at all.

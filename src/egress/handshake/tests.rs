@@ -303,22 +303,3 @@ fn the_authorization_header_comes_first() {
     );
     assert_eq!(outcome("", &with("Basic dTpw")), Ok(()));
 }
-
-#[test]
-fn no_page_may_connect_unless_it_is_listed() {
-    let page = headers(&[(ORIGIN, "https://any.example")]);
-    let list = |origins: &[&str]| origins.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>();
-    assert!(check_origin(&page, &list(&[])).is_err());
-    assert!(check_origin(&page, &list(&["*"])).is_ok());
-    assert!(check_origin(&HeaderMap::new(), &list(&[])).is_ok());
-}
-
-#[tokio::test]
-async fn everyone_else_gets_the_status_and_the_reason() {
-    let response = refused(&Refusal::new(Reason::Draining, "the \"end\""));
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let body = axum::body::to_bytes(response.into_body(), 1024)
-        .await
-        .unwrap();
-    assert_eq!(body, r#"{"reason":"DRAINING","message":"the \"end\""}"#);
-}

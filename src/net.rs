@@ -51,6 +51,9 @@ pub struct Config {
     pub handshake: Duration,
     /// The largest head of an HTTP request, in bytes; at least 8 KiB.
     pub head_bytes: usize,
+    /// How long a peer may acknowledge nothing of what it was sent, or make no room for more, until its connection
+    /// counts as dead (`TCP_USER_TIMEOUT`, where the system has it).
+    pub unacknowledged: Duration,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             send_buffer: 256 * 1024,
             handshake: Duration::from_secs(10),
             head_bytes: 16 * 1024,
+            unacknowledged: Duration::from_secs(50),
         }
     }
 }
@@ -191,10 +195,7 @@ impl Listener {
             return None;
         };
         let config = &self.door.config;
-        let tuned = tcp
-            .set_nodelay(true)
-            .and_then(|()| socket2::SockRef::from(&tcp).set_send_buffer_size(config.send_buffer));
-        if let Err(error) = tuned {
+        if let Err(error) = tune(&tcp, config) {
             tracing::debug!(?error, "a connection was gone before it was set up");
             return None;
         }
@@ -208,6 +209,15 @@ impl Listener {
             Some((Ok(conn), listener))
         })
     }
+}
+
+fn tune(tcp: &TcpStream, config: &Config) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(tcp);
+    socket.set_send_buffer_size(config.send_buffer)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(config.unacknowledged))?;
+    Ok(())
 }
 
 /// When a connection last moved. Shared with whoever must notice that it stopped.

@@ -120,6 +120,8 @@ impl Config {
             send_buffer: limits.send_buffer,
             handshake: limits.handshake,
             head_bytes: limits.head_bytes,
+            // Two heartbeats missed; but a reader that is too slow is told so before.
+            unacknowledged: (limits.heartbeat * 5 / 2).max(limits.write_stall + limits.close_grace),
         }
     }
 }

@@ -126,6 +126,27 @@ async fn activity_tells_a_stalled_write_from_one_that_moves() {
     reader.await.unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_peer_that_makes_no_room_is_given_up_by_the_system() {
+    let config = Config {
+        unacknowledged: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let (mut conn, client) = pair(config).await;
+    let block = [0; 64 * 1024];
+    let given_up = async {
+        loop {
+            if let Err(error) = conn.write_all(&block).await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(20), given_up).await;
+    assert_eq!(error.unwrap().kind(), io::ErrorKind::TimedOut);
+    drop(client);
+}
+
 /// Sends `request` over a connection of its own and returns all that comes back.
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut client = TcpStream::connect(address).await.unwrap();

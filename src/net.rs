@@ -19,7 +19,8 @@ use std::{
 
 use axum::Router;
 use futures_util::{Stream, stream};
-use hyper::server::conn::http1;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -32,6 +33,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
+use tower::ServiceExt as _;
 
 use crate::{
     shutdown::{Drain, Phase},
@@ -398,7 +400,8 @@ impl AsyncWrite for Conn {
 }
 
 /// Serves `router` over HTTP/1.1 with upgrades, until the drain has stopped; then requests under way may finish
-/// within the handshake's time. An upgraded connection's IO is a `TokioIo<Conn>`, and no longer this function's.
+/// within the handshake's time. Each request has its connection's `Arc<Activity>` as an extension. An upgraded
+/// connection's IO is a `TokioIo<Conn>`, and no longer this function's.
 pub async fn serve_http(listener: Listener, router: Router, drain: Drain) {
     let config = listener.door.config.clone();
     let mut open = JoinSet::new();
@@ -419,11 +422,16 @@ pub async fn serve_http(listener: Listener, router: Router, drain: Drain) {
 }
 
 async fn serve_connection(conn: Conn, router: Router, config: Config, drain: Drain) {
+    let activity = conn.activity();
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(activity.clone());
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.handshake)
         .max_buf_size(config.head_bytes.max(HEAD_BYTES_LEAST))
-        .serve_connection(TokioIo::new(conn), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(conn), TowerToHyperService::new(service))
         .with_upgrades();
     let mut connection = pin!(connection);
     let ended = tokio::select! {

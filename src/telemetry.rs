@@ -68,6 +68,8 @@ pub struct Metrics {
     pub lag_records: Histogram,
     /// WebSocket connections.
     pub websockets: Gauge,
+    /// SSE connections.
+    pub event_streams: Gauge,
     /// gRPC subscriptions.
     pub subscriptions: Gauge,
     /// Connections accepted but refused at the door, because there were too many.
@@ -209,6 +211,7 @@ impl Metrics {
                 "How many records a reader was behind when it read.",
             ),
             websockets: r.gauge("emitter_websocket_connections", "WebSocket connections."),
+            event_streams: r.gauge("emitter_sse_connections", "SSE connections."),
             subscriptions: r.gauge("emitter_grpc_subscriptions", "gRPC subscriptions."),
             connections_refused: r.counter(
                 "emitter_connections_refused_total",

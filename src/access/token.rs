@@ -99,10 +99,10 @@ impl Authenticator {
     /// Those of [`Self::admit`].
     pub fn admit_late(
         &self,
-        metadata: &HeaderMap,
+        headers: &HeaderMap,
         late: Duration,
     ) -> Result<Arc<Principal>, Refusal> {
-        let token = in_metadata(metadata)?;
+        let token = in_headers(headers)?;
         if token.len() > TOKEN_BYTES {
             return Err(invalid());
         }
@@ -112,12 +112,12 @@ impl Authenticator {
         unexpired(Arc::new(principal), now)
     }
 
-    /// Verifies the bearer token of a gRPC call, by its metadata.
+    /// Verifies the bearer token of an HTTP request, or of a gRPC call by its metadata.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where there is none, and those of [`Self::verify`].
-    pub fn admit(&self, metadata: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        self.verify(in_metadata(metadata)?)
+    pub fn admit(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
+        self.verify(in_headers(headers)?)
     }
 
     /// Everything but the expiry.
@@ -153,13 +153,13 @@ fn invalid() -> Refusal {
     Refusal::new(Reason::Unauthenticated, "the credential is not valid")
 }
 
-fn in_metadata(metadata: &HeaderMap) -> Result<&str, Refusal> {
-    metadata
+fn in_headers(headers: &HeaderMap) -> Result<&str, Refusal> {
+    headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(bearer)
         .ok_or_else(|| {
-            let message = "a bearer token is required in the metadata key `authorization`";
+            let message = "a bearer token is required in `authorization`";
             Refusal::new(Reason::Unauthenticated, message)
         })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::extract::Query;
-use http::Uri;
+use http::{HeaderName, Uri};
 
 use crate::{
     event::{ClientId, Kind, Position, RunId, ThreadId, custom_name_problem},
@@ -37,6 +37,9 @@ pub(super) struct Asked {
     pub(super) join: bool,
 }
 
+/// Where a reader of server-sent events that comes back says what it has.
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// The parameters of a stream's URL. Others are ignored.
 const PARAMETERS: [&str; 7] = [
     "after",
@@ -49,18 +52,22 @@ const PARAMETERS: [&str; 7] = [
 ];
 
 impl Asked {
-    /// Reads the query of a stream's URL.
+    /// Reads the query of a stream's URL. A `last_event_id` beats where the URL begins: a reader that comes back sends
+    /// it with the URL that it began with.
     ///
     /// # Errors
     /// `INVALID_REQUEST`, with the parameters that are wrong.
-    pub(super) fn in_query(uri: &Uri) -> Result<Self, Refusal> {
+    pub(super) fn in_query(uri: &Uri, last_event_id: Option<&str>) -> Result<Self, Refusal> {
         let mut problems = Problems::default();
         let mut given = parameters(uri, &mut problems);
-        let from = match (given.remove("after"), given.remove("from")) {
-            (None, None) => Some(From::Place(Start::Head)),
-            (Some(after), None) => problems.check("after", after.parse().map(From::after)),
-            (None, Some(from)) => problems.check("from", from_name(&from)),
-            (Some(_), Some(_)) => problems.add("from", "cannot be given beside `after`"),
+        let from = match (last_event_id, given.remove("after"), given.remove("from")) {
+            (Some(last), _, _) => {
+                problems.check(LAST_EVENT_ID.as_str(), last.parse().map(From::after))
+            }
+            (None, None, None) => Some(From::Place(Start::Head)),
+            (None, Some(after), None) => problems.check("after", after.parse().map(From::after)),
+            (None, None, Some(from)) => problems.check("from", from_name(&from)),
+            (None, Some(_), Some(_)) => problems.add("from", "cannot be given beside `after`"),
         };
         let client_id = problems.optional("client_id", given.remove("client_id"), ClientId::new);
         let join = given.remove("join").map(|join| match join.as_str() {
@@ -252,7 +259,7 @@ mod tests {
 
     fn query(query: &str) -> Result<Asked, Vec<String>> {
         let uri: Uri = format!("/v1/stream{query}").parse().unwrap();
-        Asked::in_query(&uri).map_err(fields)
+        Asked::in_query(&uri, None).map_err(fields)
     }
 
     fn fields(refusal: Refusal) -> Vec<String> {
@@ -318,6 +325,32 @@ mod tests {
                 join: false,
             })
         );
+    }
+
+    #[test]
+    fn a_last_event_id_beats_where_the_url_begins() {
+        let after = Start::After(Position::new(Epoch::new(0xab), Offset(42)));
+        let asked = |query: &str, last_event_id| {
+            let uri: Uri = format!("/v1/events{query}").parse().unwrap();
+            Asked::in_query(&uri, Some(last_event_id)).map_err(fields)
+        };
+        for query in [
+            "",
+            "?from=oldest",
+            "?from=acked",
+            "?after=00000000000000ab-7",
+            "?after=00000000000000cd-99",
+        ] {
+            let got = asked(query, "00000000000000ab-42");
+            assert_eq!(got, Ok(everything_from(after)), "{query}");
+        }
+        for wrong in ["42", "ab-42", "00000000000000ab-42, 00000000000000ab-43"] {
+            let got = asked("?after=00000000000000ab-7", wrong);
+            assert_eq!(got, Err(vec!["last-event-id".to_owned()]), "{wrong}");
+        }
+        // The rest of the URL counts all the same.
+        let got = asked("?types=A", "00000000000000ab-42");
+        assert_eq!(got, Err(vec!["types[0]".to_owned()]));
     }
 
     #[test]

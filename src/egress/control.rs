@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     frame::{Encoding, position},
     json::Object,
-    runs,
+    runs, sse,
 };
 use crate::{
     clock::Timestamp,
@@ -72,6 +72,7 @@ impl Control<'_> {
     pub(super) fn encode(&self, encoding: Encoding) -> Option<Bytes> {
         match encoding {
             Encoding::Json => Some(self.json()),
+            Encoding::Sse => Some(self.sse()),
             Encoding::Proto => self.proto(),
         }
     }
@@ -84,6 +85,19 @@ impl Control<'_> {
         self.fields(&mut frame);
         frame.end();
         Bytes::from(out)
+    }
+
+    /// The same object as an event. Where the frame names a position that the reader has reached, it resumes there.
+    fn sse(&self) -> Bytes {
+        let (reached, retry) = match self {
+            Self::Established { position, .. }
+            | Self::Heartbeat(position)
+            | Self::CaughtUp(position) => (Some(*position), None),
+            Self::Gap(gap, _) => (Some(gap.next), None),
+            Self::Closing(closing) => (None, closing.reconnect_after),
+            Self::TokenExpiring { .. } | Self::Error { .. } => (None, None),
+        };
+        sse::event(reached, retry, &self.json())
     }
 
     fn wire_type(&self) -> &'static str {
@@ -325,6 +339,34 @@ mod tests {
         names
             .filter(|name| name.starts_with("connection_"))
             .collect()
+    }
+
+    #[test]
+    fn control_frames_as_events_resume_where_the_reader_has_come() {
+        let established = Control::Established {
+            connection_id: "c1",
+            user_id: "u1",
+            position: at(7),
+            heartbeat: Duration::from_secs(20),
+            open_runs: &[],
+        };
+        let expiring = Control::TokenExpiring {
+            at: Timestamp::from_millis(1),
+            after: Duration::from_secs(60),
+        };
+        for (control, head) in [
+            (established, "id: 00000000000000ab-7\n"),
+            (Control::Heartbeat(at(7)), "id: 00000000000000ab-7\n"),
+            (Control::CaughtUp(at(0)), "id: 00000000000000ab-0\n"),
+            (Control::Gap(gap(), &[]), "id: 00000000000000ab-9\n"),
+            (expiring, ""),
+            (closing(Reason::Draining, Some(1500)), "retry: 1500\n"),
+            (closing(Reason::Replaced, None), ""),
+        ] {
+            let event = control.encode(Encoding::Sse).unwrap();
+            let json = String::from_utf8(control.json().to_vec()).unwrap();
+            assert_eq!(event, format!("{head}data: {json}\n\n"));
+        }
     }
 
     fn item(control: &Control<'_>) -> Option<Item> {

@@ -9,7 +9,7 @@ use prost::{
 
 use super::{
     json::{self, Object},
-    payload, runs,
+    payload, runs, sse,
 };
 use crate::{
     event::{Kind, Offset, Record},
@@ -21,8 +21,10 @@ use crate::{
 /// How a reader gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// JSON objects, for browsers.
+    /// JSON objects, for browsers over WebSocket.
     Json,
+    /// The same in `text/event-stream`, for browsers over HTTP.
+    Sse,
     /// `emitter.v1.SubscribeResponse`, for gRPC.
     Proto,
 }
@@ -53,6 +55,7 @@ impl Encoder {
         self.encoded.increment(1);
         match self.encoding {
             Encoding::Json => json_frame(record, event, Some(joined)),
+            Encoding::Sse => sse_frame(record, event, Some(joined)),
             Encoding::Proto => proto_frame(record, &event.encode_to_vec(), Some(joined)),
         }
     }
@@ -63,6 +66,7 @@ impl Encode for Encoder {
         match self.encoding {
             Encoding::Json => 0,
             Encoding::Proto => 1,
+            Encoding::Sse => 2,
         }
     }
 
@@ -70,6 +74,7 @@ impl Encode for Encoder {
         self.encoded.increment(1);
         match self.encoding {
             Encoding::Json => json_frame(record, &body(record), None),
+            Encoding::Sse => sse_frame(record, &body(record), None),
             Encoding::Proto => match record.draft.filled_in_call() {
                 Some(_) => proto_frame(record, &body(record).encode_to_vec(), None),
                 None => proto_frame(record, &record.draft.event.body, None),
@@ -130,6 +135,15 @@ fn json_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Byt
     // It may be kept for a while.
     out.shrink_to_fit();
     Bytes::from(out)
+}
+
+/// The JSON frame as an event that a reader resumes after.
+fn sse_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Bytes {
+    sse::event(
+        Some(record.position),
+        None,
+        &json_frame(record, event, joined),
+    )
 }
 
 /// What the event is, and where and when.

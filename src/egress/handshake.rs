@@ -91,7 +91,7 @@ fn check(
     let principal = verify(&credential(headers, &offer)?)?;
     let stream = principal.may_read(None)?;
     offer.check()?;
-    let asked = Asked::in_query(uri)?;
+    let asked = Asked::in_query(uri, None)?;
     Ok((principal, stream, asked))
 }
 

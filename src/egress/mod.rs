@@ -1,8 +1,9 @@
-//! Out again: the stream of one user to each of its readers, over WebSocket and gRPC.
+//! Out again: the stream of one user to each of its readers, over WebSocket, SSE and gRPC.
 //!
-//! A `handshake` or a gRPC call says who reads and what it asked for; a `session` turns the reader's cursor into
-//! frames (`frame`, `join`, `control`) and ends when the credential, the drain or the engine ends it; `websocket`, and
-//! `pump` for `grpc`, carry the frames to their peer and notice when that is gone or too slow.
+//! A `handshake`, an HTTP request or a gRPC call says who reads and what it asked for (`admission`, `asked`); a
+//! `session` turns the reader's cursor into frames (`frame`, `join`, `control`) and ends when the credential, the
+//! drain or the engine ends it; `websocket`, and `pump` for `sse` and `grpc`, carry the frames to their peer and notice
+//! when that is gone or too slow.
 
 mod admission;
 mod asked;
@@ -19,11 +20,16 @@ mod payload;
 mod pump;
 mod runs;
 mod session;
+mod sse;
 mod websocket;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, response::Response, routing::get};
+use axum::{
+    Router,
+    response::Response,
+    routing::{any, get},
+};
 
 use crate::{
     access::{Authenticator, Principal},
@@ -39,11 +45,11 @@ pub use frame::{Encoder, Encoding};
 /// Bounds of the way out.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often a WebSocket gives a sign of life, in-band and by a ping. A peer that misses two is gone.
+    /// How often a stream gives a sign of life in-band, and a WebSocket by a ping too. A peer that misses two is gone.
     pub heartbeat: Duration,
     /// How long a write may make no progress before the reader is too slow.
     pub write_stall: Duration,
-    /// The most readers of one user, over WebSocket and gRPC together.
+    /// The most readers of one user, over WebSocket, SSE and gRPC together.
     pub connections_per_user: usize,
     /// The largest message from a WebSocket client, in bytes.
     pub client_frame_bytes: usize,
@@ -90,6 +96,7 @@ pub struct Egress {
     config: Config,
     json: Encoder,
     proto: Encoder,
+    sse: Encoder,
 }
 
 impl Egress {
@@ -106,6 +113,7 @@ impl Egress {
         Arc::new(Self {
             json: Encoder::new(Encoding::Json, metrics.encoded.clone()),
             proto: Encoder::new(Encoding::Proto, metrics.encoded.clone()),
+            sse: Encoder::new(Encoding::Sse, metrics.encoded.clone()),
             hub,
             authenticator,
             clock,
@@ -116,10 +124,12 @@ impl Egress {
         })
     }
 
-    /// What the HTTP listener serves: `GET /v1/stream`. Connections must be of [`crate::net::serve_http`].
+    /// What the HTTP listener serves: `GET /v1/stream` and `GET /v1/events`. Connections must be of
+    /// [`crate::net::serve_http`].
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/v1/stream", get(handshake::stream))
+            .route("/v1/events", any(sse::events))
             .with_state(self.clone())
     }
 
@@ -137,6 +147,7 @@ impl Egress {
         match encoding {
             Encoding::Json => &self.json,
             Encoding::Proto => &self.proto,
+            Encoding::Sse => &self.sse,
         }
     }
 

@@ -289,6 +289,7 @@ fn enter(
 ) -> Result<Reader, Refusal> {
     let (transport, gauge) = match encoding {
         Encoding::Json => (Transport::WebSocket, &egress.metrics.websockets),
+        Encoding::Sse => (Transport::Sse, &egress.metrics.event_streams),
         Encoding::Proto => (Transport::Grpc, &egress.metrics.subscriptions),
     };
     let now = egress.clock.now();

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use crate::event::Record;
 
 /// How many encodings a record can hold at once.
-pub const SLOTS: usize = 2;
+pub const SLOTS: usize = 3;
 
 /// Turns a record into the bytes that a kind of reader gets.
 pub trait Encode: Send + Sync {

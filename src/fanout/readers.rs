@@ -21,6 +21,8 @@ use crate::{
 pub enum Transport {
     /// `GET /v1/stream`.
     WebSocket,
+    /// `GET /v1/events`.
+    Sse,
     /// `EventSubscriber.Subscribe`.
     Grpc,
 }

@@ -112,6 +112,7 @@ fn connection(connection: &Arc<Connection>) -> v1::Connection {
     } = &connection.identity;
     let transport = match transport {
         Transport::WebSocket => v1::Transport::Websocket,
+        Transport::Sse => v1::Transport::Sse,
         Transport::Grpc => v1::Transport::Grpc,
     };
     v1::Connection {

@@ -136,6 +136,7 @@ fn source_refusal(refused: &SourceRefusal) -> Value {
 fn connection(reader: &Connection) -> Value {
     let transport = match reader.transport() {
         Transport::Websocket => "websocket",
+        Transport::Sse => "sse",
         Transport::Grpc => "grpc",
         Transport::Unspecified => "",
     };

@@ -213,6 +213,7 @@ impl Page {
         for reader in &delivery.connections {
             let transport = match reader.transport() {
                 Transport::Websocket => "WebSocket",
+                Transport::Sse => "SSE",
                 Transport::Grpc => "gRPC",
                 Transport::Unspecified => "reader",
             };

@@ -7,6 +7,7 @@
 
 mod admission;
 mod asked;
+mod browser_client;
 mod control;
 #[cfg(test)]
 mod fixtures;
@@ -124,12 +125,13 @@ impl Egress {
         })
     }
 
-    /// What the HTTP listener serves: `GET /v1/stream` and `GET /v1/events`. Connections must be of
-    /// [`crate::net::serve_http`].
+    /// What the HTTP listener serves: `GET /v1/stream`, `GET /v1/events` and the client for browsers. Connections
+    /// must be of [`crate::net::serve_http`].
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/v1/stream", get(handshake::stream))
             .route("/v1/events", any(sse::events))
+            .route("/emitter.js", get(browser_client::source))
             .with_state(self.clone())
     }
 

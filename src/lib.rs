@@ -6,7 +6,7 @@
 //! - [`sequencer`]: decides what becomes of each event, in one order per user.
 //! - [`engine`]: stores the log.
 //! - [`fanout`]: one tail per user with readers here, one cursor per reader.
-//! - [`egress`]: out again, over WebSocket and gRPC.
+//! - [`egress`]: out again, over WebSocket, SSE and gRPC.
 //!
 //! Beside the flow: [`access`] (who is who), [`operator`] (health and metrics), [`config`], [`client`], [`app`]
 //! (builds and runs everything), [`page`] (what `dev` opens), [`cli`]. Below it: [`event`], [`usage`], [`run`], [`reason`], [`clock`], [`telemetry`],

@@ -187,7 +187,7 @@ fn welcome(tail: &str, addresses: &Addresses, session: &Session) -> Result<Strin
         r#"emitter dev: one node, in memory. Its events are gone when it ends.
 
   agent services   {grpc}   gRPC: emitter.v1, health, reflection
-  browsers         {http}   WebSocket: /v1/stream, SSE: /v1/events
+  browsers         {http}   WebSocket /v1/stream, SSE /v1/events
   operators        {admin}   /healthz /readyz /metrics
 
 See what the user `demo` sees, in a browser:

@@ -97,7 +97,7 @@ struct Listen {
     /// Where agent services connect (gRPC) [default: 127.0.0.1:50051]; port 0 takes any free one
     #[arg(long, value_name = "ADDRESS")]
     grpc_listen: Option<String>,
-    /// Where browsers connect (WebSocket) [default: 127.0.0.1:8080]
+    /// Where browsers connect (WebSocket and SSE) [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<String>,
     /// Where operators connect (health and metrics) [default: 127.0.0.1:9090]

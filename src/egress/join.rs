@@ -226,6 +226,16 @@ mod tests {
     }
 
     #[test]
+    fn a_joined_frame_as_an_event_resumes_after_the_last() {
+        let entries = [thinking(1, "a"), thinking(2, "b\n")];
+        let frames = |encoding| frames(&entries, &Encoder::new(encoding, Counter::noop()));
+        let (events, json) = (frames(Encoding::Sse), frames(Encoding::Json));
+        let json = String::from_utf8(json.bytes[0].to_vec()).unwrap();
+        let want = format!("id: 00000000000000ab-2\ndata: {json}\n\n");
+        assert_eq!(events.bytes, [want]);
+    }
+
+    #[test]
     fn a_joined_frame_on_the_wire() {
         let entries = [thinking(1, "a"), thinking(2, "b")];
         let frames = frames(&entries, &Encoder::new(Encoding::Proto, Counter::noop()));

@@ -213,6 +213,37 @@ fn every_arm_of_a_tool() {
 }
 
 #[test]
+fn an_event_for_fetch_is_the_json_frame_behind_its_position() {
+    let exact = "{\r\n\"id\":\r1,\n\n\"data\": \"a\\nb\"}\r\n";
+    let executing = v1::ToolExecuting {
+        input: Some(tool_executing::Input::ParametersJson(exact.into())),
+        ..Default::default()
+    };
+    let record = record(
+        Kind::ToolExecuting,
+        &body(Payload::ToolExecuting(executing)),
+    );
+    let (sse, as_json) = (
+        Encoder::new(Encoding::Sse, Counter::noop()),
+        Encoder::new(Encoding::Json, Counter::noop()),
+    );
+    let event = String::from_utf8(sse.encode(&record).to_vec()).unwrap();
+    let (id, rest) = event.split_once('\n').unwrap();
+    assert_eq!(id, "id: 00000000000000ab-42");
+    let lines = rest.strip_suffix("\n\n").unwrap().split('\n');
+    let data: Vec<_> = lines
+        .map(|line| {
+            line.strip_prefix("data: ")
+                .unwrap_or_else(|| panic!("{event:?}"))
+        })
+        .collect();
+    let read: serde_json::Value = serde_json::from_str(&data.join("\n")).unwrap();
+    let want: serde_json::Value = serde_json::from_slice(&as_json.encode(&record)).unwrap();
+    assert_eq!(read, want);
+    assert_ne!(sse.slot(), as_json.slot());
+}
+
+#[test]
 fn every_arm_of_texts_and_state() {
     let operation = |op: PatchOp, path: &str, from: &str, value| PatchOperation {
         op: op.into(),

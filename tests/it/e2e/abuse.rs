@@ -60,6 +60,7 @@ async fn garbage_on_every_listener_disturbs_nobody() {
             b"".as_slice(),
             preface,
             b"GET /v1/stream HTTP/1.1\r\n",
+            b"GET /v1/events HTTP/1.1\r\n",
             b"POST / HTTP/1.1\r\ncontent-length: 99\r\n\r\n",
         ] {
             let mut bytes = begin.to_vec();

@@ -49,7 +49,7 @@ impl Operator<'_> {
 }
 
 /// Waits until `metric` is at least `want`.
-async fn until(server: &Server, metric: &str, want: f64) {
+pub(super) async fn until(server: &Server, metric: &str, want: f64) {
     let reached = async {
         while server.metric(metric).await < want {
             tokio::task::yield_now().await;

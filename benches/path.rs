@@ -172,6 +172,7 @@ fn encode(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for (name, encoding) in [
         ("json frame", Encoding::Json),
+        ("server-sent event", Encoding::Sse),
         ("protobuf response", Encoding::Proto),
     ] {
         let encoder = Encoder::new(encoding, metrics::Counter::noop());

@@ -195,7 +195,7 @@ async fn a_newer_connection_of_the_same_client_takes_its_place_on_any_door() {
 
 #[tokio::test]
 async fn operators_see_it_and_end_it() {
-    let server = Server::start().await;
+    let server = Server::start_with(|settings| settings.limits.connections_per_user = 1).await;
     let token = server.token("alice", "subscribe");
     let mut events = event_stream::open(server.http, &token, "client_id=tab", &[]).await;
     let established = events.next().await.unwrap().frame;
@@ -221,5 +221,7 @@ async fn operators_see_it_and_end_it() {
     let ended = operator.disconnect(wire::with_token(&operate, end)).await;
     assert_eq!(ended.unwrap().into_inner().disconnected_count, 1);
     assert!(closed_for(&mut events, "DISCONNECTED").await.is_some());
+    // Who was told may come back at once: its place is free.
+    event_stream::open(server.http, &token, "", &[]).await;
     server.stop().await;
 }

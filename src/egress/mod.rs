@@ -7,7 +7,6 @@
 
 mod admission;
 mod asked;
-mod browser_client;
 mod control;
 #[cfg(test)]
 mod fixtures;
@@ -18,6 +17,7 @@ mod join;
 mod json;
 mod limiter;
 mod payload;
+mod published;
 mod pump;
 mod runs;
 mod session;
@@ -131,7 +131,8 @@ impl Egress {
         Router::new()
             .route("/v1/stream", get(handshake::stream))
             .route("/v1/events", any(sse::events))
-            .route("/emitter.js", get(browser_client::source))
+            .route("/emitter.js", get(published::client))
+            .route("/asyncapi.json", get(published::asyncapi))
             .with_state(self.clone())
     }
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import pytest
 from google.protobuf import json_format
 
+from contract import checked
 from test_websockets import assert_established, assert_frames, position
 
 # How long anything may take that ought to be immediate.
@@ -45,7 +46,7 @@ class Events:
                 elif name == "id":
                     self.last_event_id = value
             assert data, "the stream ended"
-            frame = json.loads("\n".join(data))
+            frame = checked(json.loads("\n".join(data)))
             if frame["type"] not in ("connection_heartbeat", "connection_caught_up"):
                 return frame
 

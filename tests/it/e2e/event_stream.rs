@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::wire::{self, PATIENCE};
+use crate::support::asyncapi;
 
 /// An answer whose body is read as it comes.
 pub(super) struct Answer {
@@ -193,9 +194,10 @@ fn parsed(event: &[u8]) -> Event {
         }
     }
     let frame = serde_json::from_str(&data.join("\n"));
+    let frame = frame.unwrap_or_else(|error| panic!("{error} in {text:?}"));
     Event {
         id,
         retry,
-        frame: frame.unwrap_or_else(|error| panic!("{error} in {text:?}")),
+        frame: asyncapi::checked(frame),
     }
 }

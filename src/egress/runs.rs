@@ -85,3 +85,33 @@ pub(super) fn summary(summary: &Summary) -> v1::RunSummary {
         usage: summary.usage.map(Into::into),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{AgentName, RunId, ThreadId, ToolCallId, ToolName},
+        fanout::{OPEN_RUNS, OPEN_TOOL_CALLS, open_run},
+    };
+
+    #[test]
+    fn the_most_that_is_told_fits_into_what_stock_clients_take() {
+        // As long as ids may be, in characters that take four bytes each.
+        let long = "\u{1d11e}".repeat(128);
+        let mut most = open_run(1, &long);
+        most.run_id = RunId::new(&long).unwrap();
+        most.run.thread_id = ThreadId::new(&long).ok();
+        most.run.parent_run_id = RunId::new(&long).ok();
+        most.run.agent_name = AgentName::new(&long).ok();
+        let call = OpenToolCall {
+            id: ToolCallId::new(&long).unwrap(),
+            name: ToolName::new(&long).unwrap(),
+            started_at: most.run.started_at,
+        };
+        most.run.open_tool_calls = vec![call; OPEN_TOOL_CALLS];
+        let mut json = Vec::new();
+        open_json(&mut json, &vec![most; OPEN_RUNS]);
+        println!("{} bytes", json.len());
+        assert!(json.len() < 1_000_000, "{} bytes", json.len());
+    }
+}

@@ -14,7 +14,7 @@ pub use filter::{FILTER_TYPES, Filter};
 pub use hub::{Config, Hub};
 #[cfg(test)]
 pub(crate) use open_runs::fixtures::open_run;
-pub use open_runs::{OPEN_RUNS, OpenRun};
+pub use open_runs::{OPEN_RUNS, OPEN_TOOL_CALLS, OpenRun};
 pub use readers::{Connection, Identity, Parting, Reader, Readers, Transport};
 pub use subscription::{Delivery, Gap, GapReason, Start, Subscription};
 pub use tail::Entry;

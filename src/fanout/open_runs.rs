@@ -11,8 +11,8 @@ use crate::{
 pub const OPEN_RUNS: usize = 64;
 
 /// How many open tool calls of each a reader is told. With `OPEN_RUNS`, and ids as long as they may be, it all fits
-/// into the 4 MiB that stock gRPC clients take.
-const OPEN_TOOL_CALLS: usize = 16;
+/// into the 1 MiB that stock WebSocket clients take, and the 4 MiB of gRPC's.
+pub const OPEN_TOOL_CALLS: usize = 8;
 
 /// A run that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

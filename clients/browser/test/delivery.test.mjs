@@ -118,8 +118,9 @@ test("a slow iterator makes the client pause and resume, and misses nothing", as
     serve();
     assert.ok(kit.socket.closed && sent <= most, `it paused after ${sent} of at most ${most}`);
     assert.equal(kit.client.connection.reason, "the iterator lags");
-    kit.window.dispatchEvent(new Event("online"));
     await kit.clock.pass(120_000);
+    kit.window.dispatchEvent(new Event("online"));
+    await settled();
     assert.equal(kit.sockets.length, 1, "it does not come back while it lags");
     const ids = [];
     while (ids.length < total) {

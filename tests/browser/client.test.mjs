@@ -61,13 +61,16 @@ const brief = ({ ids, kinds, states, connection }) => ({
 /** Runs in the page: connects, and notes what is told. */
 async function connect(options) {
   const { EmitterClient } = await import("/emitter.js");
-  globalThis.told = { ids: [], kinds: [], states: [], removed: [] };
+  globalThis.told = { ids: [], kinds: [], states: [], reasons: [] };
   globalThis.client = new EmitterClient({ ...options, token: ({ reason }) => globalThis.freshToken(reason) });
   for (const kind of ["event", "gap", "reset", "caughtup"]) {
     client.addEventListener(kind, () => told.kinds.push(kind));
   }
   client.addEventListener("event", ({ detail }) => told.ids.push(detail.frame.event_id));
-  client.addEventListener("connection", ({ detail }) => told.states.push(detail.connection.state));
+  client.addEventListener("connection", ({ detail }) => {
+    told.states.push(detail.connection.state);
+    told.reasons.push(detail.connection.reason);
+  });
   client.connect();
 }
 
@@ -93,6 +96,8 @@ async function emitDuring(server, trouble) {
 }
 
 const count = (states, wanted) => states.filter((state) => state === wanted).length;
+
+const fellSilent = ({ reasons }) => reasons.includes("the server has fallen silent");
 
 const saw = (ids) => (seen) => seen.ids.length >= ids.length && seen.ids.at(-1) === ids.at(-1);
 
@@ -197,7 +202,7 @@ for (const transport of ["websocket", "sse"]) {
         await comeBack(cut + 1);
       }
       proxy.stall();
-      await reach("the stall", ({ connection }) => connection.reason === "the server has fallen silent");
+      await reach("the stall", fellSilent);
       proxy.resume();
       await comeBack(12);
     });
@@ -209,9 +214,13 @@ for (const transport of ["websocket", "sse"]) {
 
 test("a stall of 30 s loses and doubles nothing", async (t) => {
   const there = await scene(t, { settings: { EMITTER_LIMITS__HEARTBEAT: "5s" }, options: { join: false } });
-  const ids = await emitDuring(there.server, () => there.proxy.stallFor());
-  const { states } = await assertExact(there, ids);
-  assert.ok(states.includes("waiting"), "the stall was noticed");
+  const ids = await emitDuring(there.server, async () => {
+    await there.reach("the run under way", ({ ids }) => ids.length > 3);
+    const stalled = there.proxy.stallFor();
+    await there.reach("the stall", fellSilent);
+    await stalled;
+  });
+  await assertExact(there, ids);
 });
 
 test("a tab that sleeps past its token's expiry comes back with a fresh one by itself", async (t) => {

@@ -606,8 +606,7 @@ function parsed(json) {
  * @property {Message[]} messages
  * @property {ToolCall[]} toolCalls
  * @property {number} openToolCalls
- * @property {{inputTokens: number, outputTokens: number, cachedInputTokens: number, reasoningTokens: number,
- *   costNanoUsd: number, unpricedEvents: number}} usage
+ * @property {ReturnType<typeof noUsage>} usage
  * @property {string[]} childRunIds
  * @property {number} events
  * @property {number} lastSequence
@@ -619,7 +618,7 @@ function parsed(json) {
 /** How many runs are kept: ended ones, and all. The oldest go first. */
 const ENDED_RUNS = 500;
 const RUNS = 2_000;
-/** What is kept of one run: messages and thoughts, together 1 Mi characters, and as much of what tools were given and gave. */
+/** What is kept of one run: 1 Mi characters of messages and thoughts, and as much of what tools were given and gave. */
 const MESSAGES = 256;
 const MESSAGE_TEXT = 768 * 1024;
 const THINKING_TEXT = 256 * 1024;
@@ -637,6 +636,15 @@ const tail = (whole, most) => whole.slice(-most).replace(/^[\uDC00-\uDFFF]/, "")
 
 /** @param {number} sum @param {unknown} added */
 const plus = (sum, added) => Math.min(sum + (numberOrNull(added) ?? 0), Number.MAX_SAFE_INTEGER);
+
+const noUsage = () => ({
+  inputTokens: 0,
+  outputTokens: 0,
+  cachedInputTokens: 0,
+  reasoningTokens: 0,
+  costNanoUsd: 0,
+  unpricedEvents: 0,
+});
 
 /** @param {string} runId @param {boolean} partial @param {string[]} childRunIds @returns {RunState} */
 const newRun = (runId, partial, childRunIds) => ({
@@ -659,7 +667,7 @@ const newRun = (runId, partial, childRunIds) => ({
   messages: [],
   toolCalls: [],
   openToolCalls: 0,
-  usage: { inputTokens: 0, outputTokens: 0, cachedInputTokens: 0, reasoningTokens: 0, costNanoUsd: 0, unpricedEvents: 0 },
+  usage: noUsage(),
   childRunIds,
   events: 0,
   lastSequence: 0,
@@ -796,7 +804,8 @@ export class RunStore {
     sums.cachedInputTokens = plus(sums.cachedInputTokens, usage.cached_input_tokens);
     sums.reasoningTokens = plus(sums.reasoningTokens, usage.reasoning_tokens);
     sums.costNanoUsd = plus(sums.costNanoUsd, usage.cost_nano_usd);
-    sums.unpricedEvents = plus(sums.unpricedEvents, usage.unpriced_events ?? (usage.cost_nano_usd === undefined ? 1 : 0));
+    const unpriced = usage.cost_nano_usd === undefined ? 1 : 0;
+    sums.unpricedEvents = plus(sums.unpricedEvents, usage.unpriced_events ?? unpriced);
   }
 
   /** @param {RunState} run @param {Account} account @param {Frame} frame @param {number} size */
@@ -959,7 +968,7 @@ export class RunStore {
     account.open.forEach((call) => (call.state = "unfinished"));
     account.open.clear();
     if (summary.usage) {
-      Object.assign(run.usage, newRun("", false, []).usage);
+      Object.assign(run.usage, noUsage());
       this.#use(run, summary.usage);
     }
   }
@@ -1558,8 +1567,8 @@ export class EmitterClient extends EventTarget {
   }
 
   /**
-   * The items from here on; one iterator at a time. It ends when the client is closed, and throws an `EmitterError` when
-   * it is stopped.
+   * The items from here on; one iterator at a time. It ends when the client is closed, and throws an `EmitterError`
+   * when it is stopped.
    * @returns {AsyncIterableIterator<Item>}
    */
   [Symbol.asyncIterator]() {

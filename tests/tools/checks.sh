@@ -99,9 +99,10 @@ node_tests() {
 }
 
 tests() {
+    local before
     node_tests 'AsyncAPI document' tests/asyncapi/*.test.mjs
-    local before=$failed
     node_tests 'browser client' clients/browser/test/*.test.mjs
+    before=$failed
     # Builds the server too, which the stock clients then drive.
     check 'cargo build of the tests' cargo test --locked --no-run
     if ((failed > before)); then

@@ -11,7 +11,7 @@ use emitter::{
     page,
 };
 
-use super::http;
+use super::{http, server::Server};
 
 const SECRET: &str = "a secret of the tests, and of nothing else";
 
@@ -82,6 +82,15 @@ async fn the_sample_run_keeps_every_rule_and_completes() {
         "{frames:?}"
     );
     running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn only_dev_has_a_page() {
+    let server = Server::start().await;
+    for path in ["/", "/page/main.js", "/dev/token", "/dev/sample"] {
+        assert_eq!(http::get(server.http, path).await.0, 404, "{path}");
+    }
+    server.stop().await;
 }
 
 /// The types of all events until the run completes.

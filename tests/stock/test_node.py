@@ -8,6 +8,7 @@ from google.rpc import status_pb2
 
 import projects
 from clients import EVENTS, Clients, Told
+from contract import checked
 from server import ROOT
 
 # Where the protos of google.rpc were installed.
@@ -24,7 +25,7 @@ class TestNode(Clients):
     @staticmethod
     def frames(told, step):
         """What a socket brought, less what only the connection is about."""
-        first, *frames = map(json.loads, told[step]["frames"])
+        first, *frames = [checked(json.loads(text)) for text in told[step]["frames"]]
         assert first["type"] == "connection_established" and first["user_id"] == told.user_id, first
         silent = ("connection_heartbeat", "connection_caught_up")
         return [frame for frame in frames if frame["type"] not in silent]

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import json_format
 
 from browser import serving
+from contract import checked
 from projects import HERE
 
 SECONDS = 10
@@ -42,7 +43,7 @@ class Page:
         """The first frames, once there are as many, less those that tell only that the connection lives."""
         told = 'frames.filter((text) => !/"type":"connection_(heartbeat|caught_up)"/.test(text))'
         self.tab.until(f"{told}.length >= {count} || closed", "({ frames, closed })")
-        return [json.loads(text) for text in self.tab.tell(told)]
+        return [checked(json.loads(text)) for text in self.tab.tell(told)]
 
     def closed(self):
         self.tab.until("closed", "({ frames, closed })")

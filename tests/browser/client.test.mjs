@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { after, before, test } from "node:test";
 
+import { watch } from "./contract.mjs";
 import { ROOT, Server, launchChromium, serve, until } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
@@ -35,6 +36,7 @@ async function scene(t, { settings = {}, options = {}, ttl = 3600, cutsUpgrades 
   const page = await context.newPage();
   const asked = [];
   const errors = [];
+  const { wrong } = watch(page);
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.exposeFunction("freshToken", (reason) => {
     asked.push(reason);
@@ -42,7 +44,7 @@ async function scene(t, { settings = {}, options = {}, ttl = 3600, cutsUpgrades 
   });
   await page.goto(pages.url);
   await page.evaluate(connect, { url: proxy.url, start: "oldest", ...options });
-  t.after(() => assert.deepEqual(errors, []));
+  t.after(() => assert.deepEqual({ errors, wrong }, { errors: [], wrong: [] }));
   const look = () => page.evaluate(() => ({ ...told, connection: client.connection, runs: [...client.runs.values()] }));
   const reach = (what, condition, options) =>
     until(async () => condition(await look()), what, { ...options, seen: async () => brief(await look()) });

@@ -1,0 +1,238 @@
+// Draws the list of runs.
+
+import { h, icon, setAttribute, setIcon, setText } from "./dom.js";
+import { brief, clock, cost, counted, duration, gapReason, line, stateName } from "./format.js";
+import { ALL, flatten, runKey } from "./tree.js";
+import { VirtualList } from "./virtual.js";
+
+/** @typedef {import("/emitter.js").RunState} RunState */
+/** @typedef {import("./tree.js").Item} Item */
+/** @typedef {import("./route.js").Route} Route */
+/** @typedef {import("./virtual.js").Drawn & {parts: ReturnType<typeof parts>}} DrawnItem */
+
+const ROW = 60;
+
+/**
+ * How long a run has taken.
+ * @param {RunState} run
+ * @param {number} now
+ */
+export function took(run, now) {
+  const start = Date.parse(run.startedAt ?? "");
+  const end = run.endedAt ? Date.parse(run.endedAt) : now;
+  return Number.isNaN(start) ? "" : duration(end - start);
+}
+
+export class RunsView {
+  /** @type {ReadonlyMap<string, RunState>} */
+  #runs;
+  #log;
+  #arrivals;
+  /** @type {Set<string>} */
+  #folded = new Set();
+  #stale = true;
+  #chosen = "";
+  /** @type {VirtualList<Item>} */
+  #list;
+  #choose;
+  #request;
+
+  /**
+   * @param {{scroller: HTMLElement, canvas: HTMLElement}} elements
+   * @param {{runs: ReadonlyMap<string, RunState>, log: import("./log.js").EventLog,
+   *   arrivals: import("./tree.js").Arrivals}} model
+   * @param {{request: () => void, choose: (route: Route) => void}} page
+   */
+  constructor(elements, { runs, log, arrivals }, { request, choose }) {
+    this.#runs = runs;
+    this.#log = log;
+    this.#arrivals = arrivals;
+    this.#choose = choose;
+    this.#request = request;
+    this.#list = new VirtualList({
+      ...elements,
+      key: (item) => item.key,
+      estimate: () => ROW,
+      create: (item) => this.#create(item),
+      update: (drawn, item) => this.#update(drawn, item),
+      stick: "start",
+      request,
+      onKey: (event, item) => this.#onKey(event, item),
+    });
+  }
+
+  /** How many rows are in the document. */
+  get drawn() {
+    return this.#list.drawn;
+  }
+
+  /** Runs or gaps came or went. */
+  restack() {
+    this.#stale = true;
+  }
+
+  /** @param {Iterable<string>} runIds */
+  touch(runIds) {
+    for (const runId of runIds) {
+      this.#list.touch(runKey(runId));
+    }
+    this.#list.touch(ALL);
+  }
+
+  /** Marks what is shown beside the list. @param {Route} route */
+  mark(route) {
+    const key = route.kind === "run" ? runKey(route.runId) : route.kind === "all" ? ALL : "";
+    if (key !== this.#chosen) {
+      this.#chosen = key;
+      this.#list.touchAll();
+    }
+  }
+
+  render() {
+    if (this.#stale) {
+      this.#stale = false;
+      this.#list.items = flatten(this.#runs, this.#log.gaps, this.#arrivals, this.#folded);
+      this.#list.moved(0);
+    }
+    this.#list.render();
+  }
+
+  /** Moves what runs on by itself. @returns {boolean} whether anything does */
+  tick() {
+    let moves = false;
+    for (const { key, item } of this.#list.rows()) {
+      if (item.run && item.run.endedAt === null) {
+        this.#list.touch(key);
+        moves = true;
+      }
+    }
+    return moves;
+  }
+
+  /** Gives the chosen line the keyboard's focus. */
+  focus() {
+    const chosen = this.#list.items.findIndex(({ key }) => key === this.#chosen);
+    this.#list.focus(chosen < 0 ? Math.max(0, this.#list.activeIndex) : chosen);
+  }
+
+  /** @param {Item} item @returns {DrawnItem} */
+  #create(item) {
+    const made = parts(item.kind);
+    const element = h("div", { role: "treeitem", class: `run run-${item.kind}` }, ...made.children);
+    const { key } = item;
+    element.addEventListener("click", (event) => {
+      const current = this.#list.items.find((other) => other.key === key);
+      if (current && made.fold.contains(/** @type {Node} */ (event.target)) && current.unfolded !== null) {
+        this.#fold(current, current.unfolded);
+      } else if (current) {
+        this.#enter(current);
+      }
+    });
+    return { element, focus: element, parts: made };
+  }
+
+  /**
+   * @param {DrawnItem} drawn
+   * @param {Item} item
+   */
+  #update({ element, parts: made }, item) {
+    setAttribute(element, "aria-level", String(item.level));
+    setAttribute(element, "aria-posinset", String(item.position));
+    setAttribute(element, "aria-setsize", String(item.siblings));
+    setAttribute(element, "aria-expanded", item.unfolded === null ? null : String(item.unfolded));
+    setAttribute(element, "aria-selected", String(item.key === this.#chosen));
+    element.style.setProperty("--level", String(item.level - 1));
+    if (item.run) {
+      drawRun(element, made, item.run);
+    } else if (item.gap) {
+      setText(made.name, "Gap: events may be missing");
+      setText(made.state, gapReason(item.gap.gap?.reason ?? ""));
+    } else {
+      setText(made.state, counted(this.#log.eventCount, "event"));
+    }
+  }
+
+  /** @param {Item} item */
+  #enter(item) {
+    this.#choose(item.run ? { kind: "run", runId: item.run.runId } : { kind: "all" });
+  }
+
+  /**
+   * @param {Item} item
+   * @param {boolean} fold
+   */
+  #fold(item, fold) {
+    if (!item.run) {
+      return;
+    }
+    fold ? this.#folded.add(item.run.runId) : this.#folded.delete(item.run.runId);
+    this.restack();
+    this.#request();
+  }
+
+  /**
+   * @param {KeyboardEvent} event
+   * @param {Item} item
+   */
+  #onKey(event, item) {
+    const index = this.#list.items.indexOf(item);
+    if (event.key === "Enter" || event.key === " ") {
+      this.#enter(item);
+    } else if (event.key === "ArrowRight" && item.unfolded === false) {
+      this.#fold(item, false);
+    } else if (event.key === "ArrowRight" && item.unfolded) {
+      this.#list.focus(index + 1);
+    } else if (event.key === "ArrowLeft" && item.unfolded) {
+      this.#fold(item, true);
+    } else if (event.key === "ArrowLeft" && item.level > 1) {
+      const parent = this.#list.items.findLastIndex((other, at) => at < index && other.level < item.level);
+      this.#list.focus(parent);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {ReturnType<typeof parts>} made
+ * @param {RunState} run
+ */
+function drawRun(element, made, run) {
+  const { inputTokens, outputTokens, costNanoUsd, unpricedEvents } = run.usage;
+  const tokens = inputTokens + outputTokens;
+  element.dataset.tone = run.state;
+  setIcon(made.icon, run.state);
+  setText(made.name, line(run.agentName, 128) || "Run");
+  setText(made.state, stateName(run.state));
+  setText(made.clock, clock(run.startedAt));
+  setText(made.took, took(run, Date.now()));
+  setText(made.tokens, tokens > 0 ? `${brief(tokens)} tokens` : "");
+  setText(made.cost, costNanoUsd > 0 || (tokens > 0 && unpricedEvents === 0) ? cost(costNanoUsd) : "");
+}
+
+/**
+ * The elements of a line. What is read aloud has commas where the eye has columns.
+ * @param {Item["kind"]} kind
+ */
+function parts(kind) {
+  const drawing = icon(kind === "run" ? "running" : kind);
+  const fold = h("span", { class: "fold" }, icon("fold"));
+  const name = h("span", { class: "name", dir: "auto" }, kind === "all" ? "All events" : "");
+  const [state, time, length, tokens, price] = ["state", "clock", "took", "tokens", "cost"].map(
+    (part) => h("span", { class: part }),
+  );
+  const comma = () => h("span", { class: "unseen" }, ", ");
+  const facts = kind === "run"
+    ? [state, comma(), time, comma(), tokens]
+    : [state];
+  const children = [
+    fold,
+    drawing,
+    h("span", { class: "first" }, name, comma(), length),
+    comma(),
+    h("span", { class: "second" }, h("span", { class: "facts" }, ...facts), comma(), price),
+  ];
+  return { icon: drawing, fold, name, state, clock: time, took: length, tokens, cost: price, children };
+}

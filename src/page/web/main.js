@@ -122,6 +122,8 @@ class Page {
         this.runs.restack();
         break;
       case "caughtup":
+        // While the past came in, the newest run was another one each time.
+        this.#followed = this.#caughtUp ? this.#followed : "";
         this.#caughtUp = true;
         break;
       case "connection":

@@ -224,15 +224,12 @@ function parts(kind) {
     (part) => h("span", { class: part }),
   );
   const comma = () => h("span", { class: "unseen" }, ", ");
-  const facts = kind === "run"
-    ? [state, comma(), time, comma(), tokens]
-    : [state];
   const children = [
     fold,
     drawing,
-    h("span", { class: "first" }, name, comma(), length),
+    h("span", { class: "first" }, name, comma(), time, comma(), length),
     comma(),
-    h("span", { class: "second" }, h("span", { class: "facts" }, ...facts), comma(), price),
+    h("span", { class: "second" }, state, comma(), tokens, comma(), price),
   ];
   return { icon: drawing, fold, name, state, clock: time, took: length, tokens, cost: price, children };
 }

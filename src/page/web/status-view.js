@@ -1,7 +1,7 @@
 // Says how the connection stands.
 
 import { byId, setText } from "./dom.js";
-import { count, counted } from "./format.js";
+import { counted } from "./format.js";
 
 /** @typedef {import("/emitter.js").Connection} Connection */
 
@@ -46,9 +46,11 @@ export function drawStatus({ connection, position }, { caughtUp, gaps, events })
   setText(byId("status-word"), word);
   setText(byId("status-detail"), detail);
   setText(byId("status-transport"), (connection.transport && TRANSPORTS[connection.transport]) ?? "–");
-  setText(byId("status-position"), position ?? "–");
+  const [epoch, offset] = (position ?? "").split("-");
+  setText(byId("status-epoch"), offset === undefined ? "" : `${epoch}-`);
+  setText(byId("status-offset"), offset ?? "–");
   setText(byId("status-gaps"), counted(gaps, "gap"));
   byId("status-gaps").dataset.some = String(gaps > 0);
-  setText(byId("status-events"), count(events));
+  setText(byId("status-events"), counted(events, "event"));
   setText(byId("user"), connection.userId ?? "");
 }

@@ -27,6 +27,8 @@
 
 /** Rows beyond each edge. */
 const SPARE = 6;
+/** What is free above the first row and below the last. */
+const PAD = 8;
 /** However small rows are, there are no more. Two lists are in sight at once. */
 const MOST = 140;
 
@@ -40,7 +42,7 @@ export class VirtualList {
   /** @type {Options<T>} */
   #options;
   /** The top of each row, and the end of the last. */
-  #tops = [0];
+  #tops = [PAD];
   #valid = 0;
   /** @type {Map<string, number>} */
   #heights = new Map();
@@ -168,7 +170,7 @@ export class VirtualList {
     if (this.#heights.size > 2 * items.length + 1_000) {
       this.#heights.clear();
     }
-    const total = tops[items.length];
+    const total = tops[items.length] + PAD;
     if (total !== this.#total) {
       this.#total = total;
       this.#options.canvas.style.height = `${total}px`;

@@ -1,6 +1,9 @@
 // The page of `emitter dev` in a browser, as tests look at it.
 
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 
 import { ROOT, until } from "./harness.mjs";
@@ -15,12 +18,14 @@ export const OUTPUT = path.join(ROOT, "test-output");
  * Opens the page. What it complains about is collected in `complaints`: errors, and what its policy forbade.
  * @param {import("playwright-core").Browser} browser
  * @param {string} line the line that `emitter dev` printed
+ * @param {object} options a context's, and `prepare`, which is given the context first
  */
-export async function openPage(browser, line, options = {}) {
+export async function openPage(browser, line, { prepare = async () => {}, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
   if (process.env.EMITTER_PAGE_FILES) {
     await useFiles(context);
   }
+  await prepare(context);
   const page = await context.newPage();
   const complaints = [];
   page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
@@ -90,3 +95,58 @@ export async function listedEvents(page) {
     at = top;
   }
 }
+
+/** Runs `emitter dev` as a person does, and gives the line to open that it prints. */
+export async function printedLine(t) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "emitter-"));
+  const binary = path.resolve(ROOT, process.env.EMITTER_BIN || "target/debug/emitter");
+  const listen = ["grpc", "http", "admin"].flatMap((name) => [`--${name}-listen`, "127.0.0.1:0"]);
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith("EMITTER_"));
+  const dev = spawn(binary, ["dev", ...listen, "--session-file", path.join(directory, "session")], {
+    env: Object.fromEntries(inherited),
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  t.after(async () => {
+    dev.kill("SIGTERM");
+    if (dev.exitCode === null) {
+      await once(dev, "exit");
+    }
+    fs.rmSync(directory, { recursive: true });
+  });
+  let printed = "";
+  dev.stdout.setEncoding("utf8").on("data", (text) => (printed += text));
+  return until(() => /^http:\S+#token=\S+$/m.exec(printed)?.[0], "the line to open", { seen: () => printed });
+}
+
+/** What an agent may emit, each as an event of `run_id`. */
+export const emits = {
+  started: (run_id, message = "Looking into it", more = {}) => ({
+    user_id: "u1",
+    run_id,
+    agent_name: "researcher",
+    agent_started: { message },
+    ...more,
+  }),
+  thinking: (run_id, reasoning, step_number = 1) => ({
+    user_id: "u1",
+    run_id,
+    agent_thinking: { reasoning, step_number },
+  }),
+  calls: (run_id, tool_call_id, tool_name = "search") => ({
+    user_id: "u1",
+    run_id,
+    tool_executing: { tool_call_id, tool_name, description: "Looks it up", parameters_json: '{"page":3}' },
+  }),
+  called: (run_id, tool_call_id, ms = 118) => ({
+    user_id: "u1",
+    run_id,
+    tool_completed: {
+      tool_call_id,
+      status: "TOOL_STATUS_SUCCEEDED",
+      execution_time: { seconds: Math.floor(ms / 1000), nanos: (ms % 1000) * 1_000_000 },
+      result_json: '{"hits":3}',
+    },
+  }),
+  says: (run_id, text, message_id = "m1") => ({ user_id: "u1", run_id, text_delta: { message_id, role: "assistant", text } }),
+  completed: (run_id, message = "Done", more = {}) => ({ user_id: "u1", run_id, agent_completed: { message }, ...more }),
+};

@@ -3,7 +3,7 @@
 const KEY = "emitter.token";
 
 /** A token that ends within this time is renewed before it is used. */
-const SOON_MS = 30_000;
+const SOON_MS = 5_000;
 
 /** The service does not take the token, and a new one must come from a person. */
 export class TokenRefused extends Error {}

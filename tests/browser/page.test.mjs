@@ -1,0 +1,341 @@
+// The page of `emitter dev` in Chromium, against the real server: what it shows, and that it loses and doubles nothing.
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import { after, before, describe, test } from "node:test";
+
+import { Server, launchChromium, until } from "./harness.mjs";
+import { OUTPUT, emits, inPage, listedEvents, openPage, printedLine } from "./page.mjs";
+import { Proxy } from "./proxy.mjs";
+
+let chromium;
+
+before(async () => {
+  fs.mkdirSync(OUTPUT, { recursive: true });
+  chromium = await launchChromium();
+});
+
+after(() => chromium?.close());
+
+/** Opens a page that must have nothing to complain about until the test is over. */
+async function open(t, line, options) {
+  const opened = await openPage(chromium, line, options);
+  t.after(async () => {
+    await opened.context.close();
+    assert.deepEqual(opened.complaints, []);
+  });
+  return opened.page;
+}
+
+/** A server, a proxy in front of it, and the page, which sees the server through that. */
+async function scene(t, { settings, ttl, ...options } = {}) {
+  const server = await Server.start(settings);
+  t.after(() => server.stop());
+  const proxy = await Proxy.start(server.http);
+  t.after(() => proxy.stop());
+  const page = await open(t, `${proxy.url}/#token=${server.token("u1", { ttl })}`, options);
+  await live(page);
+  return { server, proxy, page };
+}
+
+const live = (page) => text(page, "#status-word", "Live");
+
+/** Waits until an element has a text. */
+const text = (page, selector, expected, options) =>
+  inPage(
+    page,
+    `${selector} to say ${expected}`,
+    ([selector, expected]) => {
+      const found = document.querySelector(selector)?.textContent ?? "";
+      return found === expected || found;
+    },
+    [selector, expected],
+    options,
+  );
+
+/** How many WebSockets the server has open. */
+async function readers(server) {
+  const metrics = await (await fetch(`http://${server.admin}/metrics`)).text();
+  return Number(/^emitter_websocket_connections (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+}
+
+/** The timeline's rows in sight, as a person reads them. */
+const timeline = (page) =>
+  page.locator("#timeline-list > *").evaluateAll((rows) => rows.map((row) => row.innerText.replace(/\s+/g, " ").trim()));
+
+/** Waits until the whole stream's list has as many events, and gives their ids. */
+async function allEvents(page, count) {
+  await text(page, "#status-events", `${count.toLocaleString("en")} events`);
+  await page.locator("[role=treeitem]", { hasText: "All events" }).click();
+  return listedEvents(page);
+}
+
+test("the line that dev prints opens a page, and its button plays a run that shows whole", async (t) => {
+  const line = await printedLine(t);
+  const page = await open(t, line, { colorScheme: "light", viewport: { width: 1280, height: 1100 } });
+  await live(page);
+  await page.screenshot({ path: `${OUTPUT}/page-empty-light.png` });
+
+  await page.getByRole("button", { name: "Play a sample run" }).click();
+  await text(page, "#run-state-word", "Running");
+  await inPage(page, "a tool call that runs", () => document.querySelector(".step-tool[data-tone=running]") !== null);
+  await page.screenshot({ path: `${OUTPUT}/page-running-light.png` });
+  await text(page, "#run-state-word", "Completed", { ms: 40_000 });
+
+  const run = await page.evaluate(() => [...emitterPage.client.runs.values()].find(({ parentRunId }) => !parentRunId));
+  assert.ok(run.text.length > 100 && run.toolCalls.length >= 2 && run.usage.outputTokens > 0, JSON.stringify(run));
+  await page.locator("#timeline-scroll").evaluate((element) => element.scrollTo(0, 0));
+  await inPage(page, "the timeline's first row", () => document.querySelector(".step-start") !== null);
+  const rows = await timeline(page);
+  const shown = rows.join("\n");
+  assert.match(rows[0], /\+0\.00 s Started/);
+  assert.match(shown, /Step 1 .+/);
+  for (const { toolName, executionTimeMs } of run.toolCalls) {
+    assert.ok(rows.some((row) => row.includes(` ${toolName} `) && row.endsWith(`${executionTimeMs} ms`)), `${toolName} in ${shown}`);
+  }
+  assert.match(shown, /reader sub-agent/);
+  assert.ok(shown.includes(run.text.replace(/\s+/g, " ")), shown);
+  assert.match(rows.at(-1), /Completed/);
+  const total = (id) => page.locator(`#total-${id}`).innerText();
+  assert.equal(await total("in"), run.usage.inputTokens.toLocaleString("en"));
+  assert.equal(await total("out"), run.usage.outputTokens.toLocaleString("en"));
+  assert.equal(await total("cost"), `$${(run.usage.costNanoUsd / 1e9).toFixed(6)}`);
+  await page.screenshot({ path: `${OUTPUT}/page-light.png` });
+
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.screenshot({ path: `${OUTPUT}/page-dark.png` });
+  await page.getByRole("tab", { name: /Events/ }).click();
+  await page.locator("#events-list .head").first().click();
+  await page.screenshot({ path: `${OUTPUT}/page-events-dark.png` });
+});
+
+test("on a phone the list and the run take turns", async (t) => {
+  const server = await Server.start();
+  t.after(() => server.stop());
+  await server.emitBatch([
+    emits.started("r1", "Looking into it"),
+    emits.thinking("r1", "The documents should tell"),
+    emits.calls("r1", "c1"),
+    emits.called("r1", "c1"),
+    emits.says("r1", "Three documents say so."),
+    emits.completed("r1"),
+  ]);
+  const line = `${server.url}/#token=${server.token("u1")}`;
+  const page = await open(t, line, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
+  await live(page);
+  assert.equal(await page.locator("#run").isVisible(), false);
+  await page.screenshot({ path: `${OUTPUT}/page-phone-list.png` });
+  await page.locator("[role=treeitem]", { hasText: "researcher" }).tap();
+  assert.equal(await page.locator("#runs").isVisible(), false);
+  await inPage(page, "its timeline", () => document.querySelector(".step-end") !== null);
+  await page.screenshot({ path: `${OUTPUT}/page-phone-run.png` });
+  const [wide, most] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= most, `${wide} of ${most} pixels`);
+
+  await page.getByRole("button", { name: "Back to the runs" }).tap();
+  assert.equal(await page.locator("#runs").isVisible(), true);
+  await page.goBack();
+  assert.equal(await page.locator("#run").isVisible(), true);
+});
+
+test("the token leaves the address bar and the history at once, and is good for a reload", async (t) => {
+  const { page, proxy } = await scene(t);
+  assert.equal(page.url(), `${proxy.url}/`);
+  await page.reload();
+  await live(page);
+  const token = await page.evaluate(() => sessionStorage.getItem("emitter.token"));
+  assert.match(token, /^[\w-]+\.[\w-]+\.[\w-]+$/);
+  assert.ok(!(await page.content()).includes(token));
+  await page.goBack();
+  assert.ok(!page.url().includes("token"), page.url());
+});
+
+test("the token leaves the address bar also where the page's scripts fail", async (t) => {
+  const server = await Server.start();
+  t.after(() => server.stop());
+  const line = `${server.url}/#token=${server.token("u1")}`;
+  const prepare = (context) => context.route("**/emitter.js", (route) => route.abort());
+  const { page, context } = await openPage(chromium, line, { prepare });
+  t.after(() => context.close());
+  await until(() => page.url() === `${server.url}/`, "an address without the token", { seen: () => page.url() });
+});
+
+test("without a token the page says where there is one, and takes it", async (t) => {
+  const server = await Server.start();
+  t.after(() => server.stop());
+  const page = await open(t, server.url);
+  const field = page.getByLabel("Or paste the token, or the whole line");
+  await field.fill("no token");
+  await field.press("Enter");
+  await text(page, "#token-problem", "That is no token: it has three parts with dots between, and begins with eyJ.");
+  await field.fill(`  ${server.url}/#token=${server.token("u1")}\n`);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await live(page);
+});
+
+test("a token that the service does not take is asked for anew", async (t) => {
+  const server = await Server.start();
+  t.after(() => server.stop());
+  const { page } = await openPage(chromium, `${server.url}/#token=${server.token("u1", { iss: "somebody-else" })}`);
+  t.after(() => page.context().close());
+  await inPage(page, "the form", () => !document.querySelector("#token").hidden);
+  assert.match(await page.locator("#token-problem").innerText(), /no longer good/);
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("emitter.token")), null);
+});
+
+test("a reload in the middle of a run shows the whole run", async (t) => {
+  const { server, page } = await scene(t);
+  const receipts = await server.emitBatch([
+    emits.started("r1", "Looking into it"),
+    emits.thinking("r1", "The documents should tell"),
+    emits.calls("r1", "c1"),
+    emits.says("r1", "Three documents "),
+  ]);
+  await text(page, ".step-text .words", "Three documents ");
+  await page.reload();
+  await text(page, ".step-text .words", "Three documents ");
+  await text(page, ".step-tool .label", "search");
+  receipts.push(
+    ...(await server.emitBatch([
+      emits.says("r1", "say so."),
+      emits.called("r1", "c1", 250),
+      emits.completed("r1", "Three of them", { usage: { provider: "a", model: "m", input_tokens: 1200, output_tokens: 34, cost_nano_usd: 1_450_000 } }),
+    ])),
+  );
+  await text(page, "#run-state-word", "Completed");
+  const rows = await timeline(page);
+  assert.equal(rows.length, 5, rows.join("\n"));
+  assert.match(rows[0], /Started Looking into it$/);
+  assert.match(rows[1], /Step 1 The documents should tell$/);
+  assert.match(rows[2], /search Looks it up 250 ms$/);
+  assert.match(rows[3], /Answer Three documents say so\.$/);
+  assert.match(rows[4], /Completed Three of them$/);
+  assert.equal(await page.locator("#total-in").innerText(), "1,200");
+  assert.equal(await page.locator("#total-out").innerText(), "34");
+  assert.equal(await page.locator("#total-cost").innerText(), "$0.001450");
+  assert.deepEqual(await allEvents(page, 7), receipts.map(({ event_id }) => event_id));
+});
+
+test("a gap stands where it happened", async (t) => {
+  const { server, page } = await scene(t);
+  const before = await server.emitBatch([emits.started("r1"), emits.completed("r1")]);
+  await text(page, "#status-events", "2 events");
+  await server.restart();
+  const behind = await server.emitBatch([emits.started("r2"), emits.completed("r2")]);
+  await text(page, "#status-gaps", "1 gap");
+  const ids = (receipts) => receipts.map(({ event_id }) => event_id);
+  assert.deepEqual(await allEvents(page, 4), [...ids(before), "gap", ...ids(behind)]);
+  const lines = await page.locator("[role=treeitem] .name").allInnerTexts();
+  assert.deepEqual(lines, ["All events", "researcher", "Gap: events may be missing"]);
+  await until(async () => /1 gap: events may be missing/.test(await page.locator("#announcer").textContent()), "the word on it", {
+    seen: () => page.locator("#announcer").textContent(),
+  });
+});
+
+test("hostile strings are shown as the text that they are", async (t) => {
+  const { server, page } = await scene(t);
+  const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
+  const turned = "\u202egnp.exe\u202c \u05e9\u05dc\u05d5\u05dd";
+  const long = "x".repeat(60 * 1024);
+  const family = "👨‍👩‍👧‍👦";
+  await server.emitBatch([
+    { ...emits.started("r1", markup), agent_name: markup },
+    emits.thinking("r1", turned),
+    { user_id: "u1", run_id: "r1", tool_executing: { tool_call_id: "c1", tool_name: markup, description: turned } },
+    { user_id: "u1", run_id: "r1", tool_completed: { tool_call_id: "c1", status: "TOOL_STATUS_FAILED", error: markup, result_json: JSON.stringify({ [markup]: markup }) } },
+    emits.says("r1", long, "long"),
+    emits.says("r1", family.repeat(500), "family"),
+    { user_id: "u1", custom: { name: "note", data: { fields: { html: { stringValue: markup } } } } },
+    emits.completed("r1", markup),
+  ]);
+  await text(page, "#run-title", markup.slice(0, 127) + (markup.length > 128 ? "…" : ""));
+  const scroll = (to) => page.locator("#timeline-scroll").evaluate((element, to) => element.scrollTo(0, to), to);
+  await scroll(0);
+  await text(page, ".step-thinking .words", turned);
+  await text(page, ".step-tool .status-line", `Failed: ${markup}`);
+  await page.locator(".step-tool button.head").click();
+  await inPage(page, "the call's result", (markup) => document.querySelector(".step-tool .json")?.textContent.includes(JSON.stringify(markup)), markup);
+  await scroll(1e9);
+  await text(page, ".step-end .words", markup);
+  for (const piece of await page.locator(".step-text .words").allTextContents()) {
+    assert.match(piece, /^(x+|(👨‍👩‍👧‍👦)+)$/u, "no character is cut in two");
+  }
+  await page.getByRole("tab", { name: /Events/ }).click();
+  await page.locator("#events-list .head").first().waitFor();
+  await page.locator("#events-scroll").evaluate((element) => element.scrollTo(0, 0));
+  await page.locator("#events-list .head").first().click();
+  await inPage(page, "its JSON", (markup) => document.querySelector("#events-list .json")?.textContent.includes(JSON.stringify(markup)), markup);
+  assert.deepEqual(
+    await page.evaluate(() => [document.title, document.querySelectorAll("img, script:not([src])").length]),
+    ["emitter", 0],
+  );
+  const [wide, most] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= most, `${wide} of ${most} pixels`);
+  await page.screenshot({ path: `${OUTPUT}/page-hostile.png` });
+});
+
+describe("what takes half a minute", { concurrency: true }, () => {
+  test("a stall of 30 s and ten cuts in a row lose nothing and double nothing", async (t) => {
+    const { server, proxy, page } = await scene(t, { viewport: { width: 1280, height: 1600 } });
+    const receipts = await server.emitBatch([emits.started("r1"), emits.calls("r1", "c1")]);
+    let said = "";
+    const say = async () => {
+      const word = `word${receipts.length} `;
+      said += word;
+      receipts.push(await server.emit(emits.says("r1", word)));
+    };
+    let stalled = true;
+    const stall = proxy.stallFor(30_000).then(() => (stalled = false));
+    while (stalled) {
+      await say();
+      // Events come during the stall, not all before it.
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+    await stall;
+    await text(page, "#status-events", `${receipts.length} events`);
+    for (let cut = 0; cut < 10; cut += 1) {
+      proxy.cut();
+      await say();
+      // Its waits grow with each cut; word of the network ends them.
+      await inPage(
+        page,
+        "what was emitted after the cut",
+        (expected) => {
+          window.dispatchEvent(new Event("online"));
+          const { textContent } = document.querySelector("#status-events");
+          return textContent === expected || textContent;
+        },
+        `${receipts.length} events`,
+      );
+    }
+    receipts.push(await server.emit(emits.completed("r1")));
+    await text(page, "#run-state-word", "Completed");
+    const words = await page.locator("#timeline-list .step-text .words").evaluateAll((pieces) => pieces.map((piece) => piece.textContent).join(""));
+    assert.equal(words, said);
+    assert.deepEqual(await allEvents(page, receipts.length), receipts.map(({ event_id }) => event_id));
+    await text(page, "#status-gaps", "0 gaps");
+  });
+
+  test("a tab whose token expired while it slept comes back by itself", async (t) => {
+    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
+    const { server, proxy, page } = await scene(t, { ttl: 12, settings });
+    const receipts = [await server.emit(emits.started("r1"))];
+    await text(page, "#status-events", "1 event");
+    const old = await page.evaluate(() => sessionStorage.getItem("emitter.token"));
+    // What sleeps neither hears nor says anything, and its connection is dead when it wakes up.
+    proxy.stall();
+    await until(async () => (await readers(server)) === 0, "the server's end of the connection", { ms: 40_000 });
+    receipts.push(await server.emit(emits.completed("r1")));
+    proxy.cut();
+    proxy.resume();
+    await text(page, "#run-state-word", "Completed");
+    await live(page);
+    assert.notEqual(await page.evaluate(() => sessionStorage.getItem("emitter.token")), old);
+    assert.deepEqual(await allEvents(page, 2), receipts.map(({ event_id }) => event_id));
+  });
+});
+
+test("a page that is opened with an expired token gets a new one", async (t) => {
+  const { page } = await scene(t, { ttl: -3600 });
+  await text(page, "#user", "u1");
+});

@@ -1,12 +1,14 @@
 // The page of `emitter dev` in a browser, as tests look at it.
 
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
-import { ROOT, until } from "./harness.mjs";
+import { ROOT, Server, until } from "./harness.mjs";
+import { Proxy } from "./proxy.mjs";
 
 const WEB = path.join(ROOT, "src/page/web");
 const TYPES = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript" };
@@ -150,3 +152,56 @@ export const emits = {
   says: (run_id, text, message_id = "m1") => ({ user_id: "u1", run_id, text_delta: { message_id, role: "assistant", text } }),
   completed: (run_id, message = "Done", more = {}) => ({ user_id: "u1", run_id, agent_completed: { message }, ...more }),
 };
+
+/** Opens a page that must have nothing to complain about until the test is over. */
+export async function open(t, browser, line, options) {
+  const opened = await openPage(browser, line, options);
+  t.after(async () => {
+    await opened.context.close();
+    assert.deepEqual(opened.complaints, []);
+  });
+  return opened.page;
+}
+
+/** A server, a proxy in front of it, and the page, which sees the server through that. */
+export async function scene(t, browser, { settings, ttl, ...options } = {}) {
+  const server = await Server.start(settings);
+  t.after(() => server.stop());
+  const proxy = await Proxy.start(server.http);
+  t.after(() => proxy.stop());
+  const page = await open(t, browser, `${proxy.url}/#token=${server.token("u1", { ttl })}`, options);
+  await live(page);
+  return { server, proxy, page };
+}
+
+export const live = (page) => text(page, "#status-word", "Live");
+
+/** Waits until an element has a text. */
+export const text = (page, selector, expected, options) =>
+  inPage(
+    page,
+    `${selector} to say ${expected}`,
+    ([selector, expected]) => {
+      const found = document.querySelector(selector)?.textContent ?? "";
+      return found === expected || found;
+    },
+    [selector, expected],
+    options,
+  );
+
+/** How many WebSockets the server has open. */
+export async function readers(server) {
+  const metrics = await (await fetch(`http://${server.admin}/metrics`)).text();
+  return Number(/^emitter_websocket_connections (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+}
+
+/** The timeline's rows in sight, as a person reads them. */
+export const timeline = (page) =>
+  page.locator("#timeline-list > *").evaluateAll((rows) => rows.map((row) => row.innerText.replace(/\s+/g, " ").trim()));
+
+/** Waits until the whole stream's list has as many events, and gives their ids. */
+export async function allEvents(page, count) {
+  await text(page, "#status-events", `${count.toLocaleString("en")} events`);
+  await page.locator("[role=treeitem]", { hasText: "All events" }).click();
+  return listedEvents(page);
+}

@@ -5,8 +5,7 @@ import fs from "node:fs";
 import { after, before, describe, test } from "node:test";
 
 import { Server, launchChromium, until } from "./harness.mjs";
-import { OUTPUT, emits, inPage, listedEvents, openPage, printedLine } from "./page.mjs";
-import { Proxy } from "./proxy.mjs";
+import { OUTPUT, allEvents, emits, inPage, live, open, openPage, printedLine, readers, scene, text, timeline } from "./page.mjs";
 
 let chromium;
 
@@ -17,62 +16,9 @@ before(async () => {
 
 after(() => chromium?.close());
 
-/** Opens a page that must have nothing to complain about until the test is over. */
-async function open(t, line, options) {
-  const opened = await openPage(chromium, line, options);
-  t.after(async () => {
-    await opened.context.close();
-    assert.deepEqual(opened.complaints, []);
-  });
-  return opened.page;
-}
-
-/** A server, a proxy in front of it, and the page, which sees the server through that. */
-async function scene(t, { settings, ttl, ...options } = {}) {
-  const server = await Server.start(settings);
-  t.after(() => server.stop());
-  const proxy = await Proxy.start(server.http);
-  t.after(() => proxy.stop());
-  const page = await open(t, `${proxy.url}/#token=${server.token("u1", { ttl })}`, options);
-  await live(page);
-  return { server, proxy, page };
-}
-
-const live = (page) => text(page, "#status-word", "Live");
-
-/** Waits until an element has a text. */
-const text = (page, selector, expected, options) =>
-  inPage(
-    page,
-    `${selector} to say ${expected}`,
-    ([selector, expected]) => {
-      const found = document.querySelector(selector)?.textContent ?? "";
-      return found === expected || found;
-    },
-    [selector, expected],
-    options,
-  );
-
-/** How many WebSockets the server has open. */
-async function readers(server) {
-  const metrics = await (await fetch(`http://${server.admin}/metrics`)).text();
-  return Number(/^emitter_websocket_connections (\d+)$/m.exec(metrics)?.[1] ?? NaN);
-}
-
-/** The timeline's rows in sight, as a person reads them. */
-const timeline = (page) =>
-  page.locator("#timeline-list > *").evaluateAll((rows) => rows.map((row) => row.innerText.replace(/\s+/g, " ").trim()));
-
-/** Waits until the whole stream's list has as many events, and gives their ids. */
-async function allEvents(page, count) {
-  await text(page, "#status-events", `${count.toLocaleString("en")} events`);
-  await page.locator("[role=treeitem]", { hasText: "All events" }).click();
-  return listedEvents(page);
-}
-
 test("the line that dev prints opens a page, and its button plays a run that shows whole", async (t) => {
   const line = await printedLine(t);
-  const page = await open(t, line, { colorScheme: "light", viewport: { width: 1280, height: 1100 } });
+  const page = await open(t, chromium, line, { colorScheme: "light", viewport: { width: 1280, height: 1100 } });
   await live(page);
   await page.screenshot({ path: `${OUTPUT}/page-empty-light.png` });
 
@@ -121,7 +67,7 @@ test("on a phone the list and the run take turns", async (t) => {
     emits.completed("r1"),
   ]);
   const line = `${server.url}/#token=${server.token("u1")}`;
-  const page = await open(t, line, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
+  const page = await open(t, chromium, line, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
   await live(page);
   assert.equal(await page.locator("#run").isVisible(), false);
   await page.screenshot({ path: `${OUTPUT}/page-phone-list.png` });
@@ -139,7 +85,7 @@ test("on a phone the list and the run take turns", async (t) => {
 });
 
 test("the token leaves the address bar and the history at once, and is good for a reload", async (t) => {
-  const { page, proxy } = await scene(t);
+  const { page, proxy } = await scene(t, chromium);
   assert.equal(page.url(), `${proxy.url}/`);
   await page.reload();
   await live(page);
@@ -163,7 +109,7 @@ test("the token leaves the address bar also where the page's scripts fail", asyn
 test("without a token the page says where there is one, and takes it", async (t) => {
   const server = await Server.start();
   t.after(() => server.stop());
-  const page = await open(t, server.url);
+  const page = await open(t, chromium, server.url);
   const field = page.getByLabel("Or paste the token, or the whole line");
   await field.fill("no token");
   await field.press("Enter");
@@ -184,7 +130,7 @@ test("a token that the service does not take is asked for anew", async (t) => {
 });
 
 test("a reload in the middle of a run shows the whole run", async (t) => {
-  const { server, page } = await scene(t);
+  const { server, page } = await scene(t, chromium);
   const receipts = await server.emitBatch([
     emits.started("r1", "Looking into it"),
     emits.thinking("r1", "The documents should tell"),
@@ -217,7 +163,7 @@ test("a reload in the middle of a run shows the whole run", async (t) => {
 });
 
 test("a gap stands where it happened", async (t) => {
-  const { server, page } = await scene(t);
+  const { server, page } = await scene(t, chromium);
   const before = await server.emitBatch([emits.started("r1"), emits.completed("r1")]);
   await text(page, "#status-events", "2 events");
   await server.restart();
@@ -233,7 +179,7 @@ test("a gap stands where it happened", async (t) => {
 });
 
 test("hostile strings are shown as the text that they are", async (t) => {
-  const { server, page } = await scene(t);
+  const { server, page } = await scene(t, chromium);
   const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
   const turned = "\u202egnp.exe\u202c \u05e9\u05dc\u05d5\u05dd";
   const long = "x".repeat(60 * 1024);
@@ -276,7 +222,7 @@ test("hostile strings are shown as the text that they are", async (t) => {
 
 describe("what takes half a minute", { concurrency: true }, () => {
   test("a stall of 30 s and ten cuts in a row lose nothing and double nothing", async (t) => {
-    const { server, proxy, page } = await scene(t, { viewport: { width: 1280, height: 1600 } });
+    const { server, proxy, page } = await scene(t, chromium, { viewport: { width: 1280, height: 1600 } });
     const receipts = await server.emitBatch([emits.started("r1"), emits.calls("r1", "c1")]);
     let said = "";
     const say = async () => {
@@ -318,7 +264,7 @@ describe("what takes half a minute", { concurrency: true }, () => {
 
   test("a tab whose token expired while it slept comes back by itself", async (t) => {
     const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
-    const { server, proxy, page } = await scene(t, { ttl: 12, settings });
+    const { server, proxy, page } = await scene(t, chromium, { ttl: 12, settings });
     const receipts = [await server.emit(emits.started("r1"))];
     await text(page, "#status-events", "1 event");
     const old = await page.evaluate(() => sessionStorage.getItem("emitter.token"));
@@ -336,6 +282,6 @@ describe("what takes half a minute", { concurrency: true }, () => {
 });
 
 test("a page that is opened with an expired token gets a new one", async (t) => {
-  const { page } = await scene(t, { ttl: -3600 });
+  const { page } = await scene(t, chromium, { ttl: -3600 });
   await text(page, "#user", "u1");
 });

@@ -1,5 +1,7 @@
 // What the page keeps of the stream: the newest events as they came, all of them and by run.
 
+import { parse } from "./format.js";
+
 /** @typedef {import("/emitter.js").Frame} EventFrame */
 /** @typedef {import("/emitter.js").Frame} GapFrame */
 
@@ -9,6 +11,7 @@
  * @property {number} ordinal
  * @property {EventFrame | null} event
  * @property {GapFrame | null} gap
+ * @property {number | null} at when it was recorded; a gap, the event before it
  * @property {number} weight about how many characters it holds
  */
 
@@ -62,6 +65,8 @@ export class EventLog {
   #runs = new Map();
   #weight = 0;
   #ordinal = 0;
+  /** @type {number | null} */
+  #at = null;
   #known;
   #entries;
   #characters;
@@ -139,7 +144,8 @@ export class EventLog {
    */
   #add(event, gap) {
     this.#ordinal += 1;
-    const entry = { ordinal: this.#ordinal, event, gap, weight: weigh(event ?? gap) };
+    this.#at = parse(event?.recorded_at) ?? this.#at;
+    const entry = { ordinal: this.#ordinal, event, gap, at: this.#at, weight: weigh(event ?? gap) };
     this.all.entries.push(entry);
     this.#weight += entry.weight;
     return entry;

@@ -11,7 +11,6 @@ import { RunsView } from "./runs-view.js";
 import { drawStatus } from "./status-view.js";
 import { TokenForm } from "./token-form.js";
 import { TokenKeeper, TokenRefused } from "./token.js";
-import { Arrivals, gapKey, runKey } from "./tree.js";
 import { EmitterClient, EmitterError } from "/emitter.js";
 
 /** @typedef {import("/emitter.js").Item} Item */
@@ -36,7 +35,8 @@ const NEWS = {
 class Page {
   #keeper;
   #log = new EventLog((runId) => this.client.runs.has(runId));
-  #arrivals = new Arrivals();
+  /** Which runs are in the list. @type {Set<string>} */
+  #listed = new Set();
   #frames = new Frames(() => this.#render());
   #budget = new Budget(PER_FRAME, () => this.#frames.next());
   #announcer = new Announcer((words) => setText(byId("announcer"), words));
@@ -56,7 +56,7 @@ class Page {
   constructor(keeper) {
     this.#keeper = keeper;
     this.client = new EmitterClient({ start: "oldest", join: false, token: (request) => this.#token(request) });
-    const model = { runs: this.client.runs, log: this.#log, arrivals: this.#arrivals };
+    const model = { runs: this.client.runs, log: this.#log };
     const page = {
       request: () => this.#frames.request(),
       choose: (/** @type {Route} */ route) => this.#choose(route),
@@ -117,8 +117,7 @@ class Page {
         break;
       case "reset":
         // Only the runs are told anew: the events that were told before do not come again, so they stay.
-        this.#arrivals.clear();
-        this.#log.gaps.forEach((gap) => this.#arrivals.see(gapKey(gap)));
+        this.#listed.clear();
         this.runs.restack();
         break;
       case "caughtup":
@@ -135,6 +134,10 @@ class Page {
   /** @param {Frame} frame */
   #applyEvent(frame) {
     this.#log.append(frame);
+    if (frame.type === "agent_started") {
+      // Until now a run that was open already had no place among the others.
+      this.runs.restack();
+    }
     const news = frame.custom ? undefined : NEWS[frame.type];
     if (news && this.#caughtUp) {
       this.#announcer.run(news, frame.agent_name ?? "");
@@ -145,9 +148,6 @@ class Page {
   #applyGap(frame) {
     const open = [...this.client.runs.values()].filter(({ endedAt }) => endedAt === null);
     this.#log.appendGap(frame, open.map(({ runId }) => runId));
-    for (const gap of this.#log.gaps) {
-      this.#arrivals.see(gapKey(gap));
-    }
     this.#announcer.gap();
     this.runs.restack();
   }
@@ -171,12 +171,12 @@ class Page {
 
   /** @param {{run: import("/emitter.js").RunState, removed: boolean}} detail */
   #onRun({ run: { runId }, removed }) {
-    const key = runKey(runId);
     if (removed) {
       this.#log.forget(runId);
-      this.#arrivals.forget(key);
+      this.#listed.delete(runId);
       this.runs.restack();
-    } else if (this.#arrivals.see(key)) {
+    } else if (!this.#listed.has(runId)) {
+      this.#listed.add(runId);
       this.runs.restack();
     }
     this.#touched.add(runId);

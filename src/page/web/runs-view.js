@@ -27,7 +27,6 @@ export class RunsView {
   /** @type {ReadonlyMap<string, RunState>} */
   #runs;
   #log;
-  #arrivals;
   /** @type {Set<string>} */
   #folded = new Set();
   #stale = true;
@@ -35,20 +34,16 @@ export class RunsView {
   /** @type {VirtualList<Item>} */
   #list;
   #choose;
-  #request;
 
   /**
    * @param {{scroller: HTMLElement, canvas: HTMLElement}} elements
-   * @param {{runs: ReadonlyMap<string, RunState>, log: import("./log.js").EventLog,
-   *   arrivals: import("./tree.js").Arrivals}} model
+   * @param {{runs: ReadonlyMap<string, RunState>, log: import("./log.js").EventLog}} model
    * @param {{request: () => void, choose: (route: Route) => void}} page
    */
-  constructor(elements, { runs, log, arrivals }, { request, choose }) {
+  constructor(elements, { runs, log }, { request, choose }) {
     this.#runs = runs;
     this.#log = log;
-    this.#arrivals = arrivals;
     this.#choose = choose;
-    this.#request = request;
     this.#list = new VirtualList({
       ...elements,
       key: (item) => item.key,
@@ -91,7 +86,7 @@ export class RunsView {
   render() {
     if (this.#stale) {
       this.#stale = false;
-      this.#list.items = flatten(this.#runs, this.#log.gaps, this.#arrivals, this.#folded);
+      this.#list.items = flatten(this.#runs, this.#log.gaps, this.#folded);
       this.#list.moved(0);
     }
     this.#list.render();
@@ -150,6 +145,8 @@ export class RunsView {
     } else {
       setText(made.state, counted(this.#log.eventCount, "event"));
     }
+    const said = [made.name, made.state, made.took, made.tokens, made.cost, made.clock].map((part) => part.textContent);
+    setAttribute(element, "aria-label", said.filter(Boolean).join(", "));
   }
 
   /** @param {Item} item */
@@ -167,7 +164,8 @@ export class RunsView {
     }
     fold ? this.#folded.add(item.run.runId) : this.#folded.delete(item.run.runId);
     this.restack();
-    this.#request();
+    // The next key may come before the next frame.
+    this.render();
   }
 
   /**
@@ -213,7 +211,7 @@ function drawRun(element, made, run) {
 }
 
 /**
- * The elements of a line. What is read aloud has commas where the eye has columns.
+ * The elements of a line.
  * @param {Item["kind"]} kind
  */
 function parts(kind) {
@@ -223,13 +221,8 @@ function parts(kind) {
   const [state, time, length, tokens, price] = ["state", "clock", "took", "tokens", "cost"].map(
     (part) => h("span", { class: part }),
   );
-  const comma = () => h("span", { class: "unseen" }, ", ");
-  const children = [
-    fold,
-    drawing,
-    h("span", { class: "first" }, name, comma(), time, comma(), length),
-    comma(),
-    h("span", { class: "second" }, state, comma(), tokens, comma(), price),
-  ];
+  const first = h("span", { class: "first" }, name, time, length);
+  const second = h("span", { class: "second" }, state, tokens, price);
+  const children = [fold, drawing, first, second];
   return { icon: drawing, fold, name, state, clock: time, took: length, tokens, cost: price, children };
 }

@@ -10,6 +10,7 @@ import { count, duration, gapReason, line, stateName } from "./format.js";
  * @property {string} tone colours it: a run's or a call's state, or empty
  * @property {string} label
  * @property {string} note beside the label
+ * @property {string} state of a tool call, for whoever does not see its drawing
  * @property {string} took
  * @property {string} status below the label
  * @property {number | null} progress 0 to 1
@@ -17,7 +18,7 @@ import { count, duration, gapReason, line, stateName } from "./format.js";
  */
 
 /** @type {Step} */
-const PLAIN = { icon: "dot", tone: "", label: "", note: "", took: "", status: "", progress: null, details: [] };
+const PLAIN = { icon: "dot", tone: "", label: "", note: "", state: "", took: "", status: "", progress: null, details: [] };
 
 /**
  * @param {Block} block
@@ -76,6 +77,7 @@ function describeTool(facts, _block, now) {
     tone: running ? "running" : state === "failed" ? "failed" : "",
     label: line(tool ?? "", 128),
     note: description ?? "",
+    state: running ? "running" : state,
     took: toolTook(facts, now),
     status: toolStatus(state, { error, progress, fraction }),
     progress: running && typeof fraction === "number" ? fraction : null,

@@ -185,6 +185,7 @@ export class TimelineView {
     element.dataset.tone = step.tone;
     setText(made.label, step.label);
     setText(made.note, step.note);
+    setText(made.state, step.state);
     setText(made.took, step.took);
     setText(made.status, step.status);
     this.#drawBar(made, row, step.progress);
@@ -254,10 +255,12 @@ function parts(kind) {
   const mark = h("span", { class: "mark" }, drawing);
   const label = h("span", { class: "label", dir: "auto" });
   const note = h("span", { class: "note", dir: "auto" });
+  const state = h("span", { class: "unseen" });
   const took = h("span", { class: "took" });
+  const inHead = [label, note, state, took];
   const head = FOLDING.has(kind)
-    ? h("button", { type: "button", class: "head" }, label, note, took)
-    : h("div", { class: "head" }, label, note, took);
+    ? h("button", { type: "button", class: "head" }, ...inHead)
+    : h("div", { class: "head" }, ...inHead);
   const status = h("p", { class: "status-line", dir: "auto" });
   const bar = h("div", { class: "bar", "aria-hidden": "true" });
   const words = document.createTextNode("");
@@ -267,7 +270,7 @@ function parts(kind) {
   const panel = h("div", { class: "panel" });
   panel.hidden = true;
   const what = h("div", { class: "what" }, head, status, bar, said, link, panel);
-  return { when, mark, icon: drawing, what, head, label, note, took, status, bar, words, link, panel };
+  return { when, mark, icon: drawing, what, head, label, note, state, took, status, bar, words, link, panel };
 }
 
 /**

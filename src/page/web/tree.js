@@ -1,5 +1,7 @@
 // The order of the list of runs: newest first, sub-agents below their parent, gaps where they happened.
 
+import { parse } from "./format.js";
+
 /** @typedef {import("/emitter.js").RunState} RunState */
 /** @typedef {import("./log.js").Entry} Entry */
 
@@ -16,67 +18,46 @@
  * @property {boolean | null} unfolded null where there is nothing below it
  */
 
-/** Remembers when runs and gaps were seen first, so that they stand among each other in that order. */
-export class Arrivals {
-  /** @type {Map<string, number>} */
-  #seen = new Map();
-  #count = 0;
-
-  /**
-   * @param {string} key
-   * @returns {boolean} whether it is new
-   */
-  see(key) {
-    if (this.#seen.has(key)) {
-      return false;
-    }
-    this.#count += 1;
-    this.#seen.set(key, this.#count);
-    return true;
-  }
-
-  /** @param {string} key */
-  of(key) {
-    return this.#seen.get(key) ?? 0;
-  }
-
-  clear() {
-    this.#seen.clear();
-  }
-
-  /** @param {string} key */
-  forget(key) {
-    this.#seen.delete(key);
-  }
-}
-
 /**
  * @param {ReadonlyMap<string, RunState>} runs in the order of their starts
  * @param {Entry[]} gaps
- * @param {Arrivals} arrivals
  * @param {ReadonlySet<string>} folded runs whose sub-agents are not shown
  * @returns {Item[]}
  */
-export function flatten(runs, gaps, arrivals, folded) {
+export function flatten(runs, gaps, folded) {
   const [roots, children] = families(runs);
-  const tops = [
-    ...roots.map((run) => ({ run, gap: null, key: runKey(run.runId) })),
-    ...gaps.map((gap) => ({ run: null, gap, key: gapKey(gap) })),
-  ].sort((a, b) => arrivals.of(b.key) - arrivals.of(a.key));
+  const tops = newestFirst(roots, gaps);
   const siblings = tops.length + 1;
   /** @type {Item[]} */
   const items = [
     { kind: "all", key: ALL, run: null, gap: null, level: 1, position: 1, siblings, unfolded: null },
   ];
-  tops.forEach(({ run, gap, key }, at) => {
+  tops.forEach(({ run, gap }, at) => {
     const position = at + 2;
     if (run) {
       addRun(items, run, { level: 1, position, siblings }, children, folded);
-    } else {
-      items.push({ kind: "gap", key, run, gap, level: 1, position, siblings, unfolded: null });
+    } else if (gap) {
+      items.push({ kind: "gap", key: gapKey(gap), run, gap, level: 1, position, siblings, unfolded: null });
     }
   });
   return items;
+}
+
+/**
+ * @param {RunState[]} runs
+ * @param {Entry[]} gaps
+ * @returns {{run: RunState | null, gap: Entry | null}[]}
+ */
+function newestFirst(runs, gaps) {
+  let last = -Infinity;
+  const timed = runs.map((run) => {
+    // A run whose start is not known stands where the client lists it.
+    last = parse(run.startedAt) ?? last;
+    return { run: /** @type {RunState | null} */ (run), gap: /** @type {Entry | null} */ (null), at: last };
+  });
+  timed.push(...gaps.map((gap) => ({ run: null, gap, at: gap.at ?? -Infinity })));
+  // What is of the same time stays in its order, which is the other way around here.
+  return timed.reverse().sort((a, b) => (a.at === b.at ? 0 : b.at - a.at));
 }
 
 /** The key of the whole stream. */

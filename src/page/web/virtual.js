@@ -357,7 +357,16 @@ export class VirtualList {
       this.#width = width;
     }
     this.#height = height;
+    if (height === 0) {
+      this.#clear();
+    }
     this.#options.request();
+  }
+
+  /** What is not shown has no rows. */
+  #clear() {
+    this.#options.canvas.replaceChildren();
+    this.#placed.clear();
   }
 
   /**

@@ -72,6 +72,7 @@ test("everything is reached by keyboard", async (t) => {
   await press(page, "End", "button Completed");
   await press(page, "Shift+Tab Shift+Tab Shift+Tab", "timeline-tab");
   await press(page, "ArrowRight", "events-tab");
+  await inPage(page, "the events", () => document.querySelector("#events-list .head") !== null);
   await press(page, "Tab Home", "button");
   await page.keyboard.press("Enter");
   await inPage(page, "the event's JSON", () => document.querySelector("#events-list .json")?.textContent.includes('"agent_started"'));

@@ -153,7 +153,7 @@ test("a reload in the middle of a run shows the whole run", async (t) => {
   assert.equal(rows.length, 5, rows.join("\n"));
   assert.match(rows[0], /Started Looking into it$/);
   assert.match(rows[1], /Step 1 The documents should tell$/);
-  assert.match(rows[2], /search Looks it up 250 ms$/);
+  assert.match(rows[2], /search Looks it up succeeded 250 ms$/);
   assert.match(rows[3], /Answer Three documents say so\.$/);
   assert.match(rows[4], /Completed Three of them$/);
   assert.equal(await page.locator("#total-in").innerText(), "1,200");

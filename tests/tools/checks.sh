@@ -45,6 +45,7 @@ lint() {
     check 'buf lint' buf lint
     check 'buf breaking' buf breaking --against proto/baseline.binpb
     check 'tsc' tsc --project clients/browser
+    check 'tsc of the page' tsc --project src/page/web
 }
 
 # Not `advisories`: its database would have to be fetched.

@@ -36,7 +36,7 @@ export function brief(value) {
  */
 export function duration(ms) {
   if (ms < 1_000) {
-    return `${Math.max(0, Math.round(ms))} ms`;
+    return `${Math.max(0, Math.floor(ms))} ms`;
   }
   if (ms < 60_000) {
     return ms < 10_000 ? `${(Math.floor(ms / 100) / 10).toFixed(1)} s` : `${Math.floor(ms / 1_000)} s`;

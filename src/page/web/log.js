@@ -157,10 +157,10 @@ export class EventLog {
     if (entries.length <= this.#entries && this.#weight <= this.#characters) {
       return;
     }
-    const least = Math.ceil(this.#entries / 20);
-    const lightEnough = this.#characters * 0.95;
+    const most = entries.length > this.#entries ? Math.floor(this.#entries * 0.95) : this.#entries;
+    const heaviest = this.#weight > this.#characters ? this.#characters * 0.95 : this.#characters;
     let count = 0;
-    while (count < entries.length - 1 && (count < least || this.#weight > lightEnough)) {
+    while (count < entries.length - 1 && (entries.length - count > most || this.#weight > heaviest)) {
       this.#weight -= entries[count].weight;
       count += 1;
     }

@@ -157,9 +157,11 @@ export class Rows {
     if (this.list.length <= this.#mostRows && this.#characters <= this.#mostCharacters) {
       return;
     }
-    const least = Math.ceil(this.#mostRows / 20);
+    const { length } = this.list;
+    const most = length > this.#mostRows ? Math.floor(this.#mostRows * 0.95) : this.#mostRows;
+    const longest = this.#characters > this.#mostCharacters ? this.#mostCharacters * 0.95 : this.#mostCharacters;
     let count = 0;
-    while (count < this.list.length - 1 && (count < least || this.#characters > this.#mostCharacters * 0.95)) {
+    while (count < length - 1 && (length - count > most || this.#characters > longest)) {
       const { block, text } = this.list[count];
       this.#characters -= text.length;
       block.rows.shift();

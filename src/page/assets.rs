@@ -21,11 +21,44 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-const INDEX: File = ("index.html", HTML, include_str!("web/index.html"));
+/// A file of `web/`.
+macro_rules! file {
+    ($name:literal, $content_type:expr) => {
+        ($name, $content_type, include_str!(concat!("web/", $name)))
+    };
+}
 
-pub(super) const FILES: [File; 2] = [
-    ("page.css", CSS, include_str!("web/page.css")),
-    ("main.js", SCRIPT, include_str!("web/main.js")),
+const INDEX: File = file!("index.html", HTML);
+
+pub(super) const FILES: [File; 28] = [
+    file!("address.js", SCRIPT),
+    file!("announcer.js", SCRIPT),
+    file!("base.css", CSS),
+    file!("dom.js", SCRIPT),
+    file!("events-view.js", SCRIPT),
+    file!("events.css", CSS),
+    file!("format.js", SCRIPT),
+    file!("frames.js", SCRIPT),
+    file!("json.js", SCRIPT),
+    file!("log.js", SCRIPT),
+    file!("main.js", SCRIPT),
+    file!("page.css", CSS),
+    file!("pieces.js", SCRIPT),
+    file!("route.js", SCRIPT),
+    file!("rows.js", SCRIPT),
+    file!("run-view.js", SCRIPT),
+    file!("run.css", CSS),
+    file!("runs-view.js", SCRIPT),
+    file!("runs.css", CSS),
+    file!("status-view.js", SCRIPT),
+    file!("steps.js", SCRIPT),
+    file!("timeline-view.js", SCRIPT),
+    file!("timeline.css", CSS),
+    file!("timeline.js", SCRIPT),
+    file!("token-form.js", SCRIPT),
+    file!("token.js", SCRIPT),
+    file!("tree.js", SCRIPT),
+    file!("virtual.js", SCRIPT),
 ];
 
 /// `GET /`.

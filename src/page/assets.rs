@@ -22,43 +22,43 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// A file of `web/`.
-macro_rules! file {
+macro_rules! web {
     ($name:literal, $content_type:expr) => {
         ($name, $content_type, include_str!(concat!("web/", $name)))
     };
 }
 
-const INDEX: File = file!("index.html", HTML);
+const INDEX: File = web!("index.html", HTML);
 
 pub(super) const FILES: [File; 28] = [
-    file!("address.js", SCRIPT),
-    file!("announcer.js", SCRIPT),
-    file!("base.css", CSS),
-    file!("dom.js", SCRIPT),
-    file!("events-view.js", SCRIPT),
-    file!("events.css", CSS),
-    file!("format.js", SCRIPT),
-    file!("frames.js", SCRIPT),
-    file!("json.js", SCRIPT),
-    file!("log.js", SCRIPT),
-    file!("main.js", SCRIPT),
-    file!("page.css", CSS),
-    file!("pieces.js", SCRIPT),
-    file!("route.js", SCRIPT),
-    file!("rows.js", SCRIPT),
-    file!("run-view.js", SCRIPT),
-    file!("run.css", CSS),
-    file!("runs-view.js", SCRIPT),
-    file!("runs.css", CSS),
-    file!("status-view.js", SCRIPT),
-    file!("steps.js", SCRIPT),
-    file!("timeline-view.js", SCRIPT),
-    file!("timeline.css", CSS),
-    file!("timeline.js", SCRIPT),
-    file!("token-form.js", SCRIPT),
-    file!("token.js", SCRIPT),
-    file!("tree.js", SCRIPT),
-    file!("virtual.js", SCRIPT),
+    web!("address.js", SCRIPT),
+    web!("announcer.js", SCRIPT),
+    web!("base.css", CSS),
+    web!("dom.js", SCRIPT),
+    web!("events-view.js", SCRIPT),
+    web!("events.css", CSS),
+    web!("format.js", SCRIPT),
+    web!("frames.js", SCRIPT),
+    web!("json.js", SCRIPT),
+    web!("log.js", SCRIPT),
+    web!("main.js", SCRIPT),
+    web!("page.css", CSS),
+    web!("pieces.js", SCRIPT),
+    web!("route.js", SCRIPT),
+    web!("rows.js", SCRIPT),
+    web!("run-view.js", SCRIPT),
+    web!("run.css", CSS),
+    web!("runs-view.js", SCRIPT),
+    web!("runs.css", CSS),
+    web!("status-view.js", SCRIPT),
+    web!("steps.js", SCRIPT),
+    web!("timeline-view.js", SCRIPT),
+    web!("timeline.css", CSS),
+    web!("timeline.js", SCRIPT),
+    web!("token-form.js", SCRIPT),
+    web!("token.js", SCRIPT),
+    web!("tree.js", SCRIPT),
+    web!("virtual.js", SCRIPT),
 ];
 
 /// `GET /`.

@@ -129,6 +129,11 @@ test("a page in the background goes on without frames", async () => {
   await waiting;
   await frames.next();
   assert.equal(drawn.length, 1);
+  host.later = () => {};
+  const throttled = frames.next();
+  hidden = false;
+  listener();
+  await throttled;
 });
 
 const event = (type, run_id, payload = {}, more = {}) => ({

@@ -228,6 +228,24 @@ test("with 10,000 events few rows are in the document, and few events are applie
   }
 });
 
+test("the page holds 20,000 events, and says what it let go", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  const note = { user_id: "u1", custom: { name: "note", data: { fields: {} } } };
+  await page.locator("[role=treeitem]", { hasText: "All events" }).click();
+  assert.equal(await page.locator("#events-note").isVisible(), false);
+  let last;
+  for (let batch = 0; batch < 21; batch += 1) {
+    const receipts = await server.emitBatch(Array(1_000).fill(note));
+    last = receipts.at(-1).event_id;
+  }
+  await text(page, "#status-events", "21,000 events");
+  await text(page, "#events-note", "Earlier events are no longer kept in this page: it holds at most the newest 20,000.");
+  assert.equal(await page.locator("#events-note").isVisible(), true);
+  await inPage(page, "the newest event", (id) => document.querySelector("#events-list > :last-child .head")?.dataset.eventId === id, last);
+  const kept = Number(await page.locator("#events-list > *").last().getAttribute("aria-setsize"));
+  assert.ok(kept > 18_000 && kept <= 20_000, `${kept} events`);
+});
+
 /** Runs in the page: the most rows that were ever in the document when a frame was drawn. */
 function countRows() {
   window.mostRows = 0;

@@ -10,6 +10,7 @@ import { VirtualList } from "./virtual.js";
 /** @typedef {import("./virtual.js").Drawn & {parts: ReturnType<typeof parts>}} DrawnEvent */
 
 const ROW = 36;
+const COPIED_MS = 2_000;
 
 export class EventsView {
   /** @type {Story | null} */
@@ -139,6 +140,7 @@ export class EventsView {
     const copied = await copy(made.json.textContent ?? "", made.json);
     this.tell(copied ? "Copied." : "Selected: copy it with the keyboard.");
     setText(made.copy, copied ? "Copied" : "Selected");
+    setTimeout(() => setText(made.copy, "Copy"), COPIED_MS);
   }
 }
 

@@ -4,8 +4,12 @@
 const browser = {
   /** @param {() => void} run */
   draw: (run) => void requestAnimationFrame(run),
-  /** @param {() => void} run */
-  later: (run) => void setTimeout(run, 50),
+  /** Not by a timer: a page in the background gets one a minute. @param {() => void} run */
+  later: (run) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = run;
+    port2.postMessage(null);
+  },
   hidden: () => document.hidden,
   /** @param {() => void} run */
   onVisibility: (run) => document.addEventListener("visibilitychange", run),
@@ -27,7 +31,7 @@ export class Frames {
     this.#render = render;
     this.#host = host;
     // What waits for a frame that is not drawn would wait until somebody looks.
-    host.onVisibility(() => host.hidden() && this.#wake());
+    host.onVisibility(() => this.#wake());
   }
 
   /** Asks for one drawing; asked again before that, it stays one. */
@@ -42,7 +46,7 @@ export class Frames {
   }
 
   /**
-   * The next frame. A page in the background has none, and goes on by a timer.
+   * The next frame. A page in the background has none, and goes on without.
    * @returns {Promise<void>}
    */
   next() {

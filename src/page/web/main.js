@@ -48,6 +48,8 @@ class Page {
   #asked = parseRoute(location.hash);
   /** The run that is shown while the address asks for none. */
   #followed = "";
+  /** A sample run whose first event is on its way. */
+  #expected = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #noticeTimer;
   #ticks = 0;
@@ -205,7 +207,8 @@ class Page {
     document.body.dataset.view = form ? "form" : this.#asked.kind === "none" ? "list" : "run";
     document.body.dataset.empty = String(empty);
     byId("welcome").hidden = form || route.kind !== "none" || !empty;
-    byId("lost").hidden = form || !this.run.lost || !this.#caughtUp;
+    const expected = this.#asked.kind === "run" && this.#asked.runId === this.#expected;
+    byId("lost").hidden = form || expected || !this.run.lost || !this.#caughtUp;
     const running = [...this.client.runs.values()].filter(({ endedAt }) => endedAt === null).length;
     const title = running > 0 ? `(${running}) emitter` : "emitter";
     if (document.title !== title) {
@@ -273,6 +276,7 @@ class Page {
       const answer = await fetch("/dev/sample", { method: "POST", headers });
       if (answer.ok) {
         const { run_id: runId } = await answer.json();
+        this.#expected = runId;
         this.#choose({ kind: "run", runId });
         this.#announcer.tell("The sample run begins.");
       } else {

@@ -16,7 +16,10 @@ soak: ## Runs the long versions of the tests that draw seeds or take time.
 	EMITTER_SOAK=1 cargo test --release --locked soak -- --nocapture
 
 bench: ## Runs everything that compares times.
+	@tests/tools/install.sh node chromium
 	cargo bench --locked --features bench
+	cargo build --release --locked
+	EMITTER_BIN=target/release/emitter node --test tests/browser/trace.bench.mjs
 
 baseline: ## Makes today's protos the baseline that `buf breaking` compares with, if they break nothing.
 	@tests/tools/install.sh node

@@ -210,7 +210,7 @@ test("events become the rows of a timeline", () => {
     event("agent_started", "r", { message: "On it", agent_type: "research" }),
     event("thinking_delta", "r", { message_id: "t", text: "Hm, " }),
     event("thinking_delta", "r", { message_id: "t", text: "well." }),
-    event("agent_thinking", "r", { reasoning: "So.", step_number: 2, total_steps: 3 }),
+    event("agent_thinking", "r", { reasoning: "So.", step_number: 2, total_steps: 3, progress_percentage: 45 }),
     event("tool_executing", "r", { tool_call_id: "c1", tool_name: "search", description: "Looks" }),
     event("tool_executing", "r", { tool_call_id: "c2", tool_name: "fetch" }),
     event("tool_progress", "r", { tool_call_id: "c2", fraction: 0.5, message: "halfway" }),
@@ -227,7 +227,7 @@ test("events become the rows of a timeline", () => {
   assert.deepEqual(words(rows), [
     "Started | research | On it",
     "Thoughts | Hm, well.",
-    "Step 2 of 3 | So.",
+    "Step 2 of 3 | 45 % | So.",
     "search | Looks | Failed: 404 | 118 ms",
     "fetch | 50 % · halfway | 1.5 s",
     "helper | sub-agent | Helps",

@@ -96,7 +96,7 @@ export class RunView {
 
   #drawAll() {
     setText(byId("run-title"), "All events");
-    setText(byId("run-message"), `${counted(this.#model.log.eventCount, "event")} since this page was opened, as they came.`);
+    setText(byId("run-message"), `${counted(this.#model.log.eventCount, "event")} of all runs, as they came.`);
     byId("run-message").hidden = false;
     byId("run-state").hidden = true;
   }

@@ -35,6 +35,7 @@ const STEPS = {
   thinking: ({ step, total, progress }) => ({
     icon: "think",
     label: stepName(step, total),
+    note: typeof progress === "number" ? `${Math.round(progress)} %` : "",
     progress: typeof progress === "number" ? progress / 100 : null,
   }),
   thought: () => ({ icon: "think", label: "Thoughts" }),

@@ -45,17 +45,22 @@ export async function openPage(browser, line, { prepare = async () => {}, ...opt
 async function useFiles(context) {
   // A page that was put together here is not on the loopback network in Chromium's eyes.
   await context.grantPermissions(["local-network-access"]);
-  await context.route(/^http:\/\/127\.0\.0\.1:\d+(\/|\/page\/[^/]+|\/emitter\.js)$/, async (route) => {
-    const { pathname, origin } = new URL(route.request().url());
-    const file =
-      pathname === "/emitter.js"
-        ? path.join(ROOT, "clients/browser/emitter.js")
-        : path.join(WEB, pathname === "/" ? "index.html" : path.basename(pathname));
-    const index = await route.fetch({ url: `${origin}/` });
-    const headers = { ...index.headers(), "content-type": TYPES[path.extname(file)] };
-    delete headers["content-length"];
-    await route.fulfill({ status: 200, headers, body: fs.readFileSync(file) });
-  });
+  await context.route(/^http:\/\/127\.0\.0\.1:\d+(\/|\/page\/[^/]+|\/emitter\.js)$/, (route) =>
+    // A test that is over takes its server away.
+    fulfill(route).catch(() => route.abort().catch(() => {})),
+  );
+}
+
+async function fulfill(route) {
+  const { pathname, origin } = new URL(route.request().url());
+  const file =
+    pathname === "/emitter.js"
+      ? path.join(ROOT, "clients/browser/emitter.js")
+      : path.join(WEB, pathname === "/" ? "index.html" : path.basename(pathname));
+  const index = await route.fetch({ url: `${origin}/` });
+  const headers = { ...index.headers(), "content-type": TYPES[path.extname(file)] };
+  delete headers["content-length"];
+  await route.fulfill({ status: 200, headers, body: fs.readFileSync(file) });
 }
 
 /** Waits until something in the page is as asked: `check` runs there, and gives what is not yet as it should be. */
@@ -74,28 +79,35 @@ export async function inPage(page, what, check, argument, { ms = 20_000 } = {}) 
 /** Every event that a list shows, from its first row to its last, by the ids in the order of the list. */
 export async function listedEvents(page) {
   const scroller = page.locator("#events-scroll");
-  await scroller.evaluate((element) => element.scrollTo(0, 0));
-  const ids = [];
-  for (let at = 0; ; ) {
-    await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
-    const rows = await scroller.evaluate((element) =>
-      [...element.querySelectorAll("[aria-posinset]")].map((row) => [
+  const rows = () =>
+    scroller.locator("[aria-posinset]").evaluateAll((rows) =>
+      rows.map((row) => [
         Number(row.getAttribute("aria-posinset")),
+        Number(row.getAttribute("aria-setsize")),
         row.querySelector(".head").dataset.eventId ?? "gap",
       ]),
     );
-    for (const [position, id] of rows) {
-      ids[position - 1] = id;
-    }
-    const [top, most] = await scroller.evaluate((element) => {
-      element.scrollTop += element.clientHeight;
-      return [element.scrollTop, element.scrollHeight - element.clientHeight];
-    });
-    if (at === top && top >= most - 1) {
-      return ids;
-    }
-    at = top;
-  }
+  const ids = [];
+  let size = Infinity;
+  await scroller.evaluate((element) => element.scrollTo(0, 0));
+  await until(
+    async () => {
+      await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
+      for (const [position, of, id] of await rows()) {
+        ids[position - 1] = id;
+        size = of;
+      }
+      const end = await scroller.evaluate((element) => {
+        const before = element.scrollTop;
+        element.scrollTop += element.clientHeight;
+        return element.scrollTop === before;
+      });
+      return end && ids.length >= size;
+    },
+    "the last row of the list",
+    { ms: 60_000, seen: () => `${ids.length} of ${size}` },
+  );
+  return ids;
 }
 
 /** Runs `emitter dev` as a person does, and gives the line to open that it prints. */

@@ -256,8 +256,15 @@ describe("what takes half a minute", { concurrency: true }, () => {
     }
     receipts.push(await server.emit(emits.completed("r1")));
     await text(page, "#run-state-word", "Completed");
-    const words = await page.locator("#timeline-list .step-text .words").evaluateAll((pieces) => pieces.map((piece) => piece.textContent).join(""));
-    assert.equal(words, said);
+    await inPage(
+      page,
+      "the whole answer",
+      (said) => {
+        const words = [...document.querySelectorAll("#timeline-list .step-text .words")].map((piece) => piece.textContent).join("");
+        return words === said || words;
+      },
+      said,
+    );
     assert.deepEqual(await allEvents(page, receipts.length), receipts.map(({ event_id }) => event_id));
     await text(page, "#status-gaps", "0 gaps");
   });

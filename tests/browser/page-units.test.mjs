@@ -251,6 +251,17 @@ test("a tool call that began before what is known is told all the same", () => {
   assert.deepEqual(words(rows), ["search | 500 ms", "fetch | 20 ms"]);
 });
 
+test("a tool call whose beginning comes after all is told once, where it began", () => {
+  const rows = new Rows();
+  seed(rows, [{ toolCallId: "c1", toolName: "search", state: "open", startedAt: "2026-11-21T10:00:00Z" }]);
+  rowsOf([
+    event("agent_started", "r", { message: "On it" }),
+    event("tool_executing", "r", { tool_call_id: "c1", tool_name: "search" }),
+    event("tool_completed", "r", { tool_call_id: "c1", tool_name: "search", status: "succeeded", execution_time_ms: 20 }),
+  ], rows);
+  assert.deepEqual(words(rows), ["Started | On it", "search | 20 ms"]);
+});
+
 test("a timeline is bounded, and its streams go on behind what was let go", () => {
   const rows = new Rows({ rows: 100, characters: 1e9 });
   rowsOf([event("text_delta", "r", { message_id: "m", text: "early " })], rows);

@@ -138,6 +138,18 @@ export class Rows {
   }
 
   /**
+   * Takes a block out again.
+   * @param {Block} block
+   */
+  remove(block) {
+    const at = this.list.indexOf(block.rows[0]);
+    this.#characters -= block.rows.reduce((sum, row) => sum + row.text.length, 0);
+    this.list.splice(at, block.rows.length);
+    this.#moved = Math.min(this.#moved, at);
+    this.close(block);
+  }
+
+  /**
    * Ends the search for a block.
    * @param {Block} block
    */

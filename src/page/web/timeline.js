@@ -34,7 +34,7 @@ export function apply(rows, { event, gap }, runId) {
 export function seed(rows, calls) {
   for (const { state, toolCallId, toolName, startedAt } of calls) {
     if (state === "open" && !rows.find(toolKey(toolCallId))) {
-      addTool(rows, toolCallId, parse(startedAt), { tool: toolName });
+      addTool(rows, toolCallId, parse(startedAt), { tool: toolName, seeded: true });
     }
   }
 }
@@ -90,6 +90,11 @@ const APPLY = {
       description: line(text(payload, "description"), LINE),
       parameters: payload.parameters,
     };
+    // Where its beginning comes after all, it stands there.
+    const before = rows.find(toolKey(payload.tool_call_id));
+    if (before?.facts.seeded) {
+      rows.remove(before);
+    }
     addTool(rows, payload.tool_call_id, at, facts);
   },
   tool_progress(rows, payload) {

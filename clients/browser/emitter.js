@@ -625,8 +625,12 @@ const THINKING_TEXT = 256 * 1024;
 const TOOL_CALLS = 1_000;
 const TOOL_TEXT = 1024 * 1024;
 
-/** @type {Record<string, RunState["state"] | undefined>} */
-const ENDS = { agent_completed: "completed", agent_failed: "failed", agent_cancelled: "cancelled" };
+/** By type. A map, as an object would know names such as `constructor`, which are custom events'. @type {Map<string, RunState["state"]>} */
+const ENDS = new Map([
+  ["agent_completed", "completed"],
+  ["agent_failed", "failed"],
+  ["agent_cancelled", "cancelled"],
+]);
 
 /** @param {RunState} run */
 const ended = (run) => run.endedAt !== null;
@@ -842,7 +846,7 @@ export class RunStore {
         this.#endCall(run, account, payload, at, size);
         break;
       default:
-        if (ENDS[frame.type]) {
+        if (ENDS.has(frame.type)) {
           this.#end(run, account, frame, payload);
         }
     }
@@ -951,7 +955,7 @@ export class RunStore {
 
   /** @param {RunState} run @param {Account} account @param {Frame} frame @param {Record<string, any>} payload */
   #end(run, account, frame, payload) {
-    run.state = ENDS[frame.type] ?? "completed";
+    run.state = ENDS.get(frame.type) ?? "completed";
     run.endedAt = run.lastEventAt ?? "";
     run.message = textOrNull(payload.message) ?? textOrNull(payload.reason) ?? run.message;
     run.result = payload.result ?? null;

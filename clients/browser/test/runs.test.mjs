@@ -303,3 +303,9 @@ test("runs whose end is never seen are bounded too", () => {
   }
   assert.deepEqual([removed, store.runs.size], [["r0"], 2000]);
 });
+
+test("a custom event may be called what an object has by itself", () => {
+  const store = new RunStore();
+  const run = store.apply(event(1, "constructor", {}, { custom: true }));
+  assert.deepEqual([run.state, run.endedAt, run.events], ["running", null, 1]);
+});

@@ -615,7 +615,7 @@ function parsed(json) {
  * @typedef {{open: Map<string, ToolCall>, said: number, payloads: Map<ToolCall, number>, payload: number}} Account
  */
 
-/** How many runs are kept: ended ones, and all. The oldest go first. */
+/** How many runs are kept: ended ones, those that ended first go first; and all, those that started first. */
 const ENDED_RUNS = 500;
 const RUNS = 2_000;
 /** What is kept of one run: 1 Mi characters of messages and thoughts, and as much of what tools were given and gave. */
@@ -699,6 +699,8 @@ export class RunStore {
   runs = new Map();
   /** @type {Map<string, Account>} */
   #accounts = new Map();
+  /** The ended ones, in the order of their ends. @type {Set<string>} */
+  #ends = new Set();
   #removed;
 
   /** @param {(run: RunState) => void} removed Told of runs that go because there are too many. */
@@ -713,6 +715,7 @@ export class RunStore {
   clear() {
     this.runs.clear();
     this.#accounts.clear();
+    this.#ends.clear();
   }
 
   /**
@@ -777,6 +780,7 @@ export class RunStore {
     const account = { open: new Map(), said: 0, payloads: new Map(), payload: 0 };
     this.runs.delete(runId);
     this.runs.set(runId, run);
+    this.#ends.delete(runId);
     this.#accounts.set(runId, account);
     return [run, account];
   }
@@ -957,6 +961,7 @@ export class RunStore {
   #end(run, account, frame, payload) {
     run.state = ENDS.get(frame.type) ?? "completed";
     run.endedAt = run.lastEventAt ?? "";
+    this.#ends.add(run.runId);
     run.message = textOrNull(payload.message) ?? textOrNull(payload.reason) ?? run.message;
     run.result = payload.result ?? null;
     if (run.state === "failed") {
@@ -1036,20 +1041,33 @@ export class RunStore {
     }
   }
 
-  /** @param {RunState} changed */
+  /** @param {RunState} changed It stays. */
   #evict(changed) {
-    const over = ended(changed) ? [...this.runs.values()].filter(ended).slice(0, -ENDED_RUNS) : [];
-    for (const oldest of this.runs.size - over.length > RUNS ? this.runs.values() : []) {
-      over.push(oldest);
-      break;
+    for (const runId of this.#ends) {
+      if (this.#ends.size <= ENDED_RUNS) {
+        break;
+      }
+      this.#remove(runId);
     }
-    for (const run of over) {
-      this.runs.delete(run.runId);
-      this.#accounts.delete(run.runId);
-      const siblings = this.runs.get(run.parentRunId ?? "")?.childRunIds ?? [];
-      siblings.splice(siblings.indexOf(run.runId), siblings.includes(run.runId) ? 1 : 0);
-      this.#removed(run);
+    for (const runId of this.runs.keys()) {
+      if (this.runs.size <= RUNS) {
+        break;
+      }
+      if (runId !== changed.runId) {
+        this.#remove(runId);
+      }
     }
+  }
+
+  /** @param {string} runId */
+  #remove(runId) {
+    const run = /** @type {RunState} */ (this.runs.get(runId));
+    this.runs.delete(runId);
+    this.#accounts.delete(runId);
+    this.#ends.delete(runId);
+    const siblings = this.runs.get(run.parentRunId ?? "")?.childRunIds ?? [];
+    siblings.splice(siblings.indexOf(runId), siblings.includes(runId) ? 1 : 0);
+    this.#removed(run);
   }
 }
 

@@ -309,3 +309,17 @@ test("a custom event may be called what an object has by itself", () => {
   const run = store.apply(event(1, "constructor", {}, { custom: true }));
   assert.deepEqual([run.state, run.endedAt, run.events], ["running", null, 1]);
 });
+
+test("a run that ends after 500 others is kept for its end", () => {
+  const removed = [];
+  const store = new RunStore((run) => removed.push(run.runId));
+  store.apply(event(1, "agent_started", {}, { run_id: "long" }));
+  for (let n = 0; n < 500; n += 1) {
+    store.apply(event(2, "agent_completed", {}, { run_id: `r${n}` }));
+  }
+  store.apply(event(3, "agent_completed", {}, { run_id: "long" }));
+  assert.deepEqual([removed, store.runs.has("long"), store.runs.size], [["r0"], true, 500]);
+  store.apply(event(4, "agent_started", {}, { run_id: "r1" }));
+  store.apply(event(5, "agent_completed", {}, { run_id: "last" }));
+  assert.deepEqual([removed, store.runs.has("r1")], [["r0"], true], "one that was started anew has not ended");
+});

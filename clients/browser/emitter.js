@@ -1579,7 +1579,8 @@ export class EmitterClient extends EventTarget {
     const ask = this.#reader?.ask;
     const closed = this.#connection.state === "closed";
     if (this.#reader && ask && this.#queue.length === 0 && (closed || this.#stopped)) {
-      this.#reader.ask = null;
+      // A loop that ends so does not say that it is over.
+      this.#reader = null;
       if (closed) {
         ask.answer({ value: undefined, done: true });
       } else {

@@ -217,3 +217,21 @@ test("runs that go are told", async () => {
   const removed = kit.told.filter(({ removed }) => removed).map(({ run }) => run.runId);
   assert.deepEqual([removed, kit.client.runs.has("r0")], [["r0"], false]);
 });
+
+test("a loop that ended because the client stopped may be begun again", async () => {
+  const kit = start();
+  const ids = [];
+  const read = async () => {
+    for await (const item of kit.client) {
+      ids.push(...events([item]));
+    }
+  };
+  for (const offset of [1, 2]) {
+    const reading = read();
+    await settled();
+    kit.socket.say(established(), event(offset));
+    kit.socket.end(4508, "REPLACED");
+    await assert.rejects(reading, (error) => error.code === 4508, `${offset}`);
+  }
+  assert.deepEqual(ids, ["e1", "e2"]);
+});

@@ -1497,6 +1497,10 @@ export class EmitterClient extends EventTarget {
 
   /** @param {Entry} entry */
   #push(entry) {
+    if (this.#connection.state === "closed" && entry.item.kind !== "connection") {
+      // By a listener, while a frame was told that is more than one item.
+      return;
+    }
     this.#queue.push(entry);
     this.#queueSize += entry.size;
     this.#deliver();

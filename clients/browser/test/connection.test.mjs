@@ -441,3 +441,13 @@ test("a position ahead of the stream goes back with it", async () => {
   kit.socket.say(gap("position_ahead", `${EPOCH}-3`), event(4));
   assert.deepEqual([kit.kinds, kit.ids], [["reset", "gap", "event"], ["e4"]]);
 });
+
+test("nothing is told after the word that the client is closed", async () => {
+  const kit = start();
+  await kit.open();
+  kit.socket.say(event(1));
+  kit.client.addEventListener("reset", () => kit.client.close());
+  kit.socket.say(gap("epoch_changed", `${NEXT_EPOCH}-0`), event(1, "agent_started", {}, { epoch: NEXT_EPOCH }));
+  assert.deepEqual(kit.kinds, ["event", "reset"]);
+  assert.deepEqual([kit.told.at(-1).connection?.state, kit.client.position], ["closed", `${EPOCH}-1`]);
+});

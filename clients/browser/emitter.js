@@ -1418,6 +1418,12 @@ export class EmitterClient extends EventTarget {
           this.#push({ item: { kind: "caughtup", position: frame.position }, size: 0, position });
         }
         break;
+      case "connection_heartbeat":
+        if (position) {
+          this.#seen.advance(position);
+          this.#reach();
+        }
+        break;
       case "connection_token_expiring":
         this.#renew();
         break;
@@ -1524,6 +1530,20 @@ export class EmitterClient extends EventTarget {
       this.#deliver();
     } else {
       this.#push({ item, size: 0, ...also });
+    }
+  }
+
+  /** What the filter leaves out moves the position too, behind what waits. */
+  #reach() {
+    const last = this.#queue.at(-1);
+    if (last) {
+      last.position = this.#seen.cursor;
+      return;
+    }
+    this.#position = this.#seen.cursor;
+    if (!this.#reader || this.#reader.ask) {
+      this.#dealt = this.#position;
+      this.#acknowledgeLater();
     }
   }
 

@@ -235,3 +235,27 @@ test("a loop that ended because the client stopped may be begun again", async ()
   }
   assert.deepEqual(ids, ["e1", "e2"]);
 });
+
+test("a heartbeat moves the position behind what waits, also where the filter leaves everything out", async () => {
+  const kit = start({ types: ["custom"], clientId: "tab" });
+  await kit.open();
+  kit.socket.say(heartbeat(100));
+  assert.deepEqual([kit.client.position, kit.kinds], [`${EPOCH}-100`, []]);
+  await kit.clock.pass(1_000);
+  assert.deepEqual(kit.socket.sent, [{ type: "ack", epoch: EPOCH, offset: 100 }]);
+  kit.socket.end();
+  await kit.clock.pass(100);
+  assert.equal(kit.socket.url.searchParams.get("after"), `${EPOCH}-100`, "it has not to be read again");
+
+  const iterator = kit.client[Symbol.asyncIterator]();
+  kit.socket.say(established({ position: `${EPOCH}-100` }), event(101), heartbeat(200));
+  assert.equal(kit.client.position, `${EPOCH}-100`, "an event waits before it");
+  await read(iterator, isEvent("e101"));
+  kit.socket.say(heartbeat(300));
+  await kit.clock.pass(5_000);
+  assert.deepEqual([kit.client.position, kit.socket.sent.at(-1)?.offset], [`${EPOCH}-300`, 100], "the event is not dealt with");
+  void iterator.next();
+  kit.socket.say(heartbeat(400));
+  await kit.clock.pass(5_000);
+  assert.deepEqual([kit.client.position, kit.socket.sent.at(-1)?.offset], [`${EPOCH}-400`, 400]);
+});

@@ -57,6 +57,8 @@ const HANDSHAKE_MS = 15_000;
 const TRIAL_MS = 5_000;
 /** What a token may take. */
 const TOKEN_MS = 30_000;
+/** A token that is about to expire as soon after another one is a short one. */
+const SHORT_MS = 60_000;
 /** The waits between attempts. */
 const WAIT_LEAST_MS = 100;
 const WAIT_MOST_MS = 30_000;
@@ -625,7 +627,10 @@ const THINKING_TEXT = 256 * 1024;
 const TOOL_CALLS = 1_000;
 const TOOL_TEXT = 1024 * 1024;
 
-/** By type. A map, as an object would know names such as `constructor`, which are custom events'. @type {Map<string, RunState["state"]>} */
+/**
+ * By type. A map, as an object would know names such as `constructor`, which a custom event may have.
+ * @type {Map<string, RunState["state"]>}
+ */
 const ENDS = new Map([
   ["agent_completed", "completed"],
   ["agent_failed", "failed"],
@@ -1143,6 +1148,9 @@ export class EmitterClient extends EventTarget {
   /** The timer of the next attempt, and when the server lets it come. @type {any} */
   #retry = null;
   #notBefore = 0;
+  /** The timer of the next renewal of the token, and when the last one began. @type {any} */
+  #renewal = null;
+  #renewedAt;
   /** Leaves SSE for another try at WebSocket. @type {any} */
   #leave = null;
 
@@ -1187,6 +1195,7 @@ export class EmitterClient extends EventTarget {
     this.#fallback = new Fallback(options.transport ?? "auto", env.now);
     this.#watch = new Watch(env);
     this.#attempted = new Stopwatch(env);
+    this.#renewedAt = new Stopwatch(env);
     this.#ackedAt = new Stopwatch(env);
     this.#warnedAt = new Stopwatch(env);
   }
@@ -1340,6 +1349,7 @@ export class EmitterClient extends EventTarget {
     this.#link?.close();
     this.#link = null;
     this.#env.clearTimeout(this.#leave);
+    this.#env.clearTimeout(this.#renewal);
     this.#env.clearTimeout(this.#ackTimer);
     this.#ackTimer = null;
     if (this.#ackUnsure) {
@@ -1425,7 +1435,7 @@ export class EmitterClient extends EventTarget {
         }
         break;
       case "connection_token_expiring":
-        this.#renew();
+        this.#renewInTime(numberOrNull(frame.expires_in_ms) ?? 0);
         break;
       case "connection_closing": {
         const askedMs = numberOrNull(frame.reconnect_after_ms) ?? undefined;
@@ -1470,12 +1480,27 @@ export class EmitterClient extends EventTarget {
     this.#push({ item: { kind: "gap", frame }, size: 0, position: next, openRuns: frame.open_runs });
   }
 
+  /**
+   * The server gives notice of a token that is about to expire, so of a short one at once. Half of what is left of that
+   * passes first: else one token after the other would be asked for.
+   * @param {number} left
+   */
+  #renewInTime(left) {
+    this.#env.clearTimeout(this.#renewal);
+    if (left > 0 && this.#renewedAt.elapsed < SHORT_MS) {
+      this.#renewal = this.#env.setTimeout(() => this.#renew(), Math.ceil(Math.min(left, SHORT_MS) / 2));
+    } else {
+      this.#renew();
+    }
+  }
+
   /** Shows a new token on the same connection. If there is none, the client comes back when the old one is over. */
   #renew() {
     const link = this.#link;
     if (!(link instanceof WebSocketLink)) {
       return;
     }
+    this.#renewedAt.start();
     const asking = new AbortController();
     const abort = () => asking.abort();
     const timer = this.#env.setTimeout(abort, TOKEN_MS);

@@ -111,3 +111,25 @@ test("a token that comes too late is not used", async () => {
   await settled();
   assert.deepEqual([state(kit), kit.sockets.length], ["waiting", 0]);
 });
+
+test("tokens that are good for less than the notice are used for half of it, not asked for all the time", async () => {
+  const kit = start();
+  await kit.open();
+  // As the server does: at its next look, a second later, after each token that ends within a minute.
+  let shown = 0;
+  for (let second = 0; second < 60; second += 1) {
+    if (second === 0 || kit.socket.sent.length > shown) {
+      shown = kit.socket.sent.length;
+      kit.socket.say({ type: "connection_token_expiring", expires_in_ms: 40_000 });
+    }
+    kit.socket.say(heartbeat(0));
+    await kit.clock.pass(1_000);
+  }
+  assert.deepEqual(kit.asked, ["connect", "expiring", "expiring", "expiring"]);
+  kit.socket.say({ type: "connection_token_expiring", expires_in_ms: 40_000 });
+  kit.socket.end();
+  await kit.clock.pass(100);
+  kit.socket.say(established());
+  await kit.clock.pass(40_000);
+  assert.deepEqual(kit.asked.slice(4), ["connect"], "what was planned for a connection goes with it");
+});

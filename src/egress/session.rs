@@ -18,7 +18,7 @@ use crate::{
     event::{ClientId, Position, StreamKey},
     fanout::{Delivery, Entry, Gap, Identity, OpenRun, Reader, Start, Subscription, Transport},
     reason::{Reason, Refusal},
-    shutdown::Phase,
+    shutdown::{Drain, Phase},
 };
 
 /// The most bytes of frames in one step, unless a single frame is larger.
@@ -159,7 +159,10 @@ impl Session {
 
     /// Waits until it is to end, and says how, while a step is on its way. Cancel-safe.
     pub(super) async fn ended(&mut self) -> Closing {
-        let reason = self.reader.ended().await;
+        let reason = tokio::select! {
+            reason = self.reader.ended() => reason,
+            () = left_behind(&self.egress.drain, &mut self.draining_since) => Reason::Draining,
+        };
         self.egress.closing(reason)
     }
 
@@ -311,6 +314,13 @@ async fn start(egress: &Egress, stream: &StreamKey, begin: Begin) -> Result<Star
         Begin::Acked(client_id) => egress.hub.acks().of_client(stream, &client_id).await?,
     };
     Ok(acked.map_or(Start::Oldest, Start::After))
+}
+
+/// Waits until a drain has gone on for as long as a reader that is behind still gets what is stored. Cancel-safe.
+async fn left_behind(drain: &Drain, since: &mut Option<Instant>) {
+    drain.reached(Phase::Draining).await;
+    let since = *since.get_or_insert_with(Instant::now);
+    tokio::time::sleep_until(since + DRAIN_LAG).await;
 }
 
 /// What is to be told next, and where it is a gap, what is open behind it.

@@ -127,6 +127,34 @@ async fn a_reader_that_takes_nothing_in_is_ended_and_others_get_everything_meanw
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_take_nothing_in_do_not_hold_up_the_drain() {
+    let server = Server::start_with(|settings| {
+        settings.limits.send_buffer = 16 * 1024;
+        // What is under way at the end gets these.
+        settings.limits.handshake = Duration::from_secs(1);
+        settings.limits.close_grace = Duration::from_secs(1);
+    })
+    .await;
+    let token = server.token("alice", "subscribe");
+    let mut events = event_stream::open(server.http, &token, "", &[]).await;
+    events.frame_of("connection_caught_up").await;
+    let mut socket = Socket::connect(server.http, &token, "").await;
+    socket.frame_of("connection_caught_up").await;
+    server.start_runs("alice", &["run-1"]).await;
+    let text = "x".repeat(60_000);
+    for n in 0..200 {
+        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
+        server.emit_all("agents", vec![event]).await;
+    }
+    let begun = Instant::now();
+    server.stop().await;
+    // Far from the 30 s that a write may make no progress, and that the drain may take.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    drop((events, socket));
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_on_slowly_is_not_too_slow() {
     const STALL: Duration = Duration::from_millis(1500);

@@ -1397,7 +1397,7 @@ export class EmitterClient extends EventTarget {
       this.#fallback.worked(transport);
     }
     if (frame.type.startsWith("connection_")) {
-      this.#control(frame);
+      this.#control(frame, json.length);
     } else {
       this.#event(frame, json.length);
     }
@@ -1412,15 +1412,15 @@ export class EmitterClient extends EventTarget {
     }
   }
 
-  /** @param {Frame} frame */
-  #control(frame) {
+  /** @param {Frame} frame @param {number} size */
+  #control(frame, size) {
     const position = parsePosition(frame.position);
     switch (frame.type) {
       case "connection_established":
         this.#establish(frame, position);
         break;
       case "connection_gap":
-        this.#gap(frame, parsePosition(frame.next));
+        this.#gap(frame, parsePosition(frame.next), size);
         break;
       case "connection_caught_up":
         if (position) {
@@ -1470,14 +1470,14 @@ export class EmitterClient extends EventTarget {
     this.#acknowledgeLater();
   }
 
-  /** @param {Frame} frame @param {Position | null} next */
-  #gap(frame, next) {
+  /** @param {Frame} frame @param {Position | null} next @param {number} size */
+  #gap(frame, next, size) {
     if (next) {
       this.#seen.jump(next);
     }
     // What was trimmed cannot have changed runs that ended before.
     this.#push({ item: { kind: "reset" }, size: 0, ifOpen: frame.reason === "trimmed" });
-    this.#push({ item: { kind: "gap", frame }, size: 0, position: next, openRuns: frame.open_runs });
+    this.#push({ item: { kind: "gap", frame }, size, position: next, openRuns: frame.open_runs });
   }
 
   /**

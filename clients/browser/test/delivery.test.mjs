@@ -259,3 +259,17 @@ test("a heartbeat moves the position behind what waits, also where the filter le
   await kit.clock.pass(5_000);
   assert.deepEqual([kit.client.position, kit.socket.sent.at(-1)?.offset], [`${EPOCH}-400`, 400]);
 });
+
+test("gaps wait within the same bound, with the runs that they tell", async () => {
+  const kit = start();
+  const iterator = kit.client[Symbol.asyncIterator]();
+  await settled();
+  kit.socket.say(established());
+  const open = { run_id: "r1", agent_name: "x".repeat(64 * 1024), state: "running", open_tool_calls: [] };
+  let sent = 0;
+  while (sent < 1_000 && !kit.socket.closed) {
+    kit.socket.say(gap("position_ahead", `${EPOCH}-${++sent}`, [open]));
+  }
+  assert.ok(kit.socket.closed && sent <= 256, `it paused after ${sent} of at most 256`);
+  await iterator.return();
+});

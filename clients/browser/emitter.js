@@ -221,6 +221,8 @@ export class Fallback {
   #asked;
   #now;
   #failures = 0;
+  /** How often in a row SSE may fail before it is not the answer. */
+  #patience = 0;
   #again = SOCKET_AGAIN_MS;
   #againAt = 0;
   /** Whether WebSocket is only tried again, after SSE did. */
@@ -252,13 +254,22 @@ export class Fallback {
 
   /** A frame came. @param {TransportName} transport */
   worked(transport) {
+    this.#patience = transport === "sse" ? SOCKET_FAILURES : 0;
     if (transport === "websocket") {
       this.#failures = 0;
     }
   }
 
-  /** No frame came. Where SSE does not either, WebSocket is not to blame. @param {TransportName} transport */
+  /**
+   * No frame came. Where SSE does not bring one either, WebSocket is not to blame; where it just did, the server may be
+   * away.
+   * @param {TransportName} transport
+   */
   failed(transport) {
+    if (transport === "sse" && this.#patience > 0) {
+      this.#patience -= 1;
+      return;
+    }
     this.#failures = transport === "websocket" ? this.#failures + 1 : 0;
     if (this.#failures === SOCKET_FAILURES) {
       this.#postpone(SOCKET_AGAIN_MS);
@@ -515,8 +526,8 @@ class SseLink {
       }
     }
     const told = text(object(parsed(body)).reason);
-    // 408 and 429 are the client errors that pass.
-    const final = status >= 400 && status < 500 && status !== 408 && status !== 429;
+    // 408 and 429 are the client errors that pass; one without a reason is of something on the way, such as a proxy.
+    const final = told !== "" && status >= 400 && status < 500 && status !== 408 && status !== 429;
     const expired = status === 401 && told === EXPIRED;
     const reason = told || `answered with HTTP status ${status}`;
     const askedMs = retryAfterMs(response.headers.get("retry-after"), this.#env.wall());
@@ -1165,6 +1176,8 @@ export class EmitterClient extends EventTarget {
   #position = null;
   /** @type {Position | null} */
   #dealt = null;
+  /** There was an iterator. A loop that ends may have ended by a throw: nothing is dealt with until the next one asks. */
+  #iterated = false;
   /** @type {Position | null} */
   #acked = null;
   /** An acknowledgement was sent on this connection. */
@@ -1566,7 +1579,7 @@ export class EmitterClient extends EventTarget {
       return;
     }
     this.#position = this.#seen.cursor;
-    if (!this.#reader || this.#reader.ask) {
+    if (this.#reader ? this.#reader.ask : !this.#iterated) {
       this.#dealt = this.#position;
       this.#acknowledgeLater();
     }
@@ -1579,9 +1592,9 @@ export class EmitterClient extends EventTarget {
       this.#queueSize -= entry.size;
       const reader = this.#reader;
       const item = this.#take(entry);
-      if (!reader) {
+      if (!reader && !this.#iterated) {
         this.#dealt = this.#position;
-      } else if (item) {
+      } else if (reader && item) {
         reader.ask?.answer({ value: item, done: false });
         reader.ask = null;
       }
@@ -1650,6 +1663,7 @@ export class EmitterClient extends EventTarget {
     /** @type {Reader} */
     const reader = { ask: null };
     this.#reader = reader;
+    this.#iterated = true;
     this.connect();
     return {
       next: () => this.#next(reader),

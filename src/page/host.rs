@@ -33,6 +33,11 @@ pub(super) fn own(headers: &HeaderMap) -> Option<Authority> {
         return None;
     }
     let name = host.host().to_ascii_lowercase();
+    // It becomes a part of the page's policy.
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
+    if !name.chars().all(plain) {
+        return None;
+    }
     let address = name.trim_start_matches('[').trim_end_matches(']');
     // Browsers keep all of `localhost` to the machine itself (RFC 6761, section 6.3).
     let local = name == "localhost" || name.ends_with(".localhost");
@@ -80,6 +85,8 @@ mod tests {
             "notlocalhost",
             "",
             "127.0.0.1 evil.example",
+            "a;x.localhost",
+            "x,y.localhost",
         ] {
             assert!(!answers(&[other]), "{other}");
         }

@@ -227,7 +227,7 @@ test("a stall of 30 s loses and doubles nothing", async (t) => {
 
 test("a tab that sleeps past its token's expiry comes back with a fresh one by itself", async (t) => {
   const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
-  const { server, page, asked, look, reach } = await scene(t, { settings, ttl: 4 });
+  const { server, page, asked, look, reach } = await scene(t, { settings, ttl: 12 });
   await emit(server, "1", { agent_started: {} });
   await reach("the first event", saw(["1"]));
   // No script of the page runs and no timer fires, as in a tab that is frozen.
@@ -238,7 +238,7 @@ test("a tab that sleeps past its token's expiry comes back with a fresh one by i
   // The next statement that would run is this one; it ends when the page wakes up.
   const asleep = page.evaluate(() => {});
   await paused;
-  await passed(6_000);
+  await passed(14_000);
   await emit(server, "2", { agent_completed: {} });
   assert.deepEqual(asked, ["connect"], "it is asleep");
   await devtools.send("Debugger.resume");

@@ -197,6 +197,23 @@ test("what an iterator is still busy with is not acknowledged", async () => {
   assert.deepEqual(kit.socket.sent.at(-1), { type: "ack", epoch: EPOCH, offset: 6 });
 });
 
+test("what a loop that threw did not deal with is not acknowledged", async () => {
+  const kit = start({ clientId: "tab" });
+  const looping = (async () => {
+    for await (const item of kit.client) {
+      if (isEvent("e6")(item)) {
+        throw new Error("it cannot be drawn");
+      }
+    }
+  })();
+  await settled();
+  kit.socket.say(established({ position: `${EPOCH}-4` }), event(5), event(6), event(7));
+  await assert.rejects(looping, /it cannot be drawn/);
+  kit.socket.say(event(8), heartbeat(9));
+  await kit.clock.pass(5_000);
+  assert.deepEqual(kit.socket.sent.at(-1), { type: "ack", epoch: EPOCH, offset: 5 });
+});
+
 test("a client without a name acknowledges nothing", async () => {
   const kit = start();
   await kit.open();

@@ -114,6 +114,19 @@ test("where SSE fails too, WebSocket is not to blame", () => {
   assert.deepEqual(attempts, ["websocket", "websocket", "sse", "websocket", "websocket", "sse"]);
 });
 
+test("where SSE worked, it is not given up at once when the server is away", () => {
+  const fallback = new Fallback("auto", () => 0);
+  fallback.failed("websocket");
+  fallback.failed("websocket");
+  fallback.worked(fallback.choose());
+  const attempts = Array.from({ length: 5 }, () => {
+    const transport = fallback.choose();
+    fallback.failed(transport);
+    return transport;
+  });
+  assert.deepEqual(attempts, ["sse", "sse", "sse", "websocket", "websocket"]);
+});
+
 test("an asked transport is kept", () => {
   for (const asked of ["websocket", "sse"]) {
     const fallback = new Fallback(asked, () => 0);

@@ -133,7 +133,7 @@ test("an HTTP status stops the client or lets it come back", async (t) => {
     [400, json("INVALID_REQUEST"), "stopped", "INVALID_REQUEST"],
     [401, json("UNAUTHENTICATED"), "stopped", "UNAUTHENTICATED"],
     [403, json("ORIGIN_REFUSED"), "stopped", "ORIGIN_REFUSED"],
-    [404, "<h1>no</h1>", "stopped", "answered with HTTP status 404"],
+    [404, "<h1>no</h1>", "waiting", "answered with HTTP status 404"],
     [409, json("REPLACED"), "stopped", "REPLACED"],
     [401, json("CREDENTIAL_EXPIRED"), "waiting", "CREDENTIAL_EXPIRED"],
     [408, "", "waiting", "answered with HTTP status 408"],

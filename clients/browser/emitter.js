@@ -1271,8 +1271,10 @@ export class EmitterClient extends EventTarget {
   /** @param {TokenRequest["reason"]} reason @param {AbortController} asking @returns {Promise<string>} */
   async #token(reason, { signal }) {
     signal.throwIfAborted();
-    const token = await this.#options.token({ reason, signal });
-    if (typeof token !== "string" || token === "") {
+    const given = await this.#options.token({ reason, signal });
+    // What a file or a command gave ends with a line's end.
+    const token = text(given).trim();
+    if (token === "") {
       throw new EmitterError("what it gave is no text");
     }
     return token;

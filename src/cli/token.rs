@@ -54,7 +54,7 @@ enum ScopeName {
     Emit,
     /// Read one's own stream
     Subscribe,
-    /// Operate the service, and read any stream of the tenant
+    /// Operate the service, and read any stream of the tenant over gRPC
     Operate,
 }
 

@@ -17,11 +17,10 @@ pub(super) struct Step {
 const ANSWER: &str = "Yes, and it can be checked. Within one user's stream every event has its place: offsets only \
      grow, and every reader sees the same order.\n\nTwo of the sources describe what happens after a lost connection. \
      The reader names the last position it has seen, and gets everything after it. What is no longer kept is announced \
-     as a gap, so nothing is lost silently.\n\nThe third one measured it: 40,000 events, five dropped connections per \
-     reader, none missing and none twice.";
+     as a gap, so nothing is lost silently.\n\nThe third could not be fetched; its summary says the same.";
 
 const THOUGHTS: &str = "The question is about order and loss. I should look for what the service promises, then for \
-     how a reader resumes, and check both against something measured rather than claimed.";
+     how a reader resumes, and see whether the two fit together.";
 
 /// About ten seconds of a run of `user_id`, with a sub-agent's run inside.
 pub(super) fn sample(user_id: &str, run_id: &str) -> Vec<Step> {
@@ -82,7 +81,7 @@ fn reading(helper: &Agent<'_>) -> Vec<Step> {
         ..AgentStarted::default()
     };
     let completed = AgentCompleted {
-        message: "Two describe it, one measured it".into(),
+        message: "Two describe it, one could not be had".into(),
         execution_time: duration(1_900),
         output: None,
     };
@@ -103,11 +102,11 @@ fn reading(helper: &Agent<'_>) -> Vec<Step> {
 }
 
 fn check(lead: &Agent<'_>) -> Vec<Step> {
-    let input = r#"{"expression":"40000 * 5"}"#;
+    let input = r#"{"expression":"18244 + 9310"}"#;
     vec![
-        lead.after(200, thinking("The figures, from the copy", 2)),
-        lead.after(200, call("calculate", "Adds up what was sent", input)),
-        lead.after(350, done("calculate", 340, "200000")),
+        lead.after(200, thinking("How much of it was read?", 2)),
+        lead.after(200, call("calculate", "Adds up what was read", input)),
+        lead.after(350, done("calculate", 340, "27554")),
     ]
 }
 
@@ -121,7 +120,7 @@ fn answer(lead: &Agent<'_>) -> Vec<Step> {
             role,
             text,
         };
-        lead.after(70, Payload::TextDelta(delta))
+        lead.after(100, Payload::TextDelta(delta))
     });
     let whole = Payload::Message(Message {
         message_id: message_id(),
@@ -129,8 +128,8 @@ fn answer(lead: &Agent<'_>) -> Vec<Step> {
         text: ANSWER.into(),
     });
     let completed = Payload::AgentCompleted(AgentCompleted {
-        message: "Answered from two sources and a measurement".into(),
-        execution_time: duration(9_800),
+        message: "Answered from two sources".into(),
+        execution_time: duration(8_700),
         output: Some(agent_completed::Output::ResultJson(
             r#"{"sources":3,"confidence":0.97}"#.into(),
         )),

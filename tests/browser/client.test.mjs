@@ -356,7 +356,7 @@ test("the first use in the package's README works", async (t) => {
   const html = example
     .replace("http://127.0.0.1:8080/emitter.js", "/emitter.js")
     .replace("{ token,", `{ url: "${server.url}", token,`);
-  const site = await serve({ "/": html, "/emitter.js": MODULE, "/token": server.token("u1") });
+  const site = await serve({ "/": html, "/emitter.js": MODULE, "/token": `${server.token("u1")}\n` });
   t.after(() => site.stop());
   await server.emit({ user_id: "u1", run_id: "r1", agent_name: "researcher", agent_started: {} });
   await server.emit({ user_id: "u1", run_id: "r1", message: { text: "Hello" } });

@@ -162,6 +162,36 @@ test("a reload in the middle of a run shows the whole run", async (t) => {
   assert.deepEqual(await allEvents(page, 7), receipts.map(({ event_id }) => event_id));
 });
 
+test("another run's timeline has rows of its own, and begins at its beginning", async (t) => {
+  const { server, page } = await scene(t, chromium, { viewport: { width: 1280, height: 600 } });
+  await server.emitBatch([
+    emits.started("r1"),
+    ...Array.from({ length: 40 }, (_, call) => [emits.calls("r1", `c${call}`), emits.called("r1", `c${call}`)]).flat(),
+    emits.completed("r1"),
+    { ...emits.started("r2"), agent_name: "writer" },
+    ...Array.from({ length: 40 }, (_, step) => emits.thinking("r2", "Once more", step + 1)),
+    emits.completed("r2"),
+  ]);
+  await text(page, "#status-events", "124 events");
+  const choose = async (name) => {
+    await page.locator("[role=treeitem]", { hasText: name }).click();
+    await text(page, "#run-title", name);
+    await inPage(page, "its first row", () => document.querySelector("#timeline-list > .step-start") !== null);
+    return page.locator("#timeline-list > *").evaluateAll((rows) =>
+      rows.slice(0, 4).map((row) => `${row.className} ${row.querySelector(".head").tagName} ${row.querySelector(".label").textContent}`),
+    );
+  };
+  const calls = ["step step-start DIV Started", ...Array(3).fill("step step-tool BUTTON search")];
+  const steps = ["step step-start DIV Started", ...[1, 2, 3].map((step) => `step step-thinking DIV Step ${step}`)];
+  assert.deepEqual(await choose("researcher"), calls);
+  await page.locator("#timeline-scroll").evaluate((element) => element.scrollTo(0, 1e9));
+  await inPage(page, "its last row", () => document.querySelector("#timeline-list > .step-end") !== null);
+  assert.deepEqual(await choose("writer"), steps);
+  assert.deepEqual(await choose("researcher"), calls);
+  await page.locator(".step-tool button.head").first().click();
+  await inPage(page, "the call's parameters", () => document.querySelector(".step-tool .json")?.textContent.includes('"page": 3'));
+});
+
 test("a gap stands where it happened", async (t) => {
   const { server, page } = await scene(t, chromium);
   const before = await server.emitBatch([emits.started("r1"), emits.completed("r1")]);

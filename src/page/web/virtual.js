@@ -81,7 +81,13 @@ export class VirtualList {
   show(items) {
     this.items = items;
     this.#heights.clear();
+    // Other items may have the same keys, and look different.
+    this.#clear();
+    this.#touched.clear();
     this.#active = "";
+    this.#anchor = { key: "", index: 0, by: 0 };
+    this.#scroll = 0;
+    this.#options.scroller.scrollTop = 0;
     this.stuck = true;
     this.moved(0);
   }

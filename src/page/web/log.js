@@ -58,7 +58,7 @@ export class EventLog {
   gaps = [];
   /** How many gaps there were ever. */
   gapCount = 0;
-  /** How many events there were ever, since the page was opened. */
+  /** How many events of this epoch there were ever, since the page was opened. */
   eventCount = 0;
 
   /** @type {Map<string, Story>} */
@@ -136,6 +136,15 @@ export class EventLog {
   /** Forgets a run that is no longer listed; its events stay in `all`. @param {string} runId */
   forget(runId) {
     this.#runs.delete(runId);
+  }
+
+  /** Forgets every event: the stream has begun anew. That it did, the gaps tell. */
+  beginAnew() {
+    this.all = new Story();
+    this.all.entries.push(...this.gaps);
+    this.#weight = this.gaps.reduce((sum, { weight }) => sum + weight, 0);
+    this.#runs.clear();
+    this.eventCount = 0;
   }
 
   /**

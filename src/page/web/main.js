@@ -44,6 +44,8 @@ class Page {
   #touched = new Set();
   #caughtUp = false;
   #lost = false;
+  /** Whether the service began anew, and whether that is still to be drawn. */
+  #anew = { ever: false, now: false };
   /** What the address asks for. @type {Route} */
   #asked = parseRoute(location.hash);
   /** The run that is shown while the address asks for none. */
@@ -118,7 +120,7 @@ class Page {
         this.#applyGap(item.frame);
         break;
       case "reset":
-        // Only the runs are told anew: the events that were told before do not come again, so they stay.
+        // Only the runs are told anew. The events that were told before stay, while the service is the same.
         this.#listed.clear();
         this.runs.restack();
         break;
@@ -126,6 +128,7 @@ class Page {
         // While the past came in, the newest run was another one each time.
         this.#followed = this.#caughtUp ? this.#followed : "";
         this.#caughtUp = true;
+        this.#settleAnew();
         break;
       case "connection":
         this.#applyConnection(item.connection);
@@ -148,10 +151,29 @@ class Page {
 
   /** @param {Frame} frame */
   #applyGap(frame) {
+    if (frame.reason === "epoch_changed") {
+      this.#log.beginAnew();
+      this.#anew = { ever: true, now: true };
+    }
     const open = [...this.client.runs.values()].filter(({ endedAt }) => endedAt === null);
     this.#log.appendGap(frame, open.map(({ runId }) => runId));
     this.#announcer.gap();
     this.runs.restack();
+  }
+
+  /** Once it is known which runs a service that began anew has: what is chosen may be none of them. */
+  #settleAnew() {
+    if (!this.#anew.now) {
+      return;
+    }
+    this.#anew.now = false;
+    if (this.#asked.kind === "run" && !this.client.runs.has(this.#asked.runId)) {
+      history.replaceState(null, "", location.pathname + location.search);
+      this.#asked = { kind: "none" };
+    }
+    if (this.client.runs.size > 0) {
+      this.#notice("The service began anew. What was here before is gone.");
+    }
   }
 
   /** @param {import("/emitter.js").Connection} connection */
@@ -181,6 +203,9 @@ class Page {
       this.#listed.add(runId);
       this.runs.restack();
     }
+    if (runId === this.#expected) {
+      this.#expected = "";
+    }
     this.#touched.add(runId);
     this.#frames.request();
   }
@@ -207,6 +232,7 @@ class Page {
     document.body.dataset.view = form ? "form" : this.#asked.kind === "none" ? "list" : "run";
     document.body.dataset.empty = String(empty);
     byId("welcome").hidden = form || route.kind !== "none" || !empty;
+    byId("welcome-anew").hidden = !this.#anew.ever;
     const expected = this.#asked.kind === "run" && this.#asked.runId === this.#expected;
     byId("lost").hidden = form || expected || !this.run.lost || !this.#caughtUp;
     const running = [...this.client.runs.values()].filter(({ endedAt }) => endedAt === null).length;

@@ -238,6 +238,24 @@ test("where the service began anew, what was chosen goes with its run", async (t
   assert.equal(page.url(), `${proxy.url}/`);
 });
 
+test("that the service cannot be reached is said only while it is so", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  await page.route("**/dev/sample", (route) => route.abort());
+  await page.locator("#welcome-sample").click();
+  await text(page, "#notice", "The service cannot be reached.");
+  await page.unroute("**/dev/sample");
+  await page.locator("#welcome-sample").click();
+  await inPage(page, "no word on it", () => document.querySelector("#notice").textContent === "", undefined, { ms: 4_000 });
+  await text(page, "#run-state-word", "Running");
+
+  await page.route("**/dev/sample", (route) => route.abort());
+  await page.locator("#sample").click();
+  await text(page, "#notice", "The service cannot be reached.");
+  await server.restart();
+  await live(page);
+  await inPage(page, "no word on it", () => !document.querySelector("#notice").textContent.includes("reached"), undefined, { ms: 2_000 });
+});
+
 test("hostile strings are shown as the text that they are", async (t) => {
   const { server, page } = await scene(t, chromium);
   const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;

@@ -22,6 +22,8 @@ const PER_FRAME = 200;
 
 const TICK_MS = 250;
 const NOTICE_MS = 6_000;
+const TROUBLE_MS = 10_000;
+const UNREACHABLE = "The service cannot be reached.";
 
 /** @type {Record<string, import("./announcer.js").RunNews>} */
 const NEWS = {
@@ -179,6 +181,9 @@ class Page {
   /** @param {import("/emitter.js").Connection} connection */
   #applyConnection(connection) {
     const { state, reason, retryAt } = connection;
+    if (state === "open") {
+      this.#unsay(UNREACHABLE);
+    }
     this.#caughtUp &&= state === "open";
     if (state === "stopped" && reason === "UNAUTHENTICATED") {
       this.#refuseToken();
@@ -304,21 +309,31 @@ class Page {
         const { run_id: runId } = await answer.json();
         this.#expected = runId;
         this.#choose({ kind: "run", runId });
+        this.#unsay(UNREACHABLE);
         this.#announcer.tell("The sample run begins.");
       } else {
         const problem = await answer.json().catch(() => ({}));
         this.#notice(answer.status === 429 ? "Four samples are playing already." : problem.message ?? `Refused with ${answer.status}.`);
       }
     } catch (error) {
-      this.#notice(`The sample could not be played: ${/** @type {Error} */ (error).message}.`);
+      // What the browser says of a failed `fetch` is in its own words.
+      const words = error instanceof TypeError ? UNREACHABLE : `The sample could not be played: ${/** @type {Error} */ (error).message}.`;
+      this.#notice(words, TROUBLE_MS);
     }
   }
 
-  /** Says something for a while. @param {string} words */
-  #notice(words) {
+  /** Says something for a while. @param {string} words @param {number} [ms] */
+  #notice(words, ms = NOTICE_MS) {
     setText(byId("notice"), words);
     clearTimeout(this.#noticeTimer);
-    this.#noticeTimer = setTimeout(() => setText(byId("notice"), ""), NOTICE_MS);
+    this.#noticeTimer = setTimeout(() => this.#unsay(words), ms);
+  }
+
+  /** Takes back what is said, where it is this. @param {string} words */
+  #unsay(words) {
+    if (byId("notice").textContent === words) {
+      setText(byId("notice"), "");
+    }
   }
 
   /** @param {import("/emitter.js").TokenRequest} request */

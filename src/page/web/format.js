@@ -104,6 +104,34 @@ export function cost(nano) {
   return `$${dollars.toFixed(dollars < 0.01 ? 6 : dollars < 100 ? 4 : 2)}`;
 }
 
+/** What is not known. */
+export const UNKNOWN = "–";
+
+/** @typedef {import("/emitter.js").RunState["usage"]} Usage */
+
+/** Whether any usage was told. @param {Usage} usage */
+export function hasUsage(usage) {
+  return Object.values(usage).some((value) => value > 0);
+}
+
+/**
+ * What a run cost, as far as that is known: a model without a price is not free.
+ * @param {Usage} usage
+ * @returns {{text: string, note: string}}
+ */
+export function price(usage) {
+  const { costNanoUsd, unpricedEvents } = usage;
+  if (!hasUsage(usage)) {
+    return { text: UNKNOWN, note: "" };
+  }
+  if (unpricedEvents === 0) {
+    return { text: cost(costNanoUsd), note: "" };
+  }
+  return costNanoUsd > 0
+    ? { text: `${cost(costNanoUsd)} +?`, note: "some without a price" }
+    : { text: UNKNOWN, note: "without a price" };
+}
+
 /**
  * A text on one line, with an end.
  * @param {string} text

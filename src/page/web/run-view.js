@@ -1,7 +1,7 @@
 // Draws what is chosen: a run's head and totals, and its timeline or its events.
 
 import { byId, copy, setAttribute, setIcon, setText } from "./dom.js";
-import { cost, count, counted, line, stateName } from "./format.js";
+import { UNKNOWN, count, counted, hasUsage, line, price, stateName } from "./format.js";
 import { EventsView } from "./events-view.js";
 import { took } from "./runs-view.js";
 import { TimelineView } from "./timeline-view.js";
@@ -152,17 +152,19 @@ export class RunView {
 
 /** @param {RunState} run */
 function drawTotals(run) {
-  const { inputTokens, outputTokens, cachedInputTokens, reasoningTokens, costNanoUsd, unpricedEvents } = run.usage;
+  const { inputTokens, outputTokens, cachedInputTokens, reasoningTokens } = run.usage;
+  const known = hasUsage(run.usage);
+  const cost = price(run.usage);
   const { toolCalls, openToolCalls } = run;
-  setText(byId("total-took"), took(run, Date.now()) || "–");
+  setText(byId("total-took"), took(run, Date.now()) || UNKNOWN);
   setText(byId("total-tools"), count(toolCalls.length));
   setText(byId("total-tools-note"), openToolCalls > 0 ? `${count(openToolCalls)} running` : "");
-  setText(byId("total-in"), count(inputTokens));
+  setText(byId("total-in"), known ? count(inputTokens) : UNKNOWN);
   setText(byId("total-in-note"), cachedInputTokens > 0 ? `${count(cachedInputTokens)} cached` : "");
-  setText(byId("total-out"), count(outputTokens));
+  setText(byId("total-out"), known ? count(outputTokens) : UNKNOWN);
   setText(byId("total-out-note"), reasoningTokens > 0 ? `${count(reasoningTokens)} reasoning` : "");
-  setText(byId("total-cost"), cost(costNanoUsd));
-  setText(byId("total-cost-note"), unpricedEvents > 0 ? `and ${count(unpricedEvents)} unpriced` : "");
+  setText(byId("total-cost"), cost.text);
+  setText(byId("total-cost-note"), cost.note);
   setText(byId("events-count"), count(run.events));
 }
 

@@ -1,7 +1,7 @@
 // Draws the list of runs.
 
 import { h, icon, setAttribute, setIcon, setText } from "./dom.js";
-import { brief, clock, cost, counted, duration, gapReason, line, stateName } from "./format.js";
+import { UNKNOWN, brief, clock, counted, duration, gapReason, hasUsage, line, price, stateName } from "./format.js";
 import { ALL, flatten, runKey } from "./tree.js";
 import { VirtualList } from "./virtual.js";
 
@@ -145,8 +145,9 @@ export class RunsView {
     } else {
       setText(made.state, counted(this.#log.eventCount, "event"));
     }
-    const said = [made.name, made.state, made.took, made.tokens, made.cost, made.clock].map((part) => part.textContent);
-    setAttribute(element, "aria-label", said.filter(Boolean).join(", "));
+    const said = [made.name, made.state, made.took, made.tokens, made.cost, made.cost.title, made.clock];
+    const words = said.map((part) => (typeof part === "string" ? part : (part.textContent ?? "")));
+    setAttribute(element, "aria-label", words.filter((word) => word && !word.startsWith(UNKNOWN)).join(", "));
   }
 
   /** @param {Item} item */
@@ -198,16 +199,18 @@ export class RunsView {
  * @param {RunState} run
  */
 function drawRun(element, made, run) {
-  const { inputTokens, outputTokens, costNanoUsd, unpricedEvents } = run.usage;
-  const tokens = inputTokens + outputTokens;
+  const { inputTokens, outputTokens } = run.usage;
+  const tokens = hasUsage(run.usage) ? brief(inputTokens + outputTokens) : UNKNOWN;
+  const cost = price(run.usage);
   element.dataset.tone = run.state;
   setIcon(made.icon, run.state);
   setText(made.name, line(run.agentName, 128) || "Run");
   setText(made.state, stateName(run.state));
   setText(made.clock, clock(run.startedAt));
   setText(made.took, took(run, Date.now()));
-  setText(made.tokens, tokens > 0 ? `${brief(tokens)} tokens` : "");
-  setText(made.cost, costNanoUsd > 0 || (tokens > 0 && unpricedEvents === 0) ? cost(costNanoUsd) : "");
+  setText(made.tokens, `${tokens} tokens`);
+  setText(made.cost, cost.text);
+  setAttribute(made.cost, "title", cost.note || null);
 }
 
 /**

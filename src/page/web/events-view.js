@@ -83,7 +83,7 @@ export class EventsView {
       }
     }
     this.#list.render();
-    this.#elements.latest.hidden = this.#list.stuck;
+    this.#elements.latest.hidden = this.#list.endInSight;
     this.#elements.note.hidden = story.gone === 0;
   }
 

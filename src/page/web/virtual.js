@@ -27,8 +27,9 @@
 
 /** Rows beyond each edge. */
 const SPARE = 6;
-/** What is free above the first row and below the last. */
+/** What is free above the first row, and below the last, where a button may stand. */
 const PAD = 8;
+const FOOT = 60;
 /** However small rows are, there are no more. Two lists are in sight at once. */
 const MOST = 140;
 
@@ -121,6 +122,12 @@ export class VirtualList {
     return this.#placed.values();
   }
 
+  /** Whether the last row is in sight, or some of it. */
+  get endInSight() {
+    const { length } = this.items;
+    return this.stuck || length === 0 || (this.#tops[length - 1] ?? Infinity) < this.#scroll + this.#height;
+  }
+
   toEnd() {
     this.stuck = true;
     this.#options.request();
@@ -176,7 +183,7 @@ export class VirtualList {
     if (this.#heights.size > 2 * items.length + 1_000) {
       this.#heights.clear();
     }
-    const total = tops[items.length] + PAD;
+    const total = tops[items.length] + (this.#options.stick === "end" ? FOOT : PAD);
     if (total !== this.#total) {
       this.#total = total;
       this.#options.canvas.style.height = `${total}px`;

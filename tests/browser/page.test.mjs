@@ -256,6 +256,66 @@ test("that the service cannot be reached is said only while it is so", async (t)
   await inPage(page, "no word on it", () => !document.querySelector("#notice").textContent.includes("reached"), undefined, { ms: 2_000 });
 });
 
+test("what is not known of a run's usage is not told as nothing", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  const shown = () =>
+    page.evaluate(() => [...["#total-in", "#total-out", "#total-cost", "#total-cost-note"], ...["tokens", "cost"].map((part) => `.run-run .${part}`)]
+      .map((selector) => document.querySelector(selector).textContent)
+      .join("|"));
+  const shows = (expected) => until(async () => (await shown()) === expected, expected, { seen: shown });
+  const uses = (usage) => server.emit({ ...emits.thinking("r1", "Hm"), usage: { provider: "a", model: "m", input_tokens: 10, output_tokens: 5, ...usage } });
+  await server.emit(emits.started("r1"));
+  await shows("–|–|–||– tokens|–");
+  await uses({});
+  await shows("10|5|–|without a price|15 tokens|–");
+  await uses({ cost_nano_usd: 1_200_000 });
+  await shows("20|10|$0.001200 +?|some without a price|30 tokens|$0.001200 +?");
+  assert.equal(await page.locator(".run-run .cost").getAttribute("title"), "some without a price");
+});
+
+test("a tool call that runs has a bar of what is done, and one with details is opened", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  await server.emitBatch([
+    emits.started("r1"),
+    emits.calls("r1", "c1"),
+    { user_id: "u1", run_id: "r1", tool_progress: { tool_call_id: "c1", fraction: 0.25 } },
+    { user_id: "u1", run_id: "r1", tool_executing: { tool_call_id: "c2", tool_name: "plain" } },
+  ]);
+  const tools = () =>
+    page.locator(".step-tool").evaluateAll((rows) =>
+      rows.map((row) => {
+        const [bar, head, fold] = [".bar", ".head", ".head > .icon"].map((part) => row.querySelector(part));
+        const part = Math.round((100 * parseFloat(getComputedStyle(bar, "::before").width)) / bar.offsetWidth) || 0;
+        return [bar.checkVisibility() && part, fold.checkVisibility(), head.getAttribute("aria-expanded")].join(" ");
+      }),
+    );
+  const shows = (...expected) => until(async () => (await tools()).join() === expected.join(), expected.join(), { seen: tools });
+  await shows("25 true false", "false false ");
+  await page.locator(".step-tool .head").first().click();
+  await shows("25 true true", "false false ");
+  await server.emit(emits.called("r1", "c1"));
+  await shows("false true true", "false false ");
+});
+
+test("the way to the latest event is shown only where that is out of sight, and covers no row's end", async (t) => {
+  const { server, page } = await scene(t, chromium, { viewport: { width: 1280, height: 600 } });
+  await server.emitBatch([emits.started("r1"), ...Array.from({ length: 60 }, (_, step) => emits.thinking("r1", "Hm", step + 1))]);
+  await text(page, "#status-events", "61 events");
+  await page.getByRole("tab", { name: /Events/ }).click();
+  const last = page.locator("#events-list > [aria-posinset='61'] .head");
+  await last.click();
+  await inPage(page, "the event's JSON", () => document.querySelector("#events-list .head[aria-expanded=true] + .panel .json")?.textContent.includes("agent_thinking") ?? false);
+  assert.equal(await page.locator("#events-latest").isVisible(), false);
+  await page.locator("#events-scroll").evaluate((element) => element.scrollTo(0, 300));
+  await page.locator("#events-latest").click();
+  await inPage(page, "no button", () => document.querySelector("#events-latest").hidden);
+  const free = await page.evaluate(() => {
+    const [panel, row] = ["#events-panel", "#events-list > :last-child"].map((part) => document.querySelector(part).getBoundingClientRect());
+    return panel.bottom - row.bottom;
+  });
+  assert.ok(free >= 50, `${free} pixels below the last row`);
+});
+
 test("hostile strings are shown as the text that they are", async (t) => {
   const { server, page } = await scene(t, chromium);
   const markup = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;

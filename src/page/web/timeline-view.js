@@ -16,15 +16,6 @@ import { VirtualList } from "./virtual.js";
 /** How many entries of a run that was just chosen are taken in at once. */
 const AT_ONCE = 1_000;
 
-/** Where bars end: the first of these spans that holds the run. */
-const SPANS = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600].map((seconds) => seconds * 1_000);
-
-/** @param {number} ms */
-export function spanOf(ms) {
-  const hour = 3_600_000;
-  return SPANS.find((span) => span >= ms) ?? Math.ceil(ms / hour) * hour;
-}
-
 export class TimelineView {
   #rows = new Rows();
   /** @type {RunState | null} */
@@ -32,7 +23,6 @@ export class TimelineView {
   /** @type {Story | null} */
   #story = null;
   #read = 0;
-  #span = 0;
   /** @type {Set<string>} */
   #unfolded = new Set();
   /** @type {VirtualList<Row>} */
@@ -94,14 +84,13 @@ export class TimelineView {
       return;
     }
     this.#take(run, story);
-    this.#scale(run);
     const { rows, from } = this.#rows.takeChanges();
     this.#list.moved(from);
     for (const row of rows) {
       this.#list.touch(row.key);
     }
     this.#list.render();
-    this.#elements.latest.hidden = this.#list.stuck || run.endedAt !== null;
+    this.#elements.latest.hidden = this.#list.endInSight || run.endedAt !== null;
     this.#elements.note.hidden = !this.#rows.shortened && story.gone === 0;
   }
 
@@ -133,17 +122,6 @@ export class TimelineView {
     }
     if (this.#read < story.end) {
       this.#request();
-    }
-  }
-
-  /** @param {RunState} run */
-  #scale(run) {
-    const start = this.#start;
-    const end = run.endedAt ? Date.parse(run.endedAt) : Date.now();
-    const span = spanOf(end - start);
-    if (span !== this.#span) {
-      this.#span = span;
-      this.#elements.canvas.style.setProperty("--span", String(span));
     }
   }
 
@@ -188,27 +166,9 @@ export class TimelineView {
     setText(made.state, step.state);
     setText(made.took, step.took);
     setText(made.status, step.status);
-    this.#drawBar(made, row, step.progress);
+    made.bar.hidden = step.progress === null;
+    made.bar.style.setProperty("--progress", String(step.progress ?? 0));
     this.#drawDetails(made, row, step.details);
-  }
-
-  /**
-   * @param {DrawnStep["parts"]} made
-   * @param {Row} row
-   * @param {number | null} progress
-   */
-  #drawBar(made, { block }, progress) {
-    made.bar.hidden = block.kind !== "tool" && progress === null;
-    made.bar.classList.toggle("bar-progress", block.kind !== "tool");
-    if (made.bar.hidden) {
-      return;
-    }
-    const { start, end, took } = block.facts;
-    const from = block.kind === "tool" ? Math.max(0, (start ?? this.#start) - this.#start) : 0;
-    const length = block.kind === "tool" ? (took ?? (end ?? Date.now()) - (start ?? this.#start)) : 0;
-    made.bar.style.setProperty("--from", String(from));
-    made.bar.style.setProperty("--length", String(Math.max(0, length)));
-    made.bar.style.setProperty("--progress", String(progress ?? 1));
   }
 
   /**
@@ -218,7 +178,8 @@ export class TimelineView {
    */
   #drawDetails(made, row, details) {
     const unfolded = details.length > 0 && this.#unfolded.has(row.key);
-    setAttribute(made.head, "aria-expanded", made.head instanceof HTMLButtonElement ? String(unfolded) : null);
+    made.fold.classList.toggle("fold-none", details.length === 0);
+    setAttribute(made.head, "aria-expanded", details.length > 0 ? String(unfolded) : null);
     made.panel.hidden = !unfolded;
     const text = unfolded ? JSON.stringify(details) : "";
     if (unfolded && made.panel.dataset.shown !== String(text.length)) {
@@ -257,9 +218,10 @@ function parts(kind) {
   const note = h("span", { class: "note", dir: "auto" });
   const state = h("span", { class: "unseen" });
   const took = h("span", { class: "took" });
+  const fold = icon("fold");
   const inHead = [label, note, state, took];
   const head = FOLDING.has(kind)
-    ? h("button", { type: "button", class: "head" }, ...inHead)
+    ? h("button", { type: "button", class: "head" }, fold, ...inHead)
     : h("div", { class: "head" }, ...inHead);
   const status = h("p", { class: "status-line", dir: "auto" });
   const bar = h("div", { class: "bar", "aria-hidden": "true" });
@@ -270,7 +232,7 @@ function parts(kind) {
   const panel = h("div", { class: "panel" });
   panel.hidden = true;
   const what = h("div", { class: "what" }, head, status, bar, said, link, panel);
-  return { when, mark, icon: drawing, what, head, label, note, state, took, status, bar, words, link, panel };
+  return { when, mark, icon: drawing, what, head, fold, label, note, state, took, status, bar, words, link, panel };
 }
 
 /**
@@ -297,5 +259,5 @@ function grow(node, text) {
 function estimate({ block, text }, width) {
   const head = text === "" || block.rows.length === 1 ? 40 : 16;
   const perLine = Math.max(20, (width - 120) / 7.5);
-  return head + Math.ceil(text.length / perLine) * 24 + (block.kind === "tool" ? 16 : 0);
+  return head + Math.ceil(text.length / perLine) * 24;
 }

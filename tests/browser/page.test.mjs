@@ -260,7 +260,7 @@ test("what is not known of a run's usage is not told as nothing", async (t) => {
   const { server, page } = await scene(t, chromium);
   const shown = () =>
     page.evaluate(() => [...["#total-in", "#total-out", "#total-cost", "#total-cost-note"], ...["tokens", "cost"].map((part) => `.run-run .${part}`)]
-      .map((selector) => document.querySelector(selector).textContent)
+      .map((selector) => document.querySelector(selector)?.textContent)
       .join("|"));
   const shows = (expected) => until(async () => (await shown()) === expected, expected, { seen: shown });
   const uses = (usage) => server.emit({ ...emits.thinking("r1", "Hm"), usage: { provider: "a", model: "m", input_tokens: 10, output_tokens: 5, ...usage } });

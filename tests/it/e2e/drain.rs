@@ -87,6 +87,21 @@ async fn readers_are_told_when_to_come_back_and_everything_stops() {
     }
 }
 
+/// A reader of alice's that holds a drain up: it takes nothing in, and more is on its way to it than the kernel's buffers
+/// hold. Alice's `run-1` and bob's `run-2` are open.
+async fn hold_up(server: &Server, token: &str) -> Socket {
+    let mut stalled = Socket::connect(server.http, token, "").await;
+    stalled.frame_of("connection_caught_up").await;
+    server.start_runs("alice", &["run-1"]).await;
+    server.start_runs("bob", &["run-2"]).await;
+    let text = "x".repeat(60_000);
+    for n in 0..200 {
+        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
+        server.emit_all("agents", vec![event]).await;
+    }
+    stalled
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_work_is_refused_as_draining_while_a_reader_is_slow_to_leave() {
     let server = Server::start_with(|settings| {
@@ -95,16 +110,7 @@ async fn new_work_is_refused_as_draining_while_a_reader_is_slow_to_leave() {
     })
     .await;
     let reader = server.token("alice", "subscribe");
-    let mut stalled = Socket::connect(server.http, &reader, "").await;
-    stalled.frame_of("connection_caught_up").await;
-    server.start_runs("alice", &["run-1"]).await;
-    server.start_runs("bob", &["run-2"]).await;
-    // More than the kernel's buffers hold.
-    let text = "x".repeat(60_000);
-    for n in 0..200 {
-        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
-        server.emit_all("agents", vec![event]).await;
-    }
+    let _stalled = hold_up(&server, &reader).await;
     let token = server.token("agents", "emit");
     let (grpc, http, admin) = (server.grpc, server.http, server.admin);
     let mut client = wire::emitter(grpc).await;
@@ -164,17 +170,7 @@ async fn no_run_is_ended_for_its_silence_while_nothing_is_taken_in() {
         settings.limits.send_buffer = 16 * 1024;
     })
     .await;
-    let reader = server.token("alice", "subscribe");
-    // It holds the drain up: more is on its way to it than the kernel's buffers hold.
-    let mut stalled = Socket::connect(server.http, &reader, "").await;
-    stalled.frame_of("connection_caught_up").await;
-    server.start_runs("alice", &["run-1"]).await;
-    server.start_runs("bob", &["run-2"]).await;
-    let text = "x".repeat(60_000);
-    for n in 0..200 {
-        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
-        server.emit_all("agents", vec![event]).await;
-    }
+    let _stalled = hold_up(&server, &server.token("alice", "subscribe")).await;
     let admin = server.admin;
     let begun = Instant::now();
     let stopping = tokio::spawn(server.stop());

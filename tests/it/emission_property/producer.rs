@@ -53,6 +53,7 @@ impl Producer {
                 0 => self.give_up(user, events).await,
                 _ => self.insist(user, events).await,
             }
+            // A step of the drawn schedule: the clock is paused, so no time passes and nothing is waited for.
             let pause = Duration::from_millis(self.rng.random_range(0..15));
             tokio::time::sleep(pause).await;
         }

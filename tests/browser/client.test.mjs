@@ -36,7 +36,8 @@ async function scene(t, { settings = {}, options = {}, ttl = 3600, cutsUpgrades 
   const page = await context.newPage();
   const asked = [];
   const errors = [];
-  const { wrong } = watch(page);
+  const wrong = [];
+  watch(page, wrong);
   page.on("pageerror", (error) => errors.push(String(error)));
   await page.exposeFunction("freshToken", (reason) => {
     asked.push(reason);

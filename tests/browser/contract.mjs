@@ -56,18 +56,15 @@ export function checked(frame) {
   return frame;
 }
 
-/** What is wrong with the frames that `page` gets from now on; how many they are stands in `seen`. */
-export function watch(page) {
-  const watched = { seen: 0, wrong: [] };
+/** Adds to `wrong` what is wrong with the frames that `page` gets from now on. */
+export function watch(page, wrong) {
   page.on("websocket", (socket) =>
     socket.on("framereceived", ({ payload }) => {
-      watched.seen += 1;
       try {
         checked(JSON.parse(payload));
       } catch (error) {
-        watched.wrong.push(error.message);
+        wrong.push(error.message);
       }
     }),
   );
-  return watched;
 }

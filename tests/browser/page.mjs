@@ -7,6 +7,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 
+import { watch } from "./contract.mjs";
 import { ROOT, Server, until } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
@@ -30,6 +31,7 @@ export async function openPage(browser, line, { prepare = async () => {}, ...opt
   await prepare(context);
   const page = await context.newPage();
   const complaints = [];
+  watch(page, complaints);
   page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
   page.on("console", (message) => {
     // A connection that was cut is what tests do; the browser tells it all the same.

@@ -12,6 +12,7 @@ use emitter::{
 };
 
 use super::{http, server::Server};
+use crate::support::asyncapi;
 
 const SECRET: &str = "a secret of the tests, and of nothing else";
 
@@ -106,7 +107,7 @@ async fn read_until_end(http: &str, token: &str, run_id: &str) -> Vec<String> {
     loop {
         if let Item::Event(frame) = reader.next().await.unwrap() {
             types.push(frame.kind().to_owned());
-            let frame: serde_json::Value = serde_json::from_str(frame.text()).unwrap();
+            let frame = asyncapi::checked(serde_json::from_str(frame.text()).unwrap());
             if frame["type"] == "agent_completed" && frame["run_id"] == run_id {
                 return types;
             }

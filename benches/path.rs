@@ -123,7 +123,7 @@ fn append(c: &mut Criterion) {
     group.bench_function("engine, commit of 100", |b| {
         let (engine, _) = engine();
         let stream = stream();
-        let mut head = runtime.block_on(engine.load(&stream)).unwrap().head;
+        let mut state = runtime.block_on(engine.load(&stream)).unwrap();
         let mut n = 0;
         b.iter_batched(
             || {
@@ -131,9 +131,9 @@ fn append(c: &mut Criterion) {
                 (n..n + BATCH).map(draft).collect()
             },
             |drafts| {
-                let append = engine.append(&stream, head, Commit { drafts });
+                let append = engine.append(&stream, &state, Commit { drafts });
                 let appended = runtime.block_on(append).unwrap();
-                head = appended.records[BATCH - 1].position;
+                state.head = appended.records[BATCH - 1].position;
                 appended
             },
             BatchSize::SmallInput,
@@ -205,7 +205,7 @@ fn wake_up(c: &mut Criterion) {
                 }
                 all
             });
-            let mut head = runtime.block_on(engine.load(&stream)).unwrap().head;
+            let mut state = runtime.block_on(engine.load(&stream)).unwrap();
             let mut n = 0;
             b.iter(|| {
                 n += 1;
@@ -213,8 +213,8 @@ fn wake_up(c: &mut Criterion) {
                     let commit = Commit {
                         drafts: vec![draft(n)],
                     };
-                    let appended = engine.append(&stream, head, commit).await.unwrap();
-                    head = appended.records[0].position;
+                    let appended = engine.append(&stream, &state, commit).await.unwrap();
+                    state.head = appended.records[0].position;
                     for one in &mut subscriptions {
                         black_box(one.next(1 << 16).await.unwrap());
                     }

@@ -22,7 +22,7 @@ use crate::{
     fanout::Hub,
     ingest::EmitterService,
     net::{self, Door, Listener},
-    operator::{self, Node, OperatorService},
+    operator::{self, OperatorService},
     sequencer::Sequencer,
     shutdown::{Drain, Phase, Shutdown},
     telemetry::Metrics,
@@ -114,10 +114,10 @@ impl App {
         let (metrics, rendered) = Metrics::new();
         let metrics = Arc::new(metrics);
         let shutdown = Shutdown::new(settings.drain);
-        let node = node(engine.is_some());
         let engine = engine.unwrap_or_else(|| {
             MemoryEngine::new(config.memory(), clock.clone(), &entropy, metrics.clone())
         });
+        let description = engine.describe();
         let sequencing = config.sequencer();
         let prices = sequencing.rules.prices.clone();
         let sequencer = Sequencer::new(
@@ -173,7 +173,7 @@ impl App {
         );
         let services = (ingest, egress.grpc(), operator.into_server());
         let (server, health) = grpc::server(&settings.limits, services).await?;
-        let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), node);
+        let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), description);
         Ok(Self {
             addresses,
             grpc: (server, grpc.1),
@@ -335,20 +335,6 @@ fn upkeep_ticks() -> time::Interval {
     let mut ticks = time::interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-fn node(foreign: bool) -> Node {
-    if foreign {
-        Node {
-            engine: "embedded",
-            level: "embedded",
-        }
-    } else {
-        Node {
-            engine: "memory",
-            level: "process",
-        }
-    }
 }
 
 async fn listen(

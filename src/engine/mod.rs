@@ -27,6 +27,9 @@ use crate::{
 /// An ordered log per user and a key store.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
+    /// What it is, and how far what it stored is safe.
+    fn describe(&self) -> Description;
+
     /// What a sequencer must know of a stream to decide on its next event. A stream that does not exist has a head
     /// and nothing else.
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError>;
@@ -63,14 +66,15 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 
     /// Stores all of `commit` at the head of the stream, or nothing. It is stored, to the level that the engine
-    /// states, when this returns; readers see it no earlier. `expected` is the head that the commit was decided on:
-    /// its epoch *and* offset are compared.
+    /// states, when this returns; readers see it no earlier. `decided_on` is the state that the commit was decided on:
+    /// the epoch *and* the offset of its head are compared, and where they are those of the stream, an engine may take
+    /// the runs in it for the stream's.
     ///
     /// Offsets within a commit are consecutive.
     async fn append(
         &self,
         stream: &StreamKey,
-        expected: Position,
+        decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError>;
 
@@ -127,6 +131,21 @@ pub trait Watcher: Send + Sync {
     /// `records` were appended, in this order. Called in the order of the appends, possibly under the engine's lock:
     /// it returns at once and does not call the engine.
     fn appended(&self, records: &[Arc<Record>]);
+
+    /// The stream's head is `head`, or was a moment ago: whoever has not heard of everything up to there has missed
+    /// a hint. Called where hints can be lost, from time to time. It returns at once and does not call the engine.
+    fn stands_at(&self, head: Position);
+}
+
+/// What an engine is, as operators are told at start and at `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The kind, such as `memory`.
+    pub kind: &'static str,
+    /// How far an acknowledged event is safe: `process` means until this process ends.
+    pub level: &'static str,
+    /// What of the acknowledged events is lost, and by what.
+    pub loses: String,
 }
 
 /// A watch on a stream; dropping it ends the watch.
@@ -196,6 +215,8 @@ pub enum Key {
     RunClaim(Tenant, RunId),
     /// What a user's clients acknowledged.
     Acks(StreamKey),
+    /// Which node watches over the runs of a range of buckets, by the range's number.
+    Lease(usize),
 }
 
 /// A value of the key store.

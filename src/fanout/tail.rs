@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, futures::Notified};
 
 use super::{Config, Encode, SLOTS};
@@ -108,11 +108,16 @@ impl Tail {
     /// Tells the tail a head that the engine named. One of another epoch than the tail's own is news: the tail begins
     /// anew there, and readers of the old epoch look again.
     pub(super) fn saw(&self, head: Position) {
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         let reach = inner.reach.as_ref();
         if reach.is_some_and(|reach| reach.epoch == head.epoch) {
             return;
         }
+        self.begin_anew(inner, head);
+    }
+
+    /// Forgets everything up to `head` and lets the readers look again.
+    fn begin_anew(&self, mut inner: MutexGuard<'_, Inner>, head: Position) {
         self.clear(&mut inner);
         inner.reach = Some(Reach {
             epoch: head.epoch,
@@ -220,6 +225,16 @@ impl Tail {
 }
 
 impl Watcher for Tail {
+    fn stands_at(&self, head: Position) {
+        let inner = self.inner.lock();
+        let knows = |reach: &Reach| reach.epoch == head.epoch && reach.head >= head.offset;
+        if inner.reach.as_ref().is_some_and(knows) {
+            return;
+        }
+        // What was missed is read from the engine.
+        self.begin_anew(inner, head);
+    }
+
     fn appended(&self, records: &[Arc<Record>]) {
         {
             let mut inner = self.inner.lock();

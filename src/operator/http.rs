@@ -9,22 +9,16 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::shutdown::{Drain, Phase};
-
-/// What the node says of itself at `/readyz`, besides whether it is ready.
-#[derive(Clone, Copy, Debug)]
-pub struct Node {
-    /// The kind of engine, such as `memory`.
-    pub engine: &'static str,
-    /// How far an acknowledged event is safe: `process` means until this process ends.
-    pub level: &'static str,
-}
+use crate::{
+    engine::Description,
+    shutdown::{Drain, Phase},
+};
 
 #[derive(Clone)]
 struct Operator {
     metrics: PrometheusHandle,
     drain: Drain,
-    node: Node,
+    engine: Description,
 }
 
 /// The routes for operators:
@@ -32,11 +26,11 @@ struct Operator {
 /// - `/healthz`: 200 while the process lives.
 /// - `/readyz`: 200 while it takes new work, 503 while it drains; JSON.
 /// - `/metrics`: for Prometheus.
-pub fn routes(metrics: PrometheusHandle, drain: Drain, node: Node) -> Router {
+pub fn routes(metrics: PrometheusHandle, drain: Drain, engine: Description) -> Router {
     let operator = Operator {
         metrics,
         drain,
-        node,
+        engine,
     };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -50,11 +44,11 @@ async fn ready(State(operator): State<Operator>) -> Response {
         Phase::Serving => (StatusCode::OK, "ready"),
         Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    let Node { engine, level } = operator.node;
+    let Description { kind, level, loses } = &operator.engine;
     let body = serde_json::json!({
         "status": word,
         "version": env!("CARGO_PKG_VERSION"),
-        "engine": { "kind": engine, "level": level },
+        "engine": { "kind": kind, "level": level, "loses": loses },
     });
     let json = [(header::CONTENT_TYPE, "application/json")];
     (status, json, format!("{body}\n")).into_response()
@@ -91,11 +85,12 @@ mod tests {
     async fn readiness_ends_where_the_drain_begins() {
         let (metrics, handle) = Metrics::new();
         let shutdown = Shutdown::new(Duration::from_secs(1));
-        let node = Node {
-            engine: "memory",
+        let engine = Description {
+            kind: "memory",
             level: "process",
+            loses: "everything".into(),
         };
-        let router = routes(handle, shutdown.drain(), node);
+        let router = routes(handle, shutdown.drain(), engine);
         metrics.emitted.increment(3);
 
         assert_eq!(get(&router, "/healthz").await, (200, "ok\n".into()));

@@ -12,4 +12,4 @@ mod timeline;
 mod usage;
 
 pub use grpc::OperatorService;
-pub use http::{Node, routes};
+pub use http::routes;

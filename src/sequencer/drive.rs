@@ -160,7 +160,7 @@ impl Sequencer {
         }
         self.metrics.append_events.record(drafts.len() as f64);
         let commit = Commit { drafts };
-        match self.engine.append(stream, state.head, commit).await {
+        match self.engine.append(stream, state, commit).await {
             Ok(appended) => {
                 self.metrics
                     .emitted

@@ -18,9 +18,10 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::Clock,
     engine::{
-        Engine,
+        Engine, StreamState,
         memory::{Config, MemoryEngine},
     },
+    event::Position,
 };
 
 use crate::support::events::memory;
@@ -57,6 +58,11 @@ fn bounds() -> Config {
         usage_series: USAGE_SERIES,
         ..Config::default()
     }
+}
+
+/// A state of which only the head is known: enough to decide on events without a run.
+fn at(head: Position) -> StreamState {
+    StreamState::empty(head)
 }
 
 /// Lets time pass for as long as it takes until nothing of a user need be remembered: run memory and a bit.

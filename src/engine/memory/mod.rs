@@ -29,8 +29,8 @@ use self::{
     usage::Ledger,
 };
 use super::{
-    AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
-    Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
+    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
@@ -270,6 +270,14 @@ impl Inner {
 
 #[async_trait]
 impl Engine for MemoryEngine {
+    fn describe(&self) -> Description {
+        Description {
+            kind: "memory",
+            level: "process",
+            loses: "everything, when the process ends".into(),
+        }
+    }
+
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         let bucket = self.0.bucket(stream).lock();
         Ok(match bucket.streams.get(stream) {
@@ -314,10 +322,10 @@ impl Engine for MemoryEngine {
     async fn append(
         &self,
         stream: &StreamKey,
-        expected: Position,
+        decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError> {
-        self.0.append(stream, expected, commit)
+        self.0.append(stream, decided_on.head, commit)
     }
 
     async fn read(

@@ -13,8 +13,8 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::{AppendError, Appended, Commit, Engine, EngineError, Key, ReadLimit, Watcher},
     event::{
-        ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId, RunSequence,
-        Source, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId,
+        ContentHash, Draft, Event, EventId, Kind, Offset, Position, ProducerId, Record, RunId,
+        RunSequence, Source, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId,
     },
     telemetry::Metrics,
 };
@@ -61,14 +61,14 @@ async fn append(
     user: &StreamKey,
     drafts: Vec<Draft>,
 ) -> Result<Appended, AppendError> {
-    let head = engine.load(user).await.unwrap().head;
+    let state = engine.load(user).await.unwrap();
     let now = engine.0.clock.now();
     let at_now = |draft| Draft {
         recorded_at: now,
         ..draft
     };
     let drafts = drafts.into_iter().map(at_now).collect();
-    engine.append(user, head, Commit { drafts }).await
+    engine.append(user, &state, Commit { drafts }).await
 }
 
 async fn note(engine: &MemoryEngine, user: &StreamKey, id: &str) -> Result<Appended, AppendError> {
@@ -105,6 +105,7 @@ fn claim(run: &str) -> Key {
 struct Deaf;
 
 impl Watcher for Deaf {
+    fn stands_at(&self, _head: Position) {}
     fn appended(&self, _records: &[Arc<Record>]) {}
 }
 
@@ -112,6 +113,7 @@ impl Watcher for Deaf {
 struct Never;
 
 impl Watcher for Never {
+    fn stands_at(&self, _head: Position) {}
     fn appended(&self, records: &[Arc<Record>]) {
         panic!("heard of {records:?}");
     }

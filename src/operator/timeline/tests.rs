@@ -99,9 +99,9 @@ async fn timeline_of(run: &str, drafts: Vec<Draft>) -> (Timeline, Run) {
     let metrics = Arc::new(Metrics::new().0);
     let entropy = Entropy::seeded(1);
     let engine = MemoryEngine::new(Default::default(), clock, &entropy, metrics);
-    let head = engine.load(&stream()).await.unwrap().head;
+    let state = engine.load(&stream()).await.unwrap();
     engine
-        .append(&stream(), head, Commit { drafts })
+        .append(&stream(), &state, Commit { drafts })
         .await
         .unwrap();
     let known = KnownRun {

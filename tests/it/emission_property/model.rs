@@ -9,7 +9,7 @@ use std::{
 use emitter::{
     clock::Timestamp,
     engine::{Engine, Watch, Watcher},
-    event::{Event, Record, StreamKey},
+    event::{Event, Position, Record, StreamKey},
     reason::Reason,
     run::RUN_MEMORY,
 };
@@ -30,6 +30,8 @@ pub(super) struct Log {
 struct Heard(Mutex<Vec<Arc<Record>>>);
 
 impl Watcher for Heard {
+    fn stands_at(&self, _head: Position) {}
+
     fn appended(&self, records: &[Arc<Record>]) {
         self.0.lock().unwrap().extend_from_slice(records);
     }

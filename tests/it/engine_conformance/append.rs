@@ -8,7 +8,7 @@ use emitter::{
     event::{Epoch, Offset, Position, Record},
 };
 
-use super::watch::Heard;
+use super::{at, watch::Heard};
 use crate::support::events::{START, all, append, draft, ids, note, notes, offsets, sized, stream};
 
 pub(super) async fn records_come_back_in_order_and_offsets_strictly_increase(
@@ -69,7 +69,7 @@ pub(super) async fn a_commit_decided_on_an_older_head_is_told_exactly_what_it_mi
         (missed.records[0].position, &["d"]),
     ] {
         let late = engine
-            .append(&user, expected, notes(&user, &["late"], START))
+            .append(&user, &at(expected), notes(&user, &["late"], START))
             .await;
         match late {
             Err(AppendError::Conflict(delta)) => {
@@ -95,13 +95,13 @@ pub(super) async fn the_expected_epoch_is_compared_too(engine: Arc<dyn Engine>, 
         let foreign = engine
             .append(
                 &user,
-                other_epoch(head.offset),
+                &at(other_epoch(head.offset)),
                 notes(&user, &["bad"], START),
             )
             .await;
         assert!(matches!(foreign, Err(AppendError::Reload)), "{foreign:?}");
         engine
-            .append(&user, head, notes(&user, &[id], START))
+            .append(&user, &at(head), notes(&user, &[id], START))
             .await
             .unwrap();
     }
@@ -121,7 +121,7 @@ pub(super) async fn an_expected_offset_beyond_the_head_is_not_taken(
     for beyond in [1, 2, 3, 1_000_000] {
         let expected = Position::new(head.epoch, Offset(head.offset.0 + beyond));
         let ahead = engine
-            .append(&user, expected, notes(&user, &["bad"], START))
+            .append(&user, &at(expected), notes(&user, &["bad"], START))
             .await;
         assert!(
             matches!(ahead, Err(AppendError::Reload)),
@@ -145,12 +145,12 @@ pub(super) async fn a_conflict_of_more_than_256_records_is_a_reload(
             .collect(),
     };
     append(&*engine, &user, commit(0, 256)).await;
-    match engine.append(&user, expected, late()).await {
+    match engine.append(&user, &at(expected), late()).await {
         Err(AppendError::Conflict(delta)) => assert_eq!(delta.len(), 256),
         other => panic!("256 missed: {other:?}"),
     }
     append(&*engine, &user, commit(256, 1)).await;
-    let reload = engine.append(&user, expected, late()).await;
+    let reload = engine.append(&user, &at(expected), late()).await;
     assert!(matches!(reload, Err(AppendError::Reload)), "{reload:?}");
 }
 
@@ -174,7 +174,7 @@ pub(super) async fn a_conflict_that_reaches_below_what_was_trimmed_is_a_reload(
     }
     for record in &first.records {
         let late = engine
-            .append(&user, record.position, notes(&user, &["late"], START))
+            .append(&user, &at(record.position), notes(&user, &["late"], START))
             .await;
         assert!(matches!(late, Err(AppendError::Reload)), "{late:?}");
     }
@@ -192,7 +192,7 @@ pub(super) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _cl
         first.records[0].position,
         Position::new(Epoch::new(1), before.head.offset),
     ] {
-        let answer = engine.append(&user, expected, refused.clone()).await;
+        let answer = engine.append(&user, &at(expected), refused.clone()).await;
         assert!(answer.is_err(), "{answer:?}");
         let after = engine.load(&user).await.unwrap();
         assert_eq!(after.head, before.head);

@@ -24,7 +24,7 @@ pub(super) async fn a_stream_that_does_not_exist_has_a_head_and_nothing_else(
     assert_eq!(engine.run(&user, &run_id("r")).await, Ok(None));
     // Its head can be appended to.
     engine
-        .append(&user, state.head, notes(&user, &["a"], START))
+        .append(&user, &state, notes(&user, &["a"], START))
         .await
         .unwrap();
 }

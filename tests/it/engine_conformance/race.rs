@@ -23,7 +23,7 @@ async fn write(engine: &dyn Engine, user: &StreamKey, writer: usize) {
         let id = format!("w{writer}-{n:02}");
         loop {
             let commit = notes(user, &[&id], START);
-            match engine.append(user, state.head, commit).await {
+            match engine.append(user, &state, commit).await {
                 Ok(appended) => {
                     state.apply(&appended.records[0]);
                     break;

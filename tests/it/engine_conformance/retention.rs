@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::Clock,
     engine::{Commit, Engine, Page, Watcher},
-    event::{Kind, Offset, Record, StreamKey},
+    event::{Kind, Offset, Position, Record, StreamKey},
 };
 
 use super::{AGE, BYTES, IDS, RECORDS, WINDOW, pass_a_day};
@@ -211,6 +211,7 @@ pub(super) async fn a_watcher_keeps_its_stream(engine: Arc<dyn Engine>, clock: C
     struct Deaf;
     impl Watcher for Deaf {
         fn appended(&self, _records: &[Arc<Record>]) {}
+        fn stands_at(&self, _head: Position) {}
     }
     let user = stream("u");
     let last = append(&*engine, &user, notes(&user, &["a"], START)).await;

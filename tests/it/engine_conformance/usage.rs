@@ -112,7 +112,9 @@ pub(super) async fn a_refused_commit_consumes_nothing(engine: Arc<dyn Engine>, _
     let first = append(&*engine, &user, at(START, [spent(&user, "1", "t", "m", 1)])).await;
     append(&*engine, &user, at(START, [spent(&user, "2", "t", "m", 2)])).await;
     let late = at(START, [spent(&user, "3", "t", "m", 4)]);
-    let answer = engine.append(&user, first.records[0].position, late).await;
+    let answer = engine
+        .append(&user, &super::at(first.records[0].position), late)
+        .await;
     assert!(answer.is_err(), "{answer:?}");
     let all = inputs(&*engine, &UsageQuery::default()).await;
     assert_eq!(all.iter().map(|(_, tokens)| tokens).sum::<u64>(), 3);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use emitter::{
     clock::Clock,
     engine::{Engine, Watcher},
-    event::Record,
+    event::{Position, Record},
 };
 
 use crate::support::events::{START, append, ids, notes, offsets, stream};
@@ -20,6 +20,8 @@ impl Heard {
 }
 
 impl Watcher for Heard {
+    fn stands_at(&self, _head: Position) {}
+
     fn appended(&self, records: &[Arc<Record>]) {
         self.0.lock().unwrap().extend_from_slice(records);
     }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
-        Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry,
+        KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
     event::{Epoch, Offset, Position, Record, RunId, StreamKey},
     run::Run,
@@ -63,6 +63,10 @@ fn under(epoch: &Mutex<Option<Epoch>>, records: &[Arc<Record>]) -> Vec<Arc<Recor
 
 #[async_trait]
 impl Engine for EpochEngine {
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         let mut state = self.inner.load(stream).await?;
         state.head = self.out(state.head);
@@ -115,10 +119,10 @@ impl Engine for EpochEngine {
     async fn append(
         &self,
         stream: &StreamKey,
-        expected: Position,
+        decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError> {
-        if self.out(expected) != expected {
+        if self.out(decided_on.head) != decided_on.head {
             return Err(AppendError::Reload);
         }
         let within = self.inner.load(stream).await;
@@ -126,8 +130,9 @@ impl Engine for EpochEngine {
             .map_err(|error| AppendError::Unavailable(error.to_string()))?
             .head
             .epoch;
-        let expected = Position::new(epoch, expected.offset);
-        match self.inner.append(stream, expected, commit).await {
+        let mut decided_on = decided_on.clone();
+        decided_on.head = Position::new(epoch, decided_on.head.offset);
+        match self.inner.append(stream, &decided_on, commit).await {
             Ok(appended) => Ok(Appended {
                 records: under(&self.epoch, &appended.records),
             }),
@@ -202,6 +207,11 @@ struct Under {
 }
 
 impl Watcher for Under {
+    fn stands_at(&self, head: Position) {
+        self.watcher
+            .stands_at(named(*self.epoch.lock().unwrap(), head));
+    }
+
     fn appended(&self, records: &[Arc<Record>]) {
         self.watcher.appended(&under(&self.epoch, records));
     }

@@ -120,8 +120,8 @@ pub(crate) fn notes(stream: &StreamKey, ids: &[&str], now: Timestamp) -> Commit 
 
 /// Appends `commit` at the head.
 pub(crate) async fn append(engine: &dyn Engine, stream: &StreamKey, commit: Commit) -> Appended {
-    let head = engine.load(stream).await.expect("load").head;
-    engine.append(stream, head, commit).await.expect("append")
+    let state = engine.load(stream).await.expect("load");
+    engine.append(stream, &state, commit).await.expect("append")
 }
 
 /// Everything retained of `stream`.

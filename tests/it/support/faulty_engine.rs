@@ -15,8 +15,8 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Due, Engine, EngineError, Key, KeyEntry, KnownRun, OpenRuns,
-        Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry,
+        KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
     event::{Offset, Position, Record, RunId, StreamKey},
     run::Run,
@@ -222,6 +222,10 @@ impl FaultyEngine {
 
 #[async_trait]
 impl Engine for FaultyEngine {
+    fn describe(&self) -> Description {
+        self.inner.describe()
+    }
+
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         self.loads.fetch_add(1, Ordering::AcqRel);
         self.call().await?;
@@ -245,7 +249,9 @@ impl Engine for FaultyEngine {
         let open = self.inner.open_runs(stream).await?;
         let behind = self.behind_open_runs.lock().unwrap().take();
         if let Some(behind) = behind {
-            let stored = self.inner.append(stream, open.head, behind).await;
+            let mut state = self.inner.load(stream).await?;
+            state.head = open.head;
+            let stored = self.inner.append(stream, &state, behind).await;
             stored.expect("stored behind the open runs");
         }
         Ok(open)
@@ -280,7 +286,7 @@ impl Engine for FaultyEngine {
     async fn append(
         &self,
         stream: &StreamKey,
-        expected: Position,
+        decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError> {
         self.appends.fetch_add(1, Ordering::AcqRel);
@@ -297,19 +303,19 @@ impl Engine for FaultyEngine {
             Fault::Full => return Err(AppendError::Full),
             Fault::UnknownBefore => return Err(AppendError::Unknown("before".into())),
             Fault::UnknownAfter => {
-                let stored = self.inner.append(stream, expected, commit).await;
+                let stored = self.inner.append(stream, decided_on, commit).await;
                 self.delay().await;
                 stored?;
                 return Err(AppendError::Unknown("after".into()));
             }
             Fault::Rival(rival) => {
-                let head = self.inner.load(stream).await.expect("load").head;
-                let stored = self.inner.append(stream, head, rival).await;
+                let state = self.inner.load(stream).await.expect("load");
+                let stored = self.inner.append(stream, &state, rival).await;
                 stored.expect("the rival's append");
             }
             Fault::Panic => panic!("a bug in the engine, on purpose"),
         }
-        let appended = self.inner.append(stream, expected, commit).await;
+        let appended = self.inner.append(stream, decided_on, commit).await;
         self.delay().await;
         appended
     }
@@ -388,6 +394,10 @@ struct Forgetful {
 }
 
 impl Watcher for Forgetful {
+    fn stands_at(&self, head: Position) {
+        self.watcher.stands_at(head);
+    }
+
     fn appended(&self, records: &[Arc<Record>]) {
         if !self.chance.happens(self.chance.odds().lost_hint) {
             self.watcher.appended(records);

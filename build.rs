@@ -23,6 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         protox::prost::Message::encode_to_vec(&served),
     )?;
 
+    let stored = protox::compile(["emitter/stored/v1/stored.proto"], ["proto"])?;
+    tonic_prost_build::configure()
+        // Records are read without copying their payloads.
+        .bytes(".")
+        .compile_fds(stored)?;
     tonic_prost_build::configure()
         // Sorted maps: equal events have equal bytes, which the content hash relies on.
         .btree_map(".")

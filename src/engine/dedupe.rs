@@ -89,8 +89,13 @@ impl DedupeWindow {
     /// Remembers the id of `record`. Returns the bytes that this takes.
     pub fn insert(&mut self, record: &Record) -> usize {
         let id = record.draft.event.event_id.clone();
+        self.restore(id, DedupeEntry::of(record))
+    }
+
+    /// Remembers `id`, which is the newest. Returns the bytes that this takes.
+    pub(super) fn restore(&mut self, id: EventId, entry: DedupeEntry) -> usize {
         let weight = Self::weight(&id);
-        let known = self.entries.insert(id.clone(), DedupeEntry::of(record));
+        let known = self.entries.insert(id.clone(), entry);
         // An id that is used again after its window is the newest now; what has expired stands in front.
         let before = known.and_then(|_| self.order.iter().position(|held| *held == id));
         if let Some(before) = before {
@@ -98,6 +103,12 @@ impl DedupeWindow {
         }
         self.order.push_back(id);
         if before.is_some() { 0 } else { weight }
+    }
+
+    /// The ids and what is known of each, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (&EventId, &DedupeEntry)> {
+        let entry = |id| self.entries.get(id).map(|entry| (id, entry));
+        self.order.iter().filter_map(entry)
     }
 
     /// Forgets ids that are `window` old at `now`, and the oldest while there are more than `limit`.

@@ -7,6 +7,7 @@ mod dedupe;
 pub mod memory;
 mod runs;
 mod state;
+pub mod stored;
 
 pub use dedupe::{DedupeEntry, DedupeWindow, Forgot};
 pub use runs::{KnownRun, RunList, RunPlace, RunQuery};

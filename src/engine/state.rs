@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::DedupeWindow;
+use super::{DedupeEntry, DedupeWindow};
 use crate::{
     clock::Timestamp,
-    event::{IdMap, Position, Record, RunId},
+    event::{EventId, IdMap, Position, Record, RunId},
     run::{self, Book, Effect, Run},
 };
 
@@ -60,6 +60,23 @@ impl StreamState {
             runs: Runs::default(),
             forget_runs_at: Timestamp::default(),
         }
+    }
+
+    /// A stream as it was stored: its runs in any order, its ids oldest first.
+    pub fn restored(
+        head: Position,
+        runs: impl IntoIterator<Item = (RunId, Run)>,
+        ids: impl IntoIterator<Item = (EventId, DedupeEntry)>,
+    ) -> Self {
+        let mut state = Self::empty(head);
+        for (run_id, run) in runs {
+            state.runs.open += usize::from(run.state.is_open());
+            state.runs.known.insert(run_id, run);
+        }
+        for (event_id, entry) in ids {
+            state.dedupe.restore(event_id, entry);
+        }
+        state
     }
 
     /// How many runs are remembered that have not ended.

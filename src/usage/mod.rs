@@ -121,6 +121,11 @@ impl UsageByModel {
         }
     }
 
+    /// What `parts` say, at most as many as are told apart.
+    pub(crate) fn restored(parts: impl Iterator<Item = (Model, Sum)>) -> Self {
+        Self(parts.take(RUN_MODELS + 1).collect())
+    }
+
     /// Whether nothing was reported.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

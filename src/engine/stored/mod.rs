@@ -1,0 +1,102 @@
+//! How engines write down what they store: records, runs, ids and sums as the messages of `emitter.stored.v1`.
+//!
+//! Where something stands is part of the key that it is stored under, not of these bytes. Reading trusts nothing: what
+//! does not decode, or has an id that is none, is [`Corrupt`].
+
+mod record;
+mod run;
+
+pub use record::{decode_id, decode_record, encode_id, encode_record};
+pub use run::{decode_run, decode_sum, encode_run, encode_sum};
+
+use crate::{
+    clock::Timestamp,
+    event::{IdError, OpenToolCall, ProducerId, Source, Tokens, ToolCallId, ToolName},
+    proto::stored as proto,
+};
+
+/// Stored bytes that are not what was once stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stored bytes are damaged: {0}")]
+pub struct Corrupt(String);
+
+impl From<IdError> for Corrupt {
+    fn from(error: IdError) -> Self {
+        Self(format!("an id {error}"))
+    }
+}
+
+impl From<prost::DecodeError> for Corrupt {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn corrupt<T>(what: &str) -> Result<T, Corrupt> {
+    Err(Corrupt(what.to_owned()))
+}
+
+/// The id that `text` is; none if it is empty.
+fn optional<T>(text: &str, id: impl Fn(&str) -> Result<T, IdError>) -> Result<Option<T>, Corrupt> {
+    match text {
+        "" => Ok(None),
+        text => Ok(Some(id(text)?)),
+    }
+}
+
+fn millis(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn source_out(source: &Source) -> proto::Source {
+    proto::Source {
+        producer_id: source.producer_id.as_str().to_owned(),
+        term: source.term,
+    }
+}
+
+fn source_in(source: Option<proto::Source>) -> Result<Source, Corrupt> {
+    let source = source.unwrap_or_default();
+    Ok(Source {
+        producer_id: ProducerId::new(&source.producer_id)?,
+        term: source.term,
+    })
+}
+
+fn tokens_out(tokens: &Tokens) -> Option<proto::Tokens> {
+    Some(proto::Tokens {
+        input: tokens.input,
+        output: tokens.output,
+        cached_input: tokens.cached_input,
+        reasoning: tokens.reasoning,
+    })
+}
+
+fn tokens_in(tokens: Option<proto::Tokens>) -> Tokens {
+    let tokens = tokens.unwrap_or_default();
+    Tokens {
+        input: tokens.input,
+        output: tokens.output,
+        cached_input: tokens.cached_input,
+        reasoning: tokens.reasoning,
+    }
+}
+
+fn call_out(call: &OpenToolCall) -> proto::OpenToolCall {
+    proto::OpenToolCall {
+        id: call.id.as_str().to_owned(),
+        name: call.name.as_str().to_owned(),
+        started_at: call.started_at.as_millis(),
+    }
+}
+
+fn call_in(call: proto::OpenToolCall) -> Result<OpenToolCall, Corrupt> {
+    Ok(OpenToolCall {
+        id: ToolCallId::new(&call.id)?,
+        name: ToolName::new(&call.name)?,
+        started_at: Timestamp::from_millis(call.started_at),
+    })
+}
+
+#[cfg(test)]
+mod tests;

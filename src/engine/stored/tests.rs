@@ -1,0 +1,249 @@
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    engine::DedupeEntry,
+    event::{
+        AgentName, ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record,
+        RunId, RunSequence, Step, StreamKey, Summary, Tenant, ThreadId, Usage, UsageTotals, UserId,
+    },
+    reason::Reason,
+    run::{Run, RunState},
+    usage::UsageByModel,
+};
+
+const AT: Timestamp = Timestamp::from_millis(1_800_000_000_123);
+
+fn stream() -> StreamKey {
+    StreamKey::new(Tenant::new("t").unwrap(), UserId::new("ü 1").unwrap())
+}
+
+fn position() -> Position {
+    Position::new(Epoch::new(7), Offset(42))
+}
+
+fn call(id: &str) -> OpenToolCall {
+    OpenToolCall {
+        id: ToolCallId::new(id).unwrap(),
+        name: ToolName::new("search").unwrap(),
+        started_at: AT,
+    }
+}
+
+fn tokens() -> Tokens {
+    Tokens {
+        input: 1,
+        output: u64::MAX,
+        cached_input: 3,
+        reasoning: 4,
+    }
+}
+
+fn source() -> Source {
+    Source {
+        producer_id: ProducerId::new("p").unwrap(),
+        term: 9,
+    }
+}
+
+fn event(kind: Kind) -> Event {
+    Event::new(
+        EventId::new("e1").unwrap(),
+        stream(),
+        RunId::new("r1").ok(),
+        kind,
+        source(),
+        Bytes::from_static(b"\x00body\xff"),
+    )
+}
+
+/// Everything that a record can hold, but that it may be a start and an end in one.
+fn full(kind: Kind, step: Step) -> Record {
+    let event = Event {
+        thread_id: ThreadId::new("t1").ok(),
+        usage: Some(Box::new(Usage {
+            provider: "p".into(),
+            model: "m".into(),
+            tokens: tokens(),
+            cost_nano_usd: Some(0),
+        })),
+        joinable: true,
+        step: step.clone(),
+        ..event(kind)
+    };
+    let draft = Draft {
+        run_sequence: RunSequence(3),
+        agent_name: AgentName::new("inherited").ok(),
+        parent_run_id: RunId::new("r0").ok(),
+        step,
+        summary: Some(Box::new(Summary {
+            open_tool_calls: vec![call("c1")],
+            usage: Some(UsageTotals {
+                events: 1,
+                tokens: tokens(),
+                cost_nano_usd: 5,
+                unpriced_events: 6,
+            }),
+        })),
+        violation: Some(Reason::RunEnded),
+        ..Draft::new(Arc::new(event), AT)
+    };
+    Record {
+        position: position(),
+        prev: Offset(41),
+        draft,
+    }
+}
+
+fn read_back(record: &Record) -> Record {
+    decode_record(&stream(), position(), encode_record(record)).unwrap()
+}
+
+#[test]
+fn a_record_reads_back_as_it_was_written_whatever_its_step() {
+    let (id, name) = (ToolCallId::new("c1").ok(), ToolName::new("search").ok());
+    let some = Some(Duration::from_millis(1_500));
+    let begins = Step::ToolBegins {
+        id: id.clone().unwrap(),
+        name: name.clone().unwrap(),
+    };
+    let steps = [
+        (
+            Kind::AgentStarted,
+            Step::Start {
+                silence_timeout: some,
+            },
+        ),
+        (
+            Kind::AgentStarted,
+            Step::Start {
+                silence_timeout: None,
+            },
+        ),
+        (Kind::ToolExecuting, begins),
+        (Kind::ToolCompleted, Step::ToolEnds { id, name }),
+        (Kind::AgentWaiting, Step::Wait { max_wait: some }),
+        (Kind::AgentWaiting, Step::Wait { max_wait: None }),
+        (Kind::AgentFailed, Step::End),
+        (Kind::Custom("agent.note".into()), Step::Other),
+    ];
+    for (kind, step) in steps {
+        let record = full(kind, step);
+        assert_eq!(format!("{:?}", read_back(&record)), format!("{record:?}"));
+    }
+    for (kind, _) in Kind::typed() {
+        let record = full(kind, Step::Other);
+        assert_eq!(format!("{:?}", read_back(&record)), format!("{record:?}"));
+    }
+}
+
+#[test]
+fn a_record_without_anything_reads_back_too() {
+    let record = Record {
+        position: position(),
+        prev: Offset(0),
+        draft: Draft::new(
+            Arc::new(Event {
+                run_id: None,
+                ..event(Kind::Custom("n".into()))
+            }),
+            AT,
+        ),
+    };
+    assert_eq!(format!("{:?}", read_back(&record)), format!("{record:?}"));
+}
+
+#[test]
+fn a_call_that_the_service_found_out_is_still_told_as_filled_in() {
+    let name = ToolName::new("search").ok();
+    let id = ToolCallId::new("c7").ok();
+    let mut record = full(
+        Kind::ToolCompleted,
+        Step::ToolEnds {
+            id: id.clone(),
+            name: name.clone(),
+        },
+    );
+    let event = Event {
+        step: Step::ToolEnds { id: None, name },
+        ..Event::clone(&record.draft.event)
+    };
+    record.draft.event = Arc::new(event);
+    assert_eq!(read_back(&record).draft.filled_in_call(), id.as_ref());
+}
+
+#[test]
+fn a_run_reads_back_as_it_was_written() {
+    let mut usage = UsageByModel::default();
+    for model in ["a", "b"] {
+        usage.add(&Usage {
+            provider: "p".into(),
+            model: model.into(),
+            tokens: tokens(),
+            cost_nano_usd: None,
+        });
+    }
+    for state in [
+        RunState::Running,
+        RunState::Waiting,
+        RunState::Completed,
+        RunState::Failed,
+        RunState::Cancelled,
+    ] {
+        let run = Run {
+            state,
+            last_sequence: RunSequence(4),
+            started_at: AT,
+            start: Offset(5),
+            last: Offset(8),
+            last_event_at: AT + Duration::from_millis(1),
+            last_sign_at: AT + Duration::from_millis(2),
+            waits_until: AT + Duration::from_millis(3),
+            silence_timeout: Duration::from_millis(900_001),
+            source: source(),
+            thread_id: ThreadId::new("t1").ok(),
+            agent_name: AgentName::new("a").ok(),
+            parent_run_id: RunId::new("r0").ok(),
+            open_tool_calls: vec![call("c1"), call("c2")],
+            open_children: vec![RunId::new("r2").unwrap()],
+            usage: usage.clone(),
+        };
+        assert_eq!(decode_run(encode_run(&run)), Ok(run));
+    }
+}
+
+#[test]
+fn an_id_and_a_sum_read_back_as_they_were_written() {
+    let entry = DedupeEntry {
+        content: ContentHash::of(b"x"),
+        position: position(),
+        run_sequence: RunSequence(3),
+        recorded_at: AT,
+    };
+    let id = EventId::new("e1").unwrap();
+    assert_eq!(
+        decode_id(position(), encode_id(&id, &entry)),
+        Ok((id, entry))
+    );
+    let sum = crate::usage::Sum {
+        events: 1,
+        tokens: tokens(),
+        stated_cost_nano_usd: 2,
+        uncosted_events: 3,
+        uncosted_tokens: tokens(),
+    };
+    assert_eq!(decode_sum(encode_sum(&sum)), Ok(sum));
+}
+
+#[test]
+fn what_was_cut_short_or_is_no_id_is_refused() {
+    let bytes = encode_record(&full(Kind::AgentFailed, Step::End));
+    for end in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        let cut = decode_record(&stream(), position(), bytes.slice(..end));
+        assert!(cut.is_err(), "the first {end} bytes: {cut:?}");
+    }
+    assert!(decode_run(Bytes::from_static(b"\xff\xff")).is_err());
+    assert!(decode_id(position(), Bytes::new()).is_err());
+}

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub engine_bytes: Gauge,
     /// Streams held by the memory engine.
     pub engine_streams: Gauge,
+    /// 1 while the directory cannot be written and emits are refused.
+    pub engine_refusing: Gauge,
     /// Records trimmed by retention.
     pub trimmed: Counter,
     /// Event ids forgotten before the window was over, because there were too many.
@@ -150,10 +152,14 @@ impl Metrics {
                 "emitter_open_runs",
                 "Runs that have not ended, in the memory engine.",
             ),
-            engine_bytes: r.gauge("emitter_engine_bytes", "Bytes held by the memory engine."),
+            engine_bytes: r.gauge("emitter_engine_bytes", "Bytes held by the engine, as it counts them."),
             engine_streams: r.gauge(
                 "emitter_engine_streams",
-                "Streams held by the memory engine.",
+                "Streams held by the engine.",
+            ),
+            engine_refusing: r.gauge(
+                "emitter_engine_refusing",
+                "1 while the directory cannot be written and emits are refused.",
             ),
             trimmed: r.counter(
                 "emitter_records_trimmed_total",

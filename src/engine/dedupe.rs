@@ -135,6 +135,11 @@ impl DedupeWindow {
         forgot
     }
 
+    /// About how many bytes all of it takes.
+    pub(super) fn weigh(&self) -> usize {
+        self.order.iter().map(Self::weight).sum()
+    }
+
     fn weight(id: &EventId) -> usize {
         id.as_str().len() + ENTRY_OVERHEAD
     }

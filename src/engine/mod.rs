@@ -4,6 +4,8 @@
 
 pub mod claim;
 mod dedupe;
+pub mod durable;
+mod local;
 pub mod memory;
 mod runs;
 mod state;
@@ -125,6 +127,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Gives back what retention and expiry no longer cover. Called about once a second.
     async fn maintain(&self);
+
+    /// Makes what was stored as safe as it gets, and lets go of what is held outside. The last thing that is asked.
+    async fn close(&self);
 }
 
 /// Hears of appends. A hint only: it may be lost, and a reader that finds a hole reads from the engine.

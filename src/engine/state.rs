@@ -24,6 +24,8 @@ const FORGET_RUNS_EVERY: Duration = Duration::from_secs(60);
 pub struct StreamState {
     /// The position of the last record.
     pub head: Position,
+    /// When the stream's epoch began, where a store that outlives its process changed it.
+    pub epoch_since: Option<Timestamp>,
     /// The ids that are remembered.
     pub dedupe: DedupeWindow,
     runs: Runs,
@@ -56,6 +58,7 @@ impl StreamState {
     pub fn empty(head: Position) -> Self {
         Self {
             head,
+            epoch_since: None,
             dedupe: DedupeWindow::default(),
             runs: Runs::default(),
             forget_runs_at: Timestamp::default(),
@@ -92,6 +95,14 @@ impl StreamState {
     /// Whether nothing is remembered but the head.
     pub fn is_empty(&self) -> bool {
         self.runs.known.is_empty() && self.dedupe.is_empty()
+    }
+
+    /// Takes in the next record of runs that are known as later records left them.
+    pub(super) fn remember(&mut self, record: &Record) {
+        if record.position.offset > self.head.offset {
+            self.head = record.position;
+        }
+        self.dedupe.insert(record);
     }
 
     /// Takes in the next record, as its sequencer decided it.

@@ -16,6 +16,11 @@ impl Epoch {
     pub const fn new(bits: u64) -> Self {
         Self(bits)
     }
+
+    /// The bits that it was made of.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -1,6 +1,6 @@
 //! What every engine must do, as tests on the `Engine` trait. An engine joins by one line: `conformance!`.
 //!
-//! A factory makes an empty engine within `bounds`, and the manual clock that it reads.
+//! A factory makes an empty engine within `bounds`, the manual clock that it reads, and whatever must outlive it.
 
 mod append;
 mod keys;
@@ -24,7 +24,9 @@ use emitter::{
     event::Position,
 };
 
-use crate::support::events::memory;
+use tempfile::TempDir;
+
+use crate::support::events::{START, durable, memory};
 
 /// Records of one user that an engine under test retains.
 const RECORDS: usize = 300;
@@ -81,12 +83,9 @@ macro_rules! conformance {
             $(mod $area { $(
                 #[tokio::test]
                 async fn $case() {
-                    let factory: &dyn Fn() -> (
-                        std::sync::Arc<dyn emitter::engine::Engine>,
-                        emitter::clock::Clock,
-                    ) = &$factory;
-                    let (engine, clock) = factory();
-                    super::super::$area::$case(engine, clock).await;
+                    let (engine, clock, _held) = $factory();
+                    super::super::$area::$case(engine.clone(), clock).await;
+                    engine.close().await;
                 }
             )* })*
         }
@@ -160,8 +159,16 @@ macro_rules! conformance {
 }
 
 conformance!(memory_engine, super::super::memory_engine_factory);
+conformance!(durable_engine, super::super::durable_engine_factory);
 
-fn memory_engine_factory() -> (Arc<dyn Engine>, Clock) {
+fn memory_engine_factory() -> (Arc<dyn Engine>, Clock, ()) {
     let (engine, clock) = memory(bounds());
-    (engine, clock)
+    (engine, clock, ())
+}
+
+fn durable_engine_factory() -> (Arc<dyn Engine>, Clock, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(START);
+    let engine = durable(directory.path(), bounds(), &clock, 1).expect("a new directory");
+    (engine, clock, directory)
 }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Config, MemoryEngine};
+use super::{super::local::IDLE, Config, MemoryEngine};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::{AppendError, Appended, Commit, Engine, EngineError, Key, ReadLimit, Watcher},
@@ -419,7 +419,7 @@ async fn a_stream_is_evicted_only_when_it_is_empty_idle_and_unwatched() {
     maintain_all(&engine).await;
     assert_eq!(engine.streams(), 1, "only the watched one stays");
     drop(watch);
-    clock.advance(super::IDLE - SECOND);
+    clock.advance(IDLE - SECOND);
     maintain_all(&engine).await;
     assert_eq!(engine.streams(), 1, "not idle for long enough");
     clock.advance(SECOND);
@@ -436,7 +436,7 @@ async fn an_eviction_alone_makes_no_gap_for_a_stream_that_held_nothing() {
     let watch = engine.watch(&user, Arc::new(Deaf)).await.unwrap();
     let head = watch.head;
     drop(watch);
-    clock.advance(super::IDLE);
+    clock.advance(IDLE);
     maintain_all(&engine).await;
     assert_eq!(engine.streams(), 1);
     let limit = ReadLimit {

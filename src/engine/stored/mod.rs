@@ -20,6 +20,12 @@ use crate::{
 #[error("stored bytes are damaged: {0}")]
 pub struct Corrupt(String);
 
+impl Corrupt {
+    pub(super) fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
+
 impl From<IdError> for Corrupt {
     fn from(error: IdError) -> Self {
         Self(format!("an id {error}"))
@@ -33,7 +39,7 @@ impl From<prost::DecodeError> for Corrupt {
 }
 
 fn corrupt<T>(what: &str) -> Result<T, Corrupt> {
-    Err(Corrupt(what.to_owned()))
+    Err(Corrupt::new(what))
 }
 
 /// The id that `text` is; none if it is empty.

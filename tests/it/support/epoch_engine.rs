@@ -199,6 +199,10 @@ impl Engine for EpochEngine {
     async fn maintain(&self) {
         self.inner.maintain().await;
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 struct Under {

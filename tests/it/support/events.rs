@@ -1,12 +1,13 @@
 //! Streams, events and drafts in few words.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use emitter::{
     clock::{Clock, Entropy, Timestamp},
     engine::{
         Appended, Commit, Engine, ReadLimit,
+        durable::{self, DurableEngine, OpenError},
         memory::{self, MemoryEngine},
     },
     event::{
@@ -152,6 +153,21 @@ pub(crate) fn memory(config: memory::Config) -> (Arc<MemoryEngine>, Clock) {
     let clock = Clock::manual(START);
     let engine = MemoryEngine::new(config, clock.clone(), &Entropy::seeded(1), metrics());
     (engine, clock)
+}
+
+/// The durable engine over `directory`, on `clock`; what it draws is of `seed`.
+pub(crate) fn durable(
+    directory: &Path,
+    bounds: memory::Config,
+    clock: &Clock,
+    seed: u64,
+) -> Result<Arc<DurableEngine>, OpenError> {
+    let config = durable::Config {
+        directory: directory.to_owned(),
+        sync: durable::Sync::Group,
+        bounds,
+    };
+    DurableEngine::open(config, clock.clone(), &Entropy::seeded(seed), metrics())
 }
 
 /// Lets the engine give back everything that it can give back at this moment.

@@ -385,6 +385,10 @@ impl Engine for FaultyEngine {
     async fn maintain(&self) {
         self.inner.maintain().await;
     }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }
 
 /// Does not pass every hint on.

@@ -17,7 +17,7 @@ use crate::{
 const SHARDS: usize = 64;
 
 /// Keys with values that expire.
-pub(super) struct KeyStore {
+pub(in crate::engine) struct KeyStore {
     shards: Vec<Mutex<HashMap<Key, Stored>>>,
     hasher: RandomState,
 }
@@ -28,7 +28,7 @@ struct Stored {
 }
 
 /// What putting a key came to.
-pub(super) enum Put {
+pub(in crate::engine) enum Put {
     /// It was put.
     Done(Change),
     /// This is there.
@@ -38,7 +38,7 @@ pub(super) enum Put {
 }
 
 impl KeyStore {
-    pub(super) fn new() -> Self {
+    pub(in crate::engine) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -46,7 +46,7 @@ impl KeyStore {
     }
 
     /// About how many bytes a key takes.
-    pub(super) fn weight(key: &Key, value: &Bytes) -> usize {
+    pub(in crate::engine) fn weight(key: &Key, value: &Bytes) -> usize {
         const MAP: usize = 16; // what a map adds to an entry at its usual load
         const OWNER: usize = 96; // a stream's key, and what the allocator adds
         let held = match key {
@@ -60,14 +60,14 @@ impl KeyStore {
     }
 
     /// What is under `key` at `now`.
-    pub(super) fn get(&self, key: &Key, now: Timestamp) -> Option<KeyEntry> {
+    pub(in crate::engine) fn get(&self, key: &Key, now: Timestamp) -> Option<KeyEntry> {
         let shard = self.shard(key).lock();
         let stored = shard.get(key).filter(|stored| stored.expires_at > now);
         stored.map(|stored| stored.entry.clone())
     }
 
     /// Puts `value` if nothing is there and it takes no more than `room` bytes.
-    pub(super) fn put_if_absent(
+    pub(in crate::engine) fn put_if_absent(
         &self,
         key: &Key,
         value: Bytes,
@@ -107,7 +107,7 @@ impl KeyStore {
         }
     }
 
-    pub(super) fn compare_and_set(
+    pub(in crate::engine) fn compare_and_set(
         &self,
         key: &Key,
         expected: &Bytes,
@@ -125,8 +125,14 @@ impl KeyStore {
         }
     }
 
-    /// Drops what has expired in the `turn`th part of the store. Returns the bytes given back.
-    pub(super) fn expire(&self, turn: usize, now: Timestamp) -> usize {
+    /// Drops what has expired in the `turn`th part of the store, and adds its keys to `expired`. Returns the bytes given
+    /// back.
+    pub(in crate::engine) fn expire(
+        &self,
+        turn: usize,
+        now: Timestamp,
+        expired: &mut Vec<Key>,
+    ) -> usize {
         let mut freed = 0;
         if let Some(shard) = self.shards.get(turn % SHARDS) {
             let mut shard = shard.lock();
@@ -134,6 +140,7 @@ impl KeyStore {
                 let keep = stored.expires_at > now;
                 if !keep {
                     freed += Self::weight(key, &stored.entry.value);
+                    expired.push(key.clone());
                 }
                 keep
             });
@@ -145,7 +152,7 @@ impl KeyStore {
     }
 
     /// How many turns make a round.
-    pub(super) const fn turns() -> usize {
+    pub(in crate::engine) const fn turns() -> usize {
         SHARDS
     }
 

@@ -1,14 +1,14 @@
 //! Runs of all streams in one order.
 
-use super::{Inner, stream::Stream};
+use super::{Local, stream::Stream};
 use crate::{
     engine::{KnownRun, RunList, RunQuery},
     event::StreamKey,
 };
 
-impl Inner {
+impl Local {
     /// The first runs that answer `query`. One bucket is held at a time, and nothing of it but what the list takes.
-    pub(super) async fn list(&self, query: &RunQuery) -> Vec<KnownRun> {
+    pub(in crate::engine) async fn list(&self, query: &RunQuery) -> Vec<KnownRun> {
         let mut list = RunList::new(query);
         if let Some(only) = query.stream() {
             if let Some(stream) = self.bucket(&only).lock().streams.get(&only) {

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use super::{Bucket, Config, Inner};
+use super::{Bucket, Config, Local};
 use crate::{
     clock::Timestamp,
     event::{Record, StreamKey, Usage},
@@ -21,9 +21,12 @@ use crate::{
 
 /// The sums of one bucket.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(in crate::engine) struct Ledger {
     days: BTreeMap<Day, HashMap<Series, Sum>>,
 }
+
+/// Sums that changed, by the bucket that they lie in.
+pub(in crate::engine) type Sums = HashMap<(usize, Series), Sum>;
 
 /// Room for series, shared by all buckets.
 struct Room<'a> {
@@ -52,32 +55,44 @@ impl Room<'_> {
 
 impl Ledger {
     /// Adds what one event adds to `series`, or to what that is folded into if there is no room.
-    fn add(&mut self, series: Series, usage: &Usage, room: &Room<'_>) -> Added {
+    fn add(&mut self, series: Series, usage: &Usage, room: &Room<'_>) -> (Series, Sum, Added) {
         let sums = self.days.entry(series.day).or_default();
-        if let Some(sum) = sums.get_mut(&series) {
-            sum.add(usage);
-            return Added::default();
+        let (place, added) = Self::place(sums, series, room);
+        let sum = sums.entry(place.clone()).or_default();
+        sum.add(usage);
+        (place, *sum, added)
+    }
+
+    /// Takes in a sum. Returns the bytes that this takes.
+    pub(in crate::engine) fn restore(&mut self, series: Series, sum: Sum) -> usize {
+        let taken = weight(&series);
+        let sums = self.days.entry(series.day).or_default();
+        sums.entry(series).or_default().merge(&sum);
+        taken
+    }
+
+    /// Which sum `series` is added to.
+    fn place(sums: &HashMap<Series, Sum>, series: Series, room: &Room<'_>) -> (Series, Added) {
+        if sums.contains_key(&series) {
+            return (series, Added::default());
         }
         let (fold, whole) = (series.folded(), series.folded_whole());
         let twice = room.most.saturating_mul(2);
         // For the last of these there is always room: nothing is left uncounted.
+        let unplaced = (whole.clone(), Added::default());
         let places = [
             (series, room.most, false),
             (fold, twice, true),
             (whole, usize::MAX, true),
         ];
         for (place, most, folded) in places {
-            if let Some(sum) = sums.get_mut(&place) {
-                sum.add(usage);
-                return Added { taken: 0, folded };
-            }
-            if room.take(most) {
-                let taken = weight(&place);
-                sums.entry(place).or_default().add(usage);
-                return Added { taken, folded };
+            let known = sums.contains_key(&place);
+            if known || room.take(most) {
+                let taken = if known { 0 } else { weight(&place) };
+                return (place, Added { taken, folded });
             }
         }
-        Added::default()
+        unplaced
     }
 
     /// Forgets the days that are over by `now` for as long as `config` says. Returns the series and the bytes given
@@ -121,9 +136,16 @@ fn weight(series: &Series) -> usize {
     size_of::<(Series, Sum)>() + MAP + texts
 }
 
-impl Inner {
+impl Local {
     /// Adds up what `records`, just appended to `key`, have consumed.
-    pub(super) fn account(&self, bucket: &mut Bucket, key: &StreamKey, records: &[Arc<Record>]) {
+    /// The sums that changed are put into `sums`.
+    pub(in crate::engine) fn account(
+        &self,
+        bucket: &mut Bucket,
+        key: &StreamKey,
+        records: &[Arc<Record>],
+        mut sums: Option<&mut Sums>,
+    ) {
         let room = Room {
             series: &self.usage_series,
             most: self.config.usage_series,
@@ -143,21 +165,29 @@ impl Inner {
                 thread_id: draft.thread_id.clone(),
                 model: Model::of(usage),
             };
-            let added = bucket.usage.add(series, usage, &room);
+            let (place, sum, added) = bucket.usage.add(series, usage, &room);
+            if let Some(sums) = sums.as_deref_mut() {
+                sums.insert((key.bucket(), place), sum);
+            }
             self.grow(added.taken, 0);
             self.metrics.usage_folded.increment(added.folded.into());
         }
     }
 
+    /// Whether the usage of `day` is no longer kept.
+    pub(in crate::engine) fn is_over(&self, day: Day) -> bool {
+        is_over(day, &self.config, self.clock.now())
+    }
+
     /// Forgets the usage of days that are no longer kept. Returns the bytes given back.
-    pub(super) fn forget_usage(&self, ledger: &mut Ledger, now: Timestamp) -> usize {
+    pub(in crate::engine) fn forget_usage(&self, ledger: &mut Ledger, now: Timestamp) -> usize {
         let (series, bytes) = ledger.forget(&self.config, now);
         self.usage_series.fetch_sub(series, Ordering::Relaxed);
         bytes
     }
 
     /// What `query` asks for, bucket by bucket.
-    pub(super) async fn usage(&self, query: &UsageQuery) -> Vec<(Series, Sum)> {
+    pub(in crate::engine) async fn usage(&self, query: &UsageQuery) -> Vec<(Series, Sum)> {
         let now = self.clock.now();
         let is_kept = |day| !is_over(day, &self.config, now);
         let mut found = Vec::new();
@@ -229,7 +259,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut taken = 0;
         let mut add = |user: &str, model: &str| {
-            let added = ledger.add(series("t", "2026-11-22", user, model), &usage(model), &room);
+            let added = ledger.add(
+                series("t", "2026-11-22", user, model),
+                &usage(model),
+                &room,
+                None,
+            );
             taken += added.taken;
             added.folded
         };
@@ -276,7 +311,9 @@ mod tests {
         for tenant in ["s", "t"] {
             for day in ["2026-11-21", "2026-11-22"] {
                 for user in ["a", "b"] {
-                    ledger.add(series(tenant, day, user, "m"), &usage("m"), &room);
+                    ledger
+                        .add(series(tenant, day, user, "m"), &usage("m"), &room)
+                        .2;
                 }
             }
         }
@@ -298,6 +335,7 @@ mod tests {
             for user in ["a", "b"] {
                 taken += ledger
                     .add(series("t", day, user, "m"), &usage("m"), &room)
+                    .2
                     .taken;
             }
         }

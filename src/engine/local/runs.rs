@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Bucket, Effects, Inner, deadlines::Deadlines};
+use super::{Bucket, Effects, Local, deadlines::Deadlines};
 use crate::{
     clock::Timestamp,
     engine::{Due, OpenRuns},
@@ -13,10 +13,15 @@ use crate::{
     run::{self, Book},
 };
 
-impl Inner {
+impl Local {
     /// Arms the deadlines of runs that opened, disarms those of runs that ended, and lowers those that an event may
     /// have brought nearer.
-    pub(super) fn watch_over(&self, bucket: &mut Bucket, key: &StreamKey, effects: &Effects) {
+    pub(in crate::engine) fn watch_over(
+        &self,
+        bucket: &mut Bucket,
+        key: &StreamKey,
+        effects: &Effects,
+    ) {
         let Bucket {
             streams, deadlines, ..
         } = bucket;
@@ -52,12 +57,12 @@ impl Inner {
         self.note_earliest(key.bucket(), deadlines);
     }
 
-    fn note_earliest(&self, bucket: usize, deadlines: &Deadlines) {
+    pub(in crate::engine) fn note_earliest(&self, bucket: usize, deadlines: &Deadlines) {
         let at = deadlines.earliest().map_or(u64::MAX, Timestamp::as_millis);
         self.earliest[bucket].store(at, Ordering::Release);
     }
 
-    pub(super) fn open_runs(&self, stream: &StreamKey) -> OpenRuns {
+    pub(in crate::engine) fn open_runs(&self, stream: &StreamKey) -> OpenRuns {
         let bucket = self.bucket(stream).lock();
         let Some(stream) = bucket.streams.get(stream) else {
             return OpenRuns {
@@ -72,7 +77,12 @@ impl Inner {
         }
     }
 
-    pub(super) fn due(&self, buckets: Range<usize>, now: Timestamp, limit: usize) -> Vec<Due> {
+    pub(in crate::engine) fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Vec<Due> {
         let mut due = Vec::new();
         for bucket in buckets {
             let earliest = self.earliest.get(bucket);
@@ -85,7 +95,7 @@ impl Inner {
         due
     }
 
-    pub(super) fn look_again(
+    pub(in crate::engine) fn look_again(
         &self,
         stream: &StreamKey,
         head: Position,

@@ -10,17 +10,22 @@ use crate::{
 
 /// The open runs of one bucket, by when they are looked at next.
 #[derive(Default)]
-pub(super) struct Deadlines {
+pub(in crate::engine) struct Deadlines {
     order: BTreeSet<(Timestamp, StreamKey, RunId)>,
     armed: HashMap<(StreamKey, RunId), Timestamp>,
 }
 
 impl Deadlines {
     /// About how many bytes a run takes here.
-    pub(super) const WEIGHT: usize = 3 * size_of::<(Timestamp, StreamKey, RunId)>();
+    pub(in crate::engine) const WEIGHT: usize = 3 * size_of::<(Timestamp, StreamKey, RunId)>();
 
     /// Looks at the run at `at`, whatever was said before. Whether it is new.
-    pub(super) fn arm(&mut self, stream: &StreamKey, run_id: &RunId, at: Timestamp) -> bool {
+    pub(in crate::engine) fn arm(
+        &mut self,
+        stream: &StreamKey,
+        run_id: &RunId,
+        at: Timestamp,
+    ) -> bool {
         let key = (stream.clone(), run_id.clone());
         let before = self.armed.insert(key, at);
         if let Some(before) = before {
@@ -31,7 +36,7 @@ impl Deadlines {
     }
 
     /// Looks at a known run at `at`, if it would be looked at later.
-    pub(super) fn lower(&mut self, stream: &StreamKey, run_id: &RunId, at: Timestamp) {
+    pub(in crate::engine) fn lower(&mut self, stream: &StreamKey, run_id: &RunId, at: Timestamp) {
         let armed = self.armed.get(&(stream.clone(), run_id.clone()));
         if armed.is_some_and(|armed| *armed > at) {
             self.arm(stream, run_id, at);
@@ -39,7 +44,7 @@ impl Deadlines {
     }
 
     /// Does not look at the run any more. Whether it was known.
-    pub(super) fn disarm(&mut self, stream: &StreamKey, run_id: &RunId) -> bool {
+    pub(in crate::engine) fn disarm(&mut self, stream: &StreamKey, run_id: &RunId) -> bool {
         let key = (stream.clone(), run_id.clone());
         let Some(at) = self.armed.remove(&key) else {
             return false;
@@ -52,7 +57,7 @@ impl Deadlines {
     }
 
     /// At most `limit` runs that are to be looked at by `now`, the earliest first.
-    pub(super) fn due(&self, now: Timestamp, limit: usize) -> impl Iterator<Item = Due> {
+    pub(in crate::engine) fn due(&self, now: Timestamp, limit: usize) -> impl Iterator<Item = Due> {
         let due = self.order.iter().take_while(move |(at, ..)| *at <= now);
         due.take(limit).map(|(_, stream, run_id)| Due {
             stream: stream.clone(),
@@ -61,7 +66,7 @@ impl Deadlines {
     }
 
     /// When the first one is to be looked at.
-    pub(super) fn earliest(&self) -> Option<Timestamp> {
+    pub(in crate::engine) fn earliest(&self) -> Option<Timestamp> {
         self.order.first().map(|(at, ..)| *at)
     }
 }

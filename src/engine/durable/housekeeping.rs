@@ -1,0 +1,420 @@
+//! What goes into a batch beside what was asked for: retention's removals, checkpoints of runs, sums of usage.
+//!
+//! A record's run is known from the records themselves, until retention is about to remove one that no row has: then
+//! the rows of all runs that have changed are written, in the same batch. So most runs are written once.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+
+use super::{
+    group::{Group, is_within},
+    recover::{OnDisk, Totals},
+    store::{self, Batch, Store, StoreError, Tag, key_name, place, run_key, series_key},
+    writer::Writer,
+};
+use crate::{
+    engine::{
+        DedupeEntry, Key,
+        local::{Shelf, Stream, Swept},
+        stored,
+    },
+    event::{Offset, Position, Record, RunId, StreamKey},
+    proto::stored as proto,
+    run::Book,
+};
+
+/// How many records one batch removes; the rest waits for the next.
+const REMOVALS: usize = 4_096;
+
+/// How often sums of usage are written that have changed.
+const SUMS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often days are looked for whose usage is no longer kept.
+const DAYS_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The fewest removed records that are worth compacting for.
+const COMPACT_AT: u64 = 20_000;
+
+/// A stream in the directory.
+pub(super) struct Shelved {
+    pub(super) key: StreamKey,
+    pub(super) on_disk: OnDisk,
+    /// Runs that have a row.
+    pub(super) rows: HashSet<RunId>,
+    /// Runs whose rows are not as the last record left them.
+    pub(super) changed: HashSet<RunId>,
+    /// It waits to be trimmed.
+    pub(super) waits: bool,
+}
+
+/// What is to be done beside what is asked for.
+pub(super) struct Chores {
+    streams: HashMap<Shelf, Shelved>,
+    trims: VecDeque<Shelf>,
+    evictions: VecDeque<(StreamKey, Shelf, Offset)>,
+    expired: Vec<Key>,
+    sums_at: Instant,
+    days_at: Option<Instant>,
+    /// Streams that the batch under way changes.
+    touched: Vec<Shelf>,
+    /// Records removed since the last compaction.
+    removed: u64,
+    compacting: Option<JoinHandle<()>>,
+}
+
+impl Chores {
+    pub(super) fn new(streams: HashMap<Shelf, Shelved>) -> Self {
+        Self {
+            streams,
+            trims: VecDeque::new(),
+            evictions: VecDeque::new(),
+            expired: Vec::new(),
+            sums_at: Instant::now(),
+            days_at: None,
+            touched: Vec::new(),
+            removed: 0,
+            compacting: None,
+        }
+    }
+
+    /// Takes note of what memory no longer has.
+    pub(super) fn note(&mut self, swept: Swept) {
+        for shelf in swept.trimmed {
+            self.trim_soon(shelf);
+        }
+        self.evictions.extend(swept.evicted);
+        self.expired.extend(swept.expired);
+    }
+
+    fn trim_soon(&mut self, shelf: Shelf) {
+        if let Some(shelved) = self.streams.get_mut(&shelf)
+            && !std::mem::replace(&mut shelved.waits, true)
+        {
+            self.trims.push_back(shelf);
+        }
+    }
+
+    /// A stream is about to have records: it gets its row, if it has none.
+    pub(super) fn begin(
+        &mut self,
+        batch: &mut Batch<'_>,
+        (key, shelf): (&StreamKey, Shelf),
+        trimmed: Offset,
+    ) {
+        if self.streams.contains_key(&shelf) {
+            return;
+        }
+        let on_disk = OnDisk {
+            trimmed,
+            checkpoint: Offset(0),
+        };
+        put_stream(batch, (key, shelf), on_disk, Offset(0));
+        let shelved = Shelved {
+            key: key.clone(),
+            on_disk,
+            rows: HashSet::new(),
+            changed: HashSet::new(),
+            waits: false,
+        };
+        self.streams.insert(shelf, shelved);
+        self.touched.push(shelf);
+    }
+
+    /// Records of a stream are shown.
+    pub(super) fn shown(&mut self, stream: &Stream, records: &[Arc<Record>]) {
+        let Some(shelved) = self.streams.get_mut(&stream.shelf) else {
+            return;
+        };
+        for draft in records.iter().map(|record| &record.draft) {
+            let runs = [&draft.event.run_id, &draft.parent_run_id];
+            shelved.changed.extend(runs.into_iter().flatten().cloned());
+        }
+        if stream.trimmed > shelved.on_disk.trimmed {
+            self.trim_soon(stream.shelf);
+        }
+    }
+
+    /// The batch was written.
+    pub(super) fn written(&mut self) {
+        self.touched.clear();
+    }
+
+    /// The directory was opened anew: whatever the last batch was to change is as the directory says.
+    pub(super) fn opened_anew(&mut self, store: &Store) {
+        for shelf in std::mem::take(&mut self.touched) {
+            let row = store.row(Tag::Stream, &shelf.0.to_be_bytes());
+            let row = row
+                .ok()
+                .flatten()
+                .and_then(|row| proto::Stream::decode(row).ok());
+            match (row, self.streams.get_mut(&shelf)) {
+                (Some(row), Some(shelved)) => {
+                    shelved.on_disk = OnDisk {
+                        trimmed: Offset(row.trimmed),
+                        checkpoint: Offset(row.checkpoint),
+                    };
+                    shelved.waits = false;
+                    self.trim_soon(shelf);
+                }
+                (None, Some(_)) => {
+                    self.streams.remove(&shelf);
+                }
+                (_, None) => {}
+            }
+        }
+    }
+
+    /// Gives space back, if much was removed.
+    fn compact(&mut self, store: &Store, totals: &Totals) {
+        let is_busy = self
+            .compacting
+            .as_ref()
+            .is_some_and(|busy| !busy.is_finished());
+        if is_busy || self.removed < COMPACT_AT.max(totals.records) {
+            return;
+        }
+        self.removed = 0;
+        let store = store.clone();
+        let compacting = std::thread::Builder::new()
+            .name("emitter-compact".into())
+            .spawn(move || {
+                if let Err(error) = store.compact() {
+                    tracing::warn!(?error, "space could not be given back");
+                }
+            });
+        self.compacting = compacting.ok();
+    }
+
+    /// Waits until no other thread uses the store.
+    pub(super) fn finish_compacting(&mut self) {
+        if let Some(compacting) = self.compacting.take() {
+            // It has told what went wrong.
+            let _failed = compacting.join();
+        }
+    }
+
+    fn are_done(&self) -> bool {
+        self.trims.is_empty() && self.evictions.is_empty() && self.expired.is_empty()
+    }
+}
+
+impl Writer {
+    /// Puts what is to be done into the batch, as much as one bears. `written` are keys that the batch writes.
+    pub(super) fn do_chores(
+        &mut self,
+        store: &Store,
+        (batch, written): (&mut Batch<'_>, &HashSet<Key>),
+        totals: &mut Totals,
+    ) -> Result<(), StoreError> {
+        let mut room = REMOVALS;
+        while room > 0
+            && let Some(shelf) = self.chores.trims.pop_front()
+        {
+            let removed = self.trim(store, batch, totals, shelf, room)?;
+            room -= removed.min(room);
+        }
+        while room > 0
+            && let Some((key, shelf, evicted)) = self.chores.evictions.pop_front()
+        {
+            let removed = remove_stream(store, batch, totals, shelf)?;
+            let bucket = (key.bucket() as u64).to_be_bytes();
+            batch.put(Tag::Evicted, &bucket, &evicted.0.to_be_bytes());
+            self.chores.streams.remove(&shelf);
+            room -= removed.min(room);
+        }
+        for key in std::mem::take(&mut self.chores.expired) {
+            if !written.contains(&key) && self.local.get(&key).is_none() {
+                batch.remove(Tag::Key, &key_name(&key));
+            }
+        }
+        let is_trimming = room < REMOVALS;
+        self.chores.removed += (REMOVALS - room) as u64;
+        self.write_sums(store, batch, totals, is_trimming)?;
+        self.chores.compact(store, totals);
+        Ok(())
+    }
+
+    /// Does everything that is to be done, in as many batches as it takes.
+    pub(super) fn settle_all_chores(&mut self) {
+        self.chores.sums_at = Instant::now() - SUMS_EVERY;
+        let mut batches = 0;
+        loop {
+            self.settle(Group::new());
+            batches += 1;
+            if self.chores.are_done() || batches > 10_000 {
+                return;
+            }
+        }
+    }
+
+    /// Removes the records of one stream that were trimmed, at most about `room`. Returns how many.
+    fn trim(
+        &mut self,
+        store: &Store,
+        batch: &mut Batch<'_>,
+        totals: &mut Totals,
+        shelf: Shelf,
+        room: usize,
+    ) -> Result<usize, StoreError> {
+        let local = self.local.clone();
+        let now = local.clock.now();
+        let Some(shelved) = self.chores.streams.get_mut(&shelf) else {
+            return Ok(0);
+        };
+        shelved.waits = false;
+        self.chores.touched.push(shelf);
+        let mut bucket = local.bucket(&shelved.key).lock();
+        let stream = bucket.streams.get_mut(&shelved.key);
+        let Some(stream) = stream.filter(|stream| stream.shelf == shelf) else {
+            return Ok(0); // it is evicted
+        };
+        let (trimmed, last) = (stream.trimmed, stream.last);
+        if trimmed > shelved.on_disk.checkpoint {
+            checkpoint(batch, shelved, stream);
+        }
+        drop(bucket);
+        let mut removed = 0;
+        let mut reached = trimmed;
+        for record in store.records(shelf, shelved.on_disk.trimmed.0 + 1..=trimmed.0) {
+            let (offset, bytes) = record?;
+            if removed == room {
+                break;
+            }
+            let position = Position::new(local.epoch, offset);
+            let record = stored::decode_record(&shelved.key, position, bytes)?;
+            let window = local.config.dedupe_window;
+            if is_within(record.draft.recorded_at, window, now) {
+                let id = stored::encode_id(&record.draft.event.event_id, &DedupeEntry::of(&record));
+                batch.put(Tag::Id, &place(shelf, offset.0), &id);
+            }
+            batch.remove_record(shelf, offset);
+            totals.remove(offset);
+            removed += 1;
+            reached = offset;
+        }
+        let is_done = removed < room;
+        shelved.on_disk.trimmed = if is_done { trimmed } else { reached };
+        put_stream(batch, (&shelved.key, shelf), shelved.on_disk, last);
+        for row in store.rows(Tag::Id, &shelf.0.to_be_bytes()) {
+            let (key, value) = row?;
+            let (_, offset) = store::read_place(&key)?;
+            let (_, entry) = stored::decode_id(Position::new(local.epoch, offset), value)?;
+            if is_within(entry.recorded_at, local.config.dedupe_window, now) {
+                break;
+            }
+            batch.remove(Tag::Id, &key);
+        }
+        if !is_done {
+            self.chores.trim_soon(shelf);
+        }
+        Ok(removed)
+    }
+
+    /// Writes the sums that have changed, if it is time to, or if records go that they were made from.
+    fn write_sums(
+        &mut self,
+        store: &Store,
+        batch: &mut Batch<'_>,
+        totals: &mut Totals,
+        is_trimming: bool,
+    ) -> Result<(), StoreError> {
+        let chores = &mut self.chores;
+        if chores.days_at.is_none_or(|at| at.elapsed() >= DAYS_EVERY) {
+            chores.days_at = Some(Instant::now());
+            remove_days(store, batch, &self.local)?;
+        }
+        let is_due = is_trimming || chores.sums_at.elapsed() >= SUMS_EVERY;
+        if !is_due || self.sums.is_empty() {
+            return Ok(());
+        }
+        chores.sums_at = Instant::now();
+        for ((bucket, series), sum) in self.sums.drain() {
+            let key = series_key(bucket, &series);
+            batch.put(Tag::Usage, &key, &stored::encode_sum(&sum));
+        }
+        totals.usage_up_to = self.local.absent_head().offset;
+        Ok(())
+    }
+}
+
+/// Writes the rows of the runs that have changed, and removes those of runs that are forgotten.
+fn checkpoint(batch: &mut Batch<'_>, shelved: &mut Shelved, stream: &Stream) {
+    let shelf = stream.shelf;
+    for run_id in std::mem::take(&mut shelved.changed) {
+        if let Some(run) = stream.state.run(&run_id) {
+            batch.put(Tag::Run, &run_key(shelf, &run_id), &stored::encode_run(run));
+            shelved.rows.insert(run_id);
+        }
+    }
+    shelved.rows.retain(|run_id| {
+        let is_known = stream.state.run(run_id).is_some();
+        if !is_known {
+            batch.remove(Tag::Run, &run_key(shelf, run_id));
+        }
+        is_known
+    });
+    shelved.on_disk.checkpoint = stream.last;
+}
+
+fn put_stream(
+    batch: &mut Batch<'_>,
+    (key, shelf): (&StreamKey, Shelf),
+    on_disk: OnDisk,
+    last: Offset,
+) {
+    let row = proto::Stream {
+        tenant: key.tenant().as_str().to_owned(),
+        user_id: key.user().as_str().to_owned(),
+        trimmed: on_disk.trimmed.0,
+        last: last.0,
+        checkpoint: on_disk.checkpoint.0,
+    };
+    batch.put(Tag::Stream, &shelf.0.to_be_bytes(), &row.encode_to_vec());
+}
+
+/// Removes everything of a shelf. Returns how many records there were.
+pub(super) fn remove_stream(
+    store: &Store,
+    batch: &mut Batch<'_>,
+    totals: &mut Totals,
+    shelf: Shelf,
+) -> Result<usize, StoreError> {
+    let mut removed = 0;
+    for record in store.records(shelf, 0..=u64::MAX) {
+        let (offset, _) = record?;
+        batch.remove_record(shelf, offset);
+        totals.remove(offset);
+        removed += 1;
+    }
+    let prefix = shelf.0.to_be_bytes();
+    for tag in [Tag::Run, Tag::Id] {
+        for row in store.rows(tag, &prefix) {
+            batch.remove(tag, &row?.0);
+        }
+    }
+    batch.remove(Tag::Stream, &prefix);
+    Ok(removed)
+}
+
+/// Removes the sums of days that are no longer kept.
+fn remove_days(
+    store: &Store,
+    batch: &mut Batch<'_>,
+    local: &crate::engine::local::Local,
+) -> Result<(), StoreError> {
+    for row in store.rows(Tag::Usage, b"") {
+        let (key, _) = row?;
+        let (_, series) = store::read_series(&key)?;
+        if !local.is_over(series.day) {
+            break;
+        }
+        batch.remove(Tag::Usage, &key);
+    }
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! The engine that keeps everything in a directory of one machine, through the end of its process and, as asked, of
+//! the machine.
+//!
+//! All writes go through one thread (`writer`): it takes what waits, checks and places it, writes it in one batch,
+//! syncs once, and only then shows it and answers. Records are read from the store; states, deadlines, usage and keys
+//! are in memory as in the memory engine, and are made anew from the directory at start (`recover`).
+
+mod format;
+mod group;
+mod health;
+mod housekeeping;
+mod recover;
+mod repair;
+mod store;
+mod sync;
+mod witness;
+mod writer;
+
+pub use repair::{Inspection, inspect, renew_epoch};
+pub use sync::{Sync, SyncError};
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    store::{Store, StoreError},
+    writer::{Change, Changed, Request, Writer},
+};
+use super::{
+    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
+    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    local::{self, Local, Shelf},
+    stored::{self, Corrupt},
+};
+use crate::{
+    clock::{Clock, Entropy, Timestamp},
+    event::{Epoch, Offset, Position, Record, RunId, StreamKey},
+    run::Run,
+    telemetry::Metrics,
+    usage::{Series, Sum, UsageQuery},
+};
+
+/// Where the durable engine keeps what it holds, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory; made if it is not there.
+    pub directory: PathBuf,
+    /// When what is written is made safe.
+    pub sync: Sync,
+    /// The bounds of what it holds.
+    pub bounds: local::Config,
+}
+
+/// A directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("another process uses it")]
+    InUse,
+    /// It holds something else.
+    #[error("it is not empty, and not a data directory of emitter")]
+    Foreign,
+    /// Another version wrote it.
+    #[error("its format is {found:?}; this version reads {:?}", format::FORMAT)]
+    Format {
+        /// What it says of itself.
+        found: String,
+    },
+    /// What is in it is not what was once written.
+    #[error("it is damaged: {0}; see `emitter repair`")]
+    Damaged(String),
+    /// It cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<fjall::Error> for OpenError {
+    fn from(error: fjall::Error) -> Self {
+        match error {
+            fjall::Error::Locked => Self::InUse,
+            fjall::Error::Io(error) => Self::Io(error),
+            error => Self::Damaged(format!("{error:?}")),
+        }
+    }
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fjall(error) => error.into(),
+            StoreError::Corrupt(corrupt) => corrupt.into(),
+        }
+    }
+}
+
+impl From<Corrupt> for OpenError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Damaged(corrupt.to_string())
+    }
+}
+
+/// The store while it is open: closed and opened anew when a write has failed.
+type Slot = Arc<RwLock<Option<Store>>>;
+
+/// Everything in a directory.
+pub struct DurableEngine {
+    local: Arc<Local>,
+    store: Slot,
+    requests: mpsc::Sender<Request>,
+    sync: Sync,
+}
+
+/// How many requests may wait for the writer; more wait for their turn to wait.
+const WAITING: usize = 1_024;
+
+impl DurableEngine {
+    /// Opens the directory, and takes in what is there. Blocks for as long as that takes: about a second for each
+    /// million records.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn open(
+        config: Config,
+        clock: Clock,
+        entropy: &Entropy,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let directory = &config.directory;
+        format::prepare(directory)?;
+        let witness = recover::testimony(directory);
+        let store = open_store(directory)?;
+        format::write(directory)?;
+        let make = |epoch, since| {
+            let (bounds, clock) = (config.bounds.clone(), clock.clone());
+            Local::new(bounds, clock, metrics.clone(), epoch, since, false)
+        };
+        let opened = recover::open(&store, witness, &make, &clock, entropy)?;
+        if let Some(why) = &opened.new_epoch {
+            tracing::warn!(directory = %directory.display(), why, "the directory begins a new epoch");
+        }
+        let local = opened.local.clone();
+        let slot: Slot = Arc::new(RwLock::new(Some(store)));
+        let (requests, waiting) = mpsc::channel(WAITING);
+        let writer = Writer::new(config.clone(), slot.clone(), opened, metrics)?;
+        std::thread::Builder::new()
+            .name("emitter-writer".into())
+            .spawn(move || writer.run(waiting))?;
+        Ok(Arc::new(Self {
+            local,
+            store: slot,
+            requests,
+            sync: config.sync,
+        }))
+    }
+
+    /// How many calls of `maintain` visit everything once.
+    pub const fn turns() -> usize {
+        Local::turns()
+    }
+
+    /// About how many bytes the directory takes on disk.
+    pub fn disk_space(&self) -> u64 {
+        let store = self.store.read();
+        store.as_ref().map_or(0, Store::disk_space)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, EngineError> {
+        let answered = self.ask(|answer| Request::Key { change, answer }).await;
+        answered.unwrap_or_else(|| Err(stopped()))
+    }
+}
+
+fn stopped() -> EngineError {
+    EngineError::Unavailable("the directory is closed".into())
+}
+
+/// Opens the store on a thread of its own: damaged files make it panic in places.
+fn open_store(directory: &Path) -> Result<Store, OpenError> {
+    let path = directory.to_owned();
+    let opening = std::thread::Builder::new().spawn(move || Store::open(&path))?;
+    match opening.join() {
+        Ok(opened) => Ok(opened?),
+        Err(_) => Err(recover::damaged("the store cannot make sense of its files")),
+    }
+}
+
+/// The records of `shelf` after `after` and up to `last`.
+fn read_records(
+    store: &Store,
+    key: &StreamKey,
+    shelf: Shelf,
+    epoch: Epoch,
+    (after, last): (Offset, Offset),
+) -> Result<Vec<Arc<Record>>, StoreError> {
+    let records = store.records(shelf, after.0 + 1..=last.0).map(|record| {
+        let (offset, bytes) = record?;
+        let record = stored::decode_record(key, Position::new(epoch, offset), bytes)?;
+        Ok(Arc::new(record))
+    });
+    records.collect()
+}
+
+#[async_trait]
+impl Engine for DurableEngine {
+    fn describe(&self) -> Description {
+        Description {
+            kind: "durable",
+            level: self.sync.level(),
+            loses: self.sync.loses(),
+        }
+    }
+
+    async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
+        Ok(self.local.load(stream))
+    }
+
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
+        Ok(self.local.run(stream, run_id))
+    }
+
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
+        Ok(self.local.open_runs(stream))
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
+        Ok(self.local.list(query).await)
+    }
+
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        Ok(self.local.due(buckets, now, limit))
+    }
+
+    async fn look_again(
+        &self,
+        stream: &StreamKey,
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError> {
+        self.local.look_again(stream, head, runs);
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        decided_on: &StreamState,
+        commit: Commit,
+    ) -> Result<Appended, AppendError> {
+        let request = |answer| Request::Append {
+            key: stream.clone(),
+            expected: decided_on.head,
+            commit,
+            answer,
+        };
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(request(answer)).await.is_err() {
+            return Err(AppendError::Unavailable("the directory is closed".into()));
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Err(AppendError::Unknown("the writer ended".into())))
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        limit: ReadLimit,
+    ) -> Result<Page, EngineError> {
+        let (shelf, stretch) = self.local.stretch(stream, after, limit);
+        let mut page = Page {
+            records: Vec::new(),
+            head: stretch.head,
+            trimmed: stretch.trimmed,
+        };
+        let Some(last) = stretch.last else {
+            return Ok(page);
+        };
+        let (slot, key, epoch) = (self.store.clone(), stream.clone(), self.local.epoch);
+        let from = after.max(stretch.trimmed);
+        let read = tokio::task::spawn_blocking(move || match &*slot.read() {
+            Some(store) => read_records(store, &key, shelf, epoch, (from, last))
+                .map_err(|error| EngineError::Unavailable(error.to_string())),
+            None => Err(EngineError::Unavailable(
+                "the directory is being opened".into(),
+            )),
+        });
+        let read = read.await;
+        page.records =
+            read.unwrap_or_else(|error| Err(EngineError::Unavailable(error.to_string())))?;
+        Ok(page)
+    }
+
+    async fn watch(
+        &self,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError> {
+        Ok(self.local.watch(stream, watcher))
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+        Ok(self.local.usage(query).await)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        Ok(self.local.get(key))
+    }
+
+    async fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<KeyEntry>, EngineError> {
+        // What is there is safe already.
+        if let Some(there) = self.local.get(key) {
+            return Ok(Some(there));
+        }
+        let change = Change {
+            key: key.clone(),
+            expected: None,
+            value,
+            ttl,
+        };
+        Ok(match self.change(change).await? {
+            Changed::Done => None,
+            Changed::Not(there) => there,
+        })
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, EngineError> {
+        let change = Change {
+            key: key.clone(),
+            expected: Some(expected.clone()),
+            value,
+            ttl,
+        };
+        Ok(matches!(self.change(change).await?, Changed::Done))
+    }
+
+    async fn maintain(&self) {
+        let swept = self.local.maintain().await;
+        // A writer that is gone has nothing to give back.
+        let _gone = self.requests.send(Request::Swept(swept)).await;
+    }
+
+    async fn close(&self) {
+        self.ask(Request::Close).await;
+    }
+}

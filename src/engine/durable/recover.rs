@@ -1,0 +1,456 @@
+//! What an earlier process left in a directory: taken in whole, or refused. A hole in a stream ends it there, under a
+//! new epoch; everything else that does not fit together is damage.
+
+use std::{
+    collections::{HashMap, HashSet},
+    iter::Peekable,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::{
+    OpenError,
+    group::SAFEST,
+    housekeeping::Shelved,
+    store::{self, Batch, Store, StoreError, Tag},
+    witness::{Testimony, Witness},
+};
+use crate::{
+    clock::{Clock, Entropy, Timestamp},
+    engine::{
+        KeyEntry,
+        local::{Local, Restoring, Shelf, Stored},
+        stored::{self, Corrupt},
+    },
+    event::{Epoch, Offset, Position, Record, StreamKey, Tenant, UserId},
+    proto::stored as proto,
+};
+
+/// What is known of the directory as a whole, as of a group of commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// The epoch of all streams.
+    pub(super) epoch: Epoch,
+    /// When it began, if there was another before it.
+    pub(super) epoch_since: Option<Timestamp>,
+    /// The number of the group.
+    pub(super) group: u64,
+    /// The newest offset given out.
+    pub(super) newest: Offset,
+    /// How many records there are.
+    pub(super) records: u64,
+    /// Changes with every record that comes or goes.
+    pub(super) fingerprint: u64,
+    /// The sums of usage are as the record at this offset left them.
+    pub(super) usage_up_to: Offset,
+}
+
+/// A stream in the directory, as its writer knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OnDisk {
+    /// Every record up to here was removed.
+    pub(super) trimmed: Offset,
+    /// The runs' rows are as the record at this offset left them.
+    pub(super) checkpoint: Offset,
+}
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Streams by their shelves.
+    pub(super) streams: HashMap<Shelf, Shelved>,
+    /// How many records.
+    pub(super) records: u64,
+    /// Their fingerprint.
+    pub(super) fingerprint: u64,
+    /// The newest offset of a record.
+    pub(super) newest: Offset,
+    /// Where streams end before their last records, because those between are missing.
+    pub(super) holes: Vec<Hole>,
+}
+
+/// Records are missing from a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hole {
+    /// Where its records lie.
+    pub(super) shelf: Shelf,
+    /// The last record before the hole.
+    pub(super) after: Offset,
+    /// The newest record behind it.
+    pub(super) until: Offset,
+}
+
+/// A number that tells one set of offsets from another by its sum.
+pub(super) fn mixed(offset: Offset) -> u64 {
+    // SplitMix64's finaliser.
+    let mut mixed = offset.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+impl Totals {
+    /// Those of a new directory.
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            epoch_since: None,
+            group: 0,
+            newest: Offset(0),
+            records: 0,
+            fingerprint: 0,
+            usage_up_to: Offset(0),
+        }
+    }
+
+    /// Those that the directory states; none in a new one.
+    pub(super) fn read(store: &Store) -> Result<Option<Self>, StoreError> {
+        let Some(bytes) = store.row(Tag::Directory, b"")? else {
+            return Ok(None);
+        };
+        let row = proto::Directory::decode(bytes).map_err(Corrupt::from)?;
+        Ok(Some(Self {
+            epoch: Epoch::new(row.epoch),
+            epoch_since: row.epoch_since.map(Timestamp::from_millis),
+            group: row.group,
+            newest: Offset(row.newest),
+            records: row.records,
+            fingerprint: row.fingerprint,
+            usage_up_to: Offset(row.usage_up_to),
+        }))
+    }
+
+    /// Writes them.
+    pub(super) fn write(&self, batch: &mut Batch<'_>) {
+        let row = proto::Directory {
+            epoch: self.epoch.bits(),
+            epoch_since: self.epoch_since.map(Timestamp::as_millis),
+            group: self.group,
+            newest: self.newest.0,
+            records: self.records,
+            fingerprint: self.fingerprint,
+            usage_up_to: self.usage_up_to.0,
+        };
+        batch.put(Tag::Directory, b"", &row.encode_to_vec());
+    }
+
+    /// Counts a record in.
+    pub(super) fn add(&mut self, offset: Offset) {
+        self.records += 1;
+        self.fingerprint = self.fingerprint.wrapping_add(mixed(offset));
+    }
+
+    /// Counts a record out.
+    pub(super) fn remove(&mut self, offset: Offset) {
+        self.records = self.records.saturating_sub(1);
+        self.fingerprint = self.fingerprint.wrapping_sub(mixed(offset));
+    }
+
+    /// Why the directory begins a new epoch, if it does, where `found` is in it.
+    pub(super) fn why_new(
+        &self,
+        found: &Found,
+        witness: Option<Testimony>,
+    ) -> Option<&'static str> {
+        let missing = (!self.are_proved(found)).then_some("records are missing");
+        self.unproved(witness).or(missing)
+    }
+
+    /// Why the `witness` does not prove that the last acknowledged group is there, if it does not.
+    fn unproved(&self, witness: Option<Testimony>) -> Option<&'static str> {
+        match witness {
+            None => Some("it does not say how its last process ended"),
+            Some(told) if !told.holds => {
+                Some("it was copied or restored, or the machine was started again")
+            }
+            Some(told) if told.group > self.group => {
+                Some("groups are missing that were acknowledged")
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Whether every record was `found` that the last group counted, and no other.
+    fn are_proved(&self, found: &Found) -> bool {
+        let whole = (self.records, self.fingerprint) == (found.records, found.fingerprint);
+        whole && found.holes.is_empty()
+    }
+}
+
+/// Takes everything into `local`, which has the epoch that is to be told. `totals` are those that the directory states.
+pub(super) fn take_in(store: &Store, local: &Local, totals: &Totals) -> Result<Found, OpenError> {
+    let mut found = Found::default();
+    for row in store.rows(Tag::Evicted, b"") {
+        let (key, value) = row?;
+        let (Shelf(bucket), _) = store::read_shelf(&key)?;
+        let (Shelf(offset), _) = store::read_shelf(&value)?;
+        local.restore_evicted(
+            usize::try_from(bucket).unwrap_or(usize::MAX),
+            Offset(offset),
+        );
+    }
+    for row in store.rows(Tag::Usage, b"") {
+        let (key, value) = row?;
+        let (bucket, series) = store::read_series(&key)?;
+        local.restore_sum(bucket, series, stored::decode_sum(value)?);
+    }
+    for row in store.rows(Tag::Key, b"") {
+        let (key, value) = row?;
+        let entry = proto::KeyEntry::decode(value).map_err(Corrupt::from)?;
+        let expires_at = Timestamp::from_millis(entry.expires_at);
+        let put = KeyEntry {
+            value: entry.value,
+            put_at: Timestamp::from_millis(entry.put_at),
+        };
+        local.restore_key(&store::read_key_name(&key)?, put, expires_at);
+    }
+    let mut records = store.all_records().peekable();
+    for row in store.rows(Tag::Stream, b"") {
+        let (key, value) = row?;
+        let (shelf, _) = store::read_shelf(&key)?;
+        let stream = take_in_stream(store, local, (shelf, value), &mut found)?;
+        take_in_records(local, totals, (shelf, stream), &mut records, &mut found)?;
+    }
+    if let Some(stray) = records.next() {
+        let (shelf, ..) = stray?;
+        return Err(damaged(&format!(
+            "shelf {} has records and no stream",
+            shelf.0
+        )));
+    }
+    local.reached(totals.newest.max(found.newest));
+    Ok(found)
+}
+
+/// Takes in a stream's row and what belongs to it.
+fn take_in_stream(
+    store: &Store,
+    local: &Local,
+    (shelf, value): (Shelf, Bytes),
+    found: &mut Found,
+) -> Result<Restoring, OpenError> {
+    let row = proto::Stream::decode(value).map_err(Corrupt::from)?;
+    let tenant = Tenant::new(&row.tenant).map_err(Corrupt::from)?;
+    let user = UserId::new(&row.user_id).map_err(Corrupt::from)?;
+    let key = StreamKey::new(tenant, user);
+    let prefix = shelf.0.to_be_bytes();
+    let mut runs = Vec::new();
+    for row in store.rows(Tag::Run, &prefix) {
+        let (key, value) = row?;
+        let (_, run_id) = store::read_shelf(&key)?;
+        let run_id = std::str::from_utf8(run_id).map_err(|_| damaged("a run's id is no text"))?;
+        let run_id = crate::event::RunId::new(run_id).map_err(Corrupt::from)?;
+        runs.push((run_id, stored::decode_run(value)?));
+    }
+    let mut ids = Vec::new();
+    for row in store.rows(Tag::Id, &prefix) {
+        let (key, value) = row?;
+        let (_, offset) = store::read_place(&key)?;
+        ids.push(stored::decode_id(
+            Position::new(local.epoch, offset),
+            value,
+        )?);
+    }
+    let on_disk = OnDisk {
+        trimmed: Offset(row.trimmed),
+        checkpoint: Offset(row.checkpoint),
+    };
+    let stored = Stored {
+        trimmed: on_disk.trimmed,
+        last: Offset(row.last),
+        checkpoint: on_disk.checkpoint,
+        runs,
+        ids,
+    };
+    let shelved = Shelved {
+        key: key.clone(),
+        on_disk,
+        rows: stored
+            .runs
+            .iter()
+            .map(|(run_id, _)| run_id.clone())
+            .collect(),
+        changed: HashSet::new(),
+        waits: false,
+    };
+    found.streams.insert(shelf, shelved);
+    Ok(local.begin_restoring(key, shelf, stored))
+}
+
+/// Takes in the records of one shelf, up to the first hole.
+fn take_in_records(
+    local: &Local,
+    totals: &Totals,
+    (shelf, mut stream): (Shelf, Restoring),
+    records: &mut Peekable<impl Iterator<Item = Result<(Shelf, Offset, Bytes), StoreError>>>,
+    found: &mut Found,
+) -> Result<(), OpenError> {
+    let is_of_stream = |next: &Result<(Shelf, Offset, Bytes), StoreError>| {
+        next.as_ref().map_or(true, |(of, ..)| *of <= shelf)
+    };
+    let mut hole: Option<Hole> = None;
+    while let Some(next) = records.next_if(is_of_stream) {
+        let (of, offset, bytes) = next?;
+        if of != shelf {
+            return Err(damaged(&format!(
+                "shelf {} has records and no stream",
+                of.0
+            )));
+        }
+        found.records += 1;
+        found.fingerprint = found.fingerprint.wrapping_add(mixed(offset));
+        found.newest = found.newest.max(offset);
+        if let Some(hole) = &mut hole {
+            hole.until = offset;
+            continue;
+        }
+        let position = Position::new(local.epoch, offset);
+        let record: Record = stored::decode_record(stream.key(), position, bytes)?;
+        match follows(&stream, &record) {
+            Follows::Directly => {}
+            Follows::WhatWasTrimmed => stream.trimmed(record.prev),
+            Follows::AHole => {
+                if stream.runs_up_to() > stream.reach() {
+                    return Err(damaged(&format!(
+                        "a stream of shelf {} lacks records that its runs are known from",
+                        shelf.0
+                    )));
+                }
+                hole = Some(Hole {
+                    shelf,
+                    after: stream.reach(),
+                    until: offset,
+                });
+                continue;
+            }
+        }
+        let record = Arc::new(record);
+        stream.take_in(&record);
+        if offset > stream.runs_up_to()
+            && let Some(shelved) = found.streams.get_mut(&shelf)
+        {
+            let runs = [&record.draft.event.run_id, &record.draft.parent_run_id];
+            shelved.changed.extend(runs.into_iter().flatten().cloned());
+        }
+        if offset > totals.usage_up_to {
+            local.restore_usage(stream.key(), record);
+        }
+    }
+    found.holes.extend(hole);
+    local.finish_restoring(stream);
+    Ok(())
+}
+
+/// What stands between a record and the one before it.
+enum Follows {
+    Directly,
+    WhatWasTrimmed,
+    AHole,
+}
+
+fn follows(stream: &Restoring, record: &Record) -> Follows {
+    let reach = stream.reach();
+    if record.prev == reach || (record.prev == Offset(0) && stream.is_empty()) {
+        Follows::Directly
+    } else if stream.is_empty() && record.prev < reach {
+        // Removing was not finished.
+        Follows::Directly
+    } else if stream.is_empty() {
+        Follows::WhatWasTrimmed
+    } else {
+        Follows::AHole
+    }
+}
+
+pub(super) fn damaged(what: &str) -> OpenError {
+    OpenError::Damaged(what.to_owned())
+}
+
+/// A directory that was taken in.
+pub(super) struct Opened {
+    pub(super) local: Arc<Local>,
+    pub(super) totals: Totals,
+    pub(super) streams: HashMap<Shelf, Shelved>,
+    /// Why it begins a new epoch, if it does.
+    pub(super) new_epoch: Option<&'static str>,
+}
+
+/// Takes the directory in: under its old epoch if it is proved that nothing acknowledged is missing, else under a new
+/// one. `make` makes what it is taken into.
+pub(super) fn open(
+    store: &Store,
+    witness: Option<Testimony>,
+    make: &dyn Fn(Epoch, Option<Timestamp>) -> Arc<Local>,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<Opened, OpenError> {
+    let fresh = Epoch::new(entropy.bits());
+    let Some(totals) = Totals::read(store)? else {
+        let totals = Totals::new(fresh);
+        let local = make(fresh, None);
+        let found = take_in(store, &local, &totals)?;
+        if !found.streams.is_empty() {
+            return Err(damaged("it has streams and says nothing of itself"));
+        }
+        return begin(store, (local, totals), found, None);
+    };
+    let new_epoch = totals.unproved(witness);
+    if new_epoch.is_none() {
+        let local = make(totals.epoch, totals.epoch_since);
+        let found = take_in(store, &local, &totals)?;
+        if totals.are_proved(&found) {
+            return begin(store, (local, totals), found, None);
+        }
+    }
+    let why = new_epoch.unwrap_or("records are missing");
+    let since = Some(clock.now());
+    let local = make(fresh, since);
+    let found = take_in(store, &local, &totals)?;
+    let totals = Totals {
+        epoch: fresh,
+        epoch_since: since,
+        newest: totals.newest.max(found.newest),
+        records: found.records,
+        fingerprint: found.fingerprint,
+        ..totals
+    };
+    begin(store, (local, totals), found, Some(why))
+}
+
+/// Writes under which epoch the directory goes on, without what lies behind holes.
+fn begin(
+    store: &Store,
+    (local, mut totals): (Arc<Local>, Totals),
+    found: Found,
+    new_epoch: Option<&'static str>,
+) -> Result<Opened, OpenError> {
+    let mut batch = store.batch();
+    for hole in &found.holes {
+        tracing::warn!(
+            ?hole,
+            "records are missing from a stream: it ends before them"
+        );
+        for record in store.records(hole.shelf, hole.after.0 + 1..=hole.until.0) {
+            let (offset, _) = record?;
+            batch.remove_record(hole.shelf, offset);
+            totals.remove(offset);
+        }
+    }
+    totals.group += 1;
+    totals.write(&mut batch);
+    batch.commit(SAFEST)?;
+    Ok(Opened {
+        local,
+        totals,
+        streams: found.streams,
+        new_epoch,
+    })
+}
+
+/// What the witness in `directory` says.
+pub(super) fn testimony(directory: &Path) -> Option<Testimony> {
+    Witness::read(directory)
+}

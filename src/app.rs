@@ -1,8 +1,9 @@
 //! Builds the service and runs it: everything from the listeners down to the engine, and its end.
 
+mod engine;
 mod grpc;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
@@ -18,7 +19,7 @@ use crate::{
     clock::{Clock, Entropy},
     config::Config,
     egress::Egress,
-    engine::{Engine, memory::MemoryEngine},
+    engine::{Description, Engine, durable::OpenError},
     fanout::Hub,
     ingest::EmitterService,
     net::{self, Door, Listener},
@@ -62,6 +63,14 @@ pub enum BindError {
         address: SocketAddr,
         /// Why not.
         error: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("{}: {error}", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        error: OpenError,
     },
     /// The contract that the gRPC port describes itself by is broken.
     #[error("server reflection: {0}")]
@@ -114,9 +123,10 @@ impl App {
         let (metrics, rendered) = Metrics::new();
         let metrics = Arc::new(metrics);
         let shutdown = Shutdown::new(settings.drain);
-        let engine = engine.unwrap_or_else(|| {
-            MemoryEngine::new(config.memory(), clock.clone(), &entropy, metrics.clone())
-        });
+        let engine = match engine {
+            Some(engine) => engine,
+            None => engine::open(config, &clock, &entropy, &metrics).await?,
+        };
         let description = engine.describe();
         let sequencing = config.sequencer();
         let prices = sequencing.rules.prices.clone();
@@ -196,6 +206,11 @@ impl App {
         self.addresses
     }
 
+    /// Where events are kept, and how safely.
+    pub fn engine(&self) -> Description {
+        self.core.engine.describe()
+    }
+
     /// Changes what the HTTP listener serves.
     #[must_use]
     pub fn with_http(mut self, change: impl FnOnce(axum::Router) -> axum::Router) -> Self {
@@ -210,6 +225,7 @@ impl App {
     /// When a listener stops by itself.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let (shutdown, core) = (self.shutdown, self.core);
+        let engine = core.engine.clone();
         let mut upkeep = core.upkeep(shutdown.drain());
         let mut serving = JoinSet::new();
         let (server, listener) = self.grpc;
@@ -242,7 +258,9 @@ impl App {
         });
         let closed = closed.await.is_ok();
         upkeep.abort_all();
-        tracing::info!(quiet, closed, took = ?begun.elapsed(), "stopped");
+        // Nothing asks for anything any more.
+        let safe = time::timeout(deadline / 10, engine.close()).await.is_ok();
+        tracing::info!(quiet, closed, safe, took = ?begun.elapsed(), "stopped");
         Ok(())
     }
 

@@ -8,7 +8,9 @@ mod settings;
 
 pub use error::{ConfigError, Problem};
 pub use prices::Price;
-pub use settings::{Dedupe, Limits, Log, Mode, Redaction, Retention, Runs, Settings, Usage};
+pub use settings::{
+    Dedupe, Engine, EngineKind, Limits, Log, Mode, Redaction, Retention, Runs, Settings, Usage,
+};
 
 use std::{
     ffi::OsString,
@@ -27,8 +29,9 @@ use layer::{Layer, Origin};
 pub const REFERENCE: &str = include_str!("config/defaults.toml");
 
 /// Variables that begin like settings but belong to the commands.
-pub const COMMAND_VARIABLES: [&str; 8] = [
+pub const COMMAND_VARIABLES: [&str; 9] = [
     "EMITTER_CONFIG",
+    "EMITTER_DATA_DIR",
     "EMITTER_JSON",
     "EMITTER_DEV_SECRET",
     "EMITTER_SESSION_FILE",

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Environment, Failure, Listen, say};
+use super::{Environment, Failure, Listen, Storage, say};
 use crate::config::{REFERENCE, Resolved, Sources};
 
 /// Check a config, and print what it comes to
@@ -24,6 +24,8 @@ pub(super) struct CheckConfig {
     config: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    storage: Storage,
     /// Print every key with its default and its documentation, and check nothing
     #[arg(long)]
     print_defaults: bool,
@@ -41,6 +43,7 @@ impl CheckConfig {
             flags: Vec::new(),
         };
         self.listen.add_to(&mut sources);
+        self.storage.add_to(&mut sources)?;
         let resolved = Resolved::new(&sources);
         say(resolved.to_toml().trim_end())?;
         resolved.into_config()?;

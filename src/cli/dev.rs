@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 
 use super::{
-    Environment, Failure, Listen, say,
+    Environment, Failure, Listen, Storage, say,
     serve::{listening_json, serve},
     session::{self, DEV_ISSUER, Session},
     variable,
@@ -20,11 +20,12 @@ use crate::{
     access::Scope,
     app::Addresses,
     clock::Entropy,
-    config::{Config, Sources},
+    config::{Config, Engine, EngineKind, Sources},
+    engine::Description,
     page,
 };
 
-/// Run a service on this machine for development: in memory, no config needed
+/// Run a service on this machine for development: no config needed, in memory unless told otherwise
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,6 +33,8 @@ Examples:
   emitter dev --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \\
     --admin-listen 127.0.0.1:0
       on any free ports; `emit` and `tail` find them
+  emitter dev --data-dir ./data
+      events outlive it
   emitter dev --json
       the first line says where it listens, for scripts
 
@@ -41,6 +44,8 @@ or under the one in EMITTER_DEV_SECRET (at least 32 bytes). `emit`, `tail` and
 pub(super) struct Dev {
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    storage: Storage,
     /// Where to keep the secret and the addresses [default: in the user's runtime or cache directory]
     #[arg(long, value_name = "PATH", env = "EMITTER_SESSION_FILE")]
     session_file: Option<PathBuf>,
@@ -67,10 +72,11 @@ impl Dev {
                 .write(&path)
                 .map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
             if self.json {
-                say(&listening_json(&addresses))?;
+                say(&listening_json(&addresses, &app.engine()))?;
             } else {
                 let asked = self.session_file.as_deref();
-                say(&welcome(&tail_command(asked), &addresses, &session)?)?;
+                let kept = kept(&app.engine(), &config.settings.engine);
+                say(&welcome(&kept, &tail_command(asked), &addresses, &session)?)?;
             }
             Ok(app.with_http(|routes| page::with_page(routes, session.access(), &session.grpc)))
         })
@@ -91,6 +97,7 @@ impl Dev {
             sources.flags.push(("origins", "*".to_owned()));
         }
         self.listen.add_to(&mut sources);
+        self.storage.add_to(&mut sources)?;
         let mut config = Config::load(&sources)?;
         config.settings.log.json |= self.json;
         Ok(config)
@@ -176,15 +183,32 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.replace('\'', r"'\''"))
 }
 
+/// Where its events are, for a person.
+fn kept(engine: &Description, asked: &Engine) -> String {
+    match asked.kind {
+        EngineKind::Memory => "in memory. Its events are gone when it ends.".to_owned(),
+        EngineKind::Durable => format!(
+            "in {}. Lost of what was acknowledged: {}.",
+            asked.data_dir.display(),
+            engine.loses
+        ),
+    }
+}
+
 /// What to do next, for a person.
-fn welcome(tail: &str, addresses: &Addresses, session: &Session) -> Result<String, Failure> {
+fn welcome(
+    kept: &str,
+    tail: &str,
+    addresses: &Addresses,
+    session: &Session,
+) -> Result<String, Failure> {
     let token = session.token("demo-agent", Scope::Emit)?;
     let reading = session.token("demo", Scope::Subscribe)?;
     let Addresses { grpc, http, admin } = addresses;
     let (reach, page) = (&session.grpc, &session.http);
     // Nothing is indented that is to be pasted: the end of a here-document stands at the line's start.
     Ok(format!(
-        r#"emitter dev: one node, in memory. Its events are gone when it ends.
+        r#"emitter dev: one node, {kept}
 
   agent services   {grpc}   gRPC: emitter.v1, health, reflection
   browsers         {http}   WebSocket /v1/stream, SSE /v1/events
@@ -233,7 +257,7 @@ mod tests {
         };
         let tail = tail_command(None);
         assert!(tail.ends_with(" tail --user demo --from oldest"), "{tail}");
-        let text = welcome(&tail, &addresses, &session).unwrap();
+        let text = welcome("in memory.", &tail, &addresses, &session).unwrap();
         assert!(text.contains(&format!("\n{tail}\n")), "{text}");
         assert!(text.contains("\nhttp://127.0.0.1:1/#token=ey"), "{text}");
         assert!(!text.contains(&session.secret));

@@ -8,6 +8,7 @@ mod failure;
 mod input;
 mod logs;
 mod render;
+mod repair;
 mod runs;
 mod serve;
 mod session;
@@ -17,7 +18,7 @@ mod text;
 mod token;
 mod usage;
 
-use std::{ffi::OsString, io::Write as _, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -56,6 +57,7 @@ enum Command {
     Usage(usage::Usage),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
+    Repair(repair::Repair),
 }
 
 /// The process's environment as a command sees it.
@@ -87,6 +89,7 @@ pub fn run(
         Command::Usage(usage) => usage.run(&environment),
         Command::Token(token) => token.run(&environment),
         Command::CheckConfig(check) => check.run(environment),
+        Command::Repair(repair) => repair.run(),
     };
     done.unwrap_or_else(Failure::told)
 }
@@ -103,6 +106,31 @@ struct Listen {
     /// Where operators connect (health and metrics) [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<String>,
+}
+
+/// Where to keep events.
+#[derive(Clone, Debug, Default, Args)]
+struct Storage {
+    /// Keep events in this directory, through the end of the process and the machine
+    #[arg(long, value_name = "DIR", env = "EMITTER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Storage {
+    /// Adds what was given to the flags of `sources`.
+    fn add_to(&self, sources: &mut Sources) -> Result<(), Failure> {
+        let Some(directory) = &self.data_dir else {
+            return Ok(());
+        };
+        let Some(directory) = directory.to_str() else {
+            return Err(Failure::Usage("--data-dir: needs a path in UTF-8".into()));
+        };
+        sources.flags.push(("engine.kind", "durable".to_owned()));
+        sources
+            .flags
+            .push(("engine.data_dir", directory.to_owned()));
+        Ok(())
+    }
 }
 
 impl Listen {

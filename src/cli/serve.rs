@@ -5,10 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Environment, Failure, Listen, logs, say, warn};
+use super::{Environment, Failure, Listen, Storage, logs, say, warn};
 use crate::{
     app::{self, Addresses, App},
     config::{Config, Sources},
+    engine::Description,
 };
 
 /// Run the service
@@ -28,6 +29,8 @@ pub(super) struct Serve {
     config: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    storage: Storage,
     /// Print where it listens as one line of JSON, and log JSON lines
     #[arg(long, env = "EMITTER_JSON")]
     json: bool,
@@ -41,16 +44,18 @@ impl Serve {
             flags: Vec::new(),
         };
         self.listen.add_to(&mut sources);
+        self.storage.add_to(&mut sources)?;
         let mut config = Config::load(&sources)?;
         config.settings.log.json |= self.json;
         serve(&config, |app| {
-            let addresses = app.addresses();
+            let (addresses, engine) = (app.addresses(), app.engine());
             say(&if self.json {
-                listening_json(&addresses)
+                listening_json(&addresses, &engine)
             } else {
                 format!(
-                    "listening: gRPC on {}, HTTP on {}, admin on {}",
-                    addresses.grpc, addresses.http, addresses.admin
+                    "listening: gRPC on {}, HTTP on {}, admin on {}\n\
+                     engine: {}; lost of what was acknowledged: {}",
+                    addresses.grpc, addresses.http, addresses.admin, engine.kind, engine.loses
                 )
             })?;
             Ok(app)
@@ -58,12 +63,13 @@ impl Serve {
     }
 }
 
-/// Where the service listens, as the first line of `--json`.
-pub(super) fn listening_json(addresses: &Addresses) -> String {
+/// Where the service listens, and what keeps its events, as the first line of `--json`.
+pub(super) fn listening_json(addresses: &Addresses, engine: &Description) -> String {
+    let loses = serde_json::Value::from(engine.loses.as_str());
     // Written by hand for the order of the fields; an address needs no escapes.
     format!(
-        r#"{{"type":"listening","grpc":"{}","http":"{}","admin":"{}"}}"#,
-        addresses.grpc, addresses.http, addresses.admin
+        r#"{{"type":"listening","grpc":"{}","http":"{}","admin":"{}","engine":{{"kind":"{}","level":"{}","loses":{loses}}}}}"#,
+        addresses.grpc, addresses.http, addresses.admin, engine.kind, engine.level
     )
 }
 

@@ -3,9 +3,24 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Config, prices, settings::Mode};
-use crate::{egress, engine::memory, fanout, ingest, net, run, sequencer, usage::PriceTable};
+use crate::{
+    egress,
+    engine::{durable, memory},
+    fanout, ingest, net, run, sequencer,
+    usage::PriceTable,
+};
 
 impl Config {
+    /// For the durable engine.
+    pub fn durable(&self) -> durable::Config {
+        let engine = &self.settings.engine;
+        durable::Config {
+            directory: engine.data_dir.clone(),
+            sync: engine.sync,
+            bounds: self.memory(),
+        }
+    }
+
     /// For the memory engine.
     pub fn memory(&self) -> memory::Config {
         let settings = &self.settings;

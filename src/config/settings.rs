@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use super::prices::Price;
 use crate::{
     access::{SECRET_BYTES, trim_newline},
+    engine::durable::Sync,
     usage::Model,
 };
 
@@ -25,6 +26,7 @@ pub struct Settings {
     pub origins: Vec<String>,
     pub prices: Vec<Price>,
     pub(super) auth: Auth,
+    pub engine: Engine,
     pub limits: Limits,
     pub retention: Retention,
     pub dedupe: Dedupe,
@@ -32,6 +34,26 @@ pub struct Settings {
     pub usage: Usage,
     pub redaction: Redaction,
     pub log: Log,
+}
+
+/// Where events are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub struct Engine {
+    pub kind: EngineKind,
+    pub data_dir: PathBuf,
+    pub sync: Sync,
+}
+
+/// What keeps events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// The process's memory.
+    Memory,
+    /// A directory of this machine.
+    Durable,
 }
 
 /// How tokens are verified.
@@ -366,6 +388,12 @@ impl Settings {
     }
 
     fn check_texts(&self, report: &mut dyn FnMut(&str, String)) {
+        if self.engine.kind == EngineKind::Durable && self.engine.data_dir.as_os_str().is_empty() {
+            report(
+                "engine.data_dir",
+                "is required where `engine.kind` is durable".into(),
+            );
+        }
         if self.auth.issuer.is_empty() {
             report("auth.issuer", "is required".into());
         }

@@ -9,6 +9,7 @@
 )]
 
 mod asyncapi;
+mod durable;
 mod e2e;
 mod emission_property;
 mod engine_conformance;

@@ -137,6 +137,9 @@ impl Writer {
         let keys = &group.keys;
         let tidied = self.do_chores(store, (&mut batch, keys), &mut totals);
         let done = tidied.and_then(|()| self.commit(batch, &mut totals));
+        if done.is_ok() {
+            self.chores.compact(store, &totals);
+        }
         drop(slot);
         match done {
             Ok(()) => {

@@ -69,8 +69,9 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    pub(super) fn new(streams: HashMap<Shelf, Shelved>) -> Self {
-        Self {
+    /// What is to be done where there are `streams`, of which those on the shelves `trims` have records to remove.
+    pub(super) fn new(streams: HashMap<Shelf, Shelved>, trims: Vec<Shelf>) -> Self {
+        let mut chores = Self {
             streams,
             trims: VecDeque::new(),
             evictions: VecDeque::new(),
@@ -80,7 +81,11 @@ impl Chores {
             touched: Vec::new(),
             removed: 0,
             compacting: None,
+        };
+        for shelf in trims {
+            chores.trim_soon(shelf);
         }
+        chores
     }
 
     /// Takes note of what memory no longer has.
@@ -171,7 +176,7 @@ impl Chores {
     }
 
     /// Gives space back, if much was removed.
-    fn compact(&mut self, store: &Store, totals: &Totals) {
+    pub(super) fn compact(&mut self, store: &Store, totals: &Totals) {
         let is_busy = self
             .compacting
             .as_ref()
@@ -212,11 +217,12 @@ impl Writer {
         (batch, written): (&mut Batch<'_>, &HashSet<Key>),
         totals: &mut Totals,
     ) -> Result<(), StoreError> {
-        let mut room = REMOVALS;
+        let (mut room, mut removed_in_all) = (REMOVALS, 0);
         while room > 0
             && let Some(shelf) = self.chores.trims.pop_front()
         {
             let removed = self.trim(store, batch, totals, shelf, room)?;
+            removed_in_all += removed;
             room -= removed.min(room);
         }
         while room > 0
@@ -226,6 +232,7 @@ impl Writer {
             let bucket = (key.bucket() as u64).to_be_bytes();
             batch.put(Tag::Evicted, &bucket, &evicted.0.to_be_bytes());
             self.chores.streams.remove(&shelf);
+            removed_in_all += removed;
             room -= removed.min(room);
         }
         for key in std::mem::take(&mut self.chores.expired) {
@@ -233,10 +240,8 @@ impl Writer {
                 batch.remove(Tag::Key, &key_name(&key));
             }
         }
-        let is_trimming = room < REMOVALS;
-        self.chores.removed += (REMOVALS - room) as u64;
-        self.write_sums(store, batch, totals, is_trimming)?;
-        self.chores.compact(store, totals);
+        self.chores.removed += removed_in_all as u64;
+        self.write_sums(store, batch, totals, removed_in_all > 0)?;
         Ok(())
     }
 

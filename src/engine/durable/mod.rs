@@ -11,6 +11,7 @@ mod health;
 mod housekeeping;
 mod recover;
 mod repair;
+mod space;
 mod store;
 mod sync;
 mod witness;
@@ -166,12 +167,6 @@ impl DurableEngine {
     /// How many calls of `maintain` visit everything once.
     pub const fn turns() -> usize {
         Local::turns()
-    }
-
-    /// About how many bytes the directory takes on disk.
-    pub fn disk_space(&self) -> u64 {
-        let store = self.store.read();
-        store.as_ref().map_or(0, Store::disk_space)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {

@@ -22,7 +22,7 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::{
         KeyEntry,
-        local::{Local, Restoring, Shelf, Stored},
+        local::{Local, Restoring, Shelf, Stored, Sums},
         stored::{self, Corrupt},
     },
     event::{Epoch, Offset, Position, Record, StreamKey, Tenant, UserId},
@@ -68,6 +68,10 @@ pub(super) struct Found {
     pub(super) fingerprint: u64,
     /// The newest offset of a record.
     pub(super) newest: Offset,
+    /// The shelves of streams with records that retention does not cover.
+    pub(super) trims: Vec<Shelf>,
+    /// Sums of usage that their rows do not have yet.
+    pub(super) sums: Sums,
     /// Where streams end before their last records, because those between are missing.
     pub(super) holes: Vec<Hole>,
 }
@@ -336,11 +340,13 @@ fn take_in_records(
             shelved.changed.extend(runs.into_iter().flatten().cloned());
         }
         if offset > totals.usage_up_to {
-            local.restore_usage(stream.key(), record);
+            local.restore_usage(stream.key(), record, &mut found.sums);
         }
     }
     found.holes.extend(hole);
-    local.finish_restoring(stream);
+    if local.finish_restoring(stream) {
+        found.trims.push(shelf);
+    }
     Ok(())
 }
 
@@ -374,6 +380,10 @@ pub(super) struct Opened {
     pub(super) local: Arc<Local>,
     pub(super) totals: Totals,
     pub(super) streams: HashMap<Shelf, Shelved>,
+    /// The shelves of streams with records that retention does not cover.
+    pub(super) trims: Vec<Shelf>,
+    /// Sums of usage that their rows do not have yet.
+    pub(super) sums: Sums,
     /// Why it begins a new epoch, if it does.
     pub(super) new_epoch: Option<&'static str>,
 }
@@ -446,6 +456,8 @@ fn begin(
         local,
         totals,
         streams: found.streams,
+        trims: found.trims,
+        sums: found.sums,
         new_epoch,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{OpenError, format, group::SAFEST, open_store, recover, store::Store};
+use super::{OpenError, format, group::SAFEST, open_store, recover, space, store::Store};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::local::{self, Local},
@@ -60,7 +60,7 @@ pub fn inspect(directory: &Path, clock: &Clock) -> Result<Inspection, OpenError>
         records_counted: totals.records,
         open_runs: local.open_runs_in_all(),
         holes: found.holes.len(),
-        disk_space: store.disk_space(),
+        disk_space: space::taken(directory),
         new_epoch: totals.why_new(&found, witness),
     })
 }

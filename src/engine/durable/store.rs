@@ -66,6 +66,9 @@ pub(super) enum Tag {
 /// Memory for writes before they go to files of their own, for each of records and rows.
 const MEMTABLE: u64 = 16 << 20;
 
+/// After how many of its readers fjall 3.1 looks which are gone.
+const READERS_UNTIL_NOTICED: usize = 10_000;
+
 /// The most that the journal may take on disk.
 const JOURNAL: u64 = 128 << 20;
 
@@ -144,11 +147,6 @@ impl Store {
         })
     }
 
-    /// Bytes on disk.
-    pub(super) fn disk_space(&self) -> u64 {
-        self.database.disk_space().unwrap_or_default()
-    }
-
     /// Writes everything that waits in memory to files of its own.
     pub(super) fn flush(&self) -> Result<(), fjall::Error> {
         self.records.rotate_memtable_and_wait()?;
@@ -158,8 +156,23 @@ impl Store {
     /// Gives back the space of what was removed. Takes a while.
     pub(super) fn compact(&self) -> Result<(), fjall::Error> {
         self.flush()?;
+        self.notice_readers_gone();
         self.records.major_compact()?;
-        self.rows.major_compact()
+        self.rows.major_compact()?;
+        // The files that this replaced go with the next flush: one of nothing.
+        for keyspace in [&self.records, &self.rows] {
+            keyspace.remove(place(Shelf(0), 0))?;
+        }
+        self.notice_readers_gone();
+        self.flush()
+    }
+
+    /// The store keeps what any reader may still look at, and notices only every so many readers that old ones are
+    /// gone.
+    fn notice_readers_gone(&self) {
+        for _ in 0..READERS_UNTIL_NOTICED {
+            drop(self.database.snapshot());
+        }
     }
 }
 

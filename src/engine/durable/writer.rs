@@ -1,7 +1,7 @@
 //! The one thread that writes: it takes what waits and makes one group of it.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -103,10 +103,10 @@ impl Writer {
     ) -> io::Result<Self> {
         let witness = Witness::begin(&config.directory, opened.totals.group)?;
         Ok(Self {
-            chores: Chores::new(opened.streams),
+            chores: Chores::new(opened.streams, opened.trims),
             local: opened.local,
             totals: opened.totals,
-            sums: HashMap::new(),
+            sums: opened.sums,
             health: Health::Well,
             deferred: VecDeque::new(),
             unsynced: None,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Local, Shelf, Stream, deadlines::Deadlines, keys::Put};
+use super::{Local, Shelf, Stream, Sums, deadlines::Deadlines, keys::Put};
 use crate::{
     clock::Timestamp,
     engine::{DedupeEntry, Key, KeyEntry, StreamState},
@@ -57,9 +57,12 @@ impl Local {
         }
     }
 
-    /// Puts the stream in its place.
-    pub(in crate::engine) fn finish_restoring(&self, restoring: Restoring) {
-        let Restoring { key, stream, .. } = restoring;
+    /// Puts the stream in its place. Whether it had records that retention does not cover.
+    pub(in crate::engine) fn finish_restoring(&self, restoring: Restoring) -> bool {
+        let Restoring {
+            key, mut stream, ..
+        } = restoring;
+        let is_trimmed = self.trim(&mut stream, self.clock.now()) > 0;
         let mut taken = Stream::WEIGHT + stream.log_bytes() + stream.state.dedupe.weigh();
         let mut bucket = self.bucket(&key).lock();
         for (run_id, run) in stream.state.runs() {
@@ -76,6 +79,7 @@ impl Local {
             .fetch_add(stream.state.dedupe.len(), Ordering::Relaxed);
         self.shelves.fetch_max(stream.shelf.0, Ordering::Relaxed);
         bucket.streams.insert(key, stream);
+        is_trimmed
     }
 
     /// Takes in how far a bucket's evicted streams reached.
@@ -105,9 +109,14 @@ impl Local {
         }
     }
 
-    /// Adds up the usage of a record that the stored sums do not have.
-    pub(in crate::engine) fn restore_usage(&self, key: &StreamKey, record: Arc<Record>) {
-        self.account(&mut self.bucket(key).lock(), key, &[record], None);
+    /// Adds up the usage of a record that the stored sums do not have. Those that change are put into `sums`.
+    pub(in crate::engine) fn restore_usage(
+        &self,
+        key: &StreamKey,
+        record: Arc<Record>,
+        sums: &mut Sums,
+    ) {
+        self.account(&mut self.bucket(key).lock(), key, &[record], Some(sums));
     }
 }
 

@@ -259,12 +259,8 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut taken = 0;
         let mut add = |user: &str, model: &str| {
-            let added = ledger.add(
-                series("t", "2026-11-22", user, model),
-                &usage(model),
-                &room,
-                None,
-            );
+            let (.., added) =
+                ledger.add(series("t", "2026-11-22", user, model), &usage(model), &room);
             taken += added.taken;
             added.folded
         };
@@ -311,9 +307,7 @@ mod tests {
         for tenant in ["s", "t"] {
             for day in ["2026-11-21", "2026-11-22"] {
                 for user in ["a", "b"] {
-                    ledger
-                        .add(series(tenant, day, user, "m"), &usage("m"), &room)
-                        .2;
+                    ledger.add(series(tenant, day, user, "m"), &usage("m"), &room);
                 }
             }
         }

@@ -155,6 +155,11 @@ pub(crate) fn memory(config: memory::Config) -> (Arc<MemoryEngine>, Clock) {
     (engine, clock)
 }
 
+/// A memory engine on `clock`; what it draws is of `seed`.
+pub(crate) fn memory_on(bounds: memory::Config, clock: &Clock, seed: u64) -> Arc<MemoryEngine> {
+    MemoryEngine::new(bounds, clock.clone(), &Entropy::seeded(seed), metrics())
+}
+
 /// The durable engine over `directory`, on `clock`; what it draws is of `seed`.
 pub(crate) fn durable(
     directory: &Path,

@@ -1,0 +1,77 @@
+//! What only the durable engine promises: what was acknowledged is there after it was opened anew, and what is not
+//! there is told.
+
+mod open;
+mod reopen;
+mod space;
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use emitter::{
+    clock::{Clock, Timestamp},
+    engine::{
+        Engine, Page, StreamState,
+        durable::{DurableEngine, OpenError},
+        memory::Config,
+    },
+    event::{Offset, StreamKey},
+};
+
+use crate::support::events::{ALL, START, durable};
+
+/// Small, so that they are met.
+fn bounds() -> Config {
+    Config {
+        retention_records: 20,
+        retention_age: Duration::from_secs(3_600),
+        dedupe_window: Duration::from_secs(600),
+        dedupe_ids_per_user: 200,
+        run_memory: Duration::from_secs(3_600),
+        ..Config::default()
+    }
+}
+
+/// Opens `directory`; what it draws is of `seed`.
+fn open(directory: &Path, clock: &Clock, seed: u64) -> Result<Arc<DurableEngine>, OpenError> {
+    durable(directory, bounds(), clock, seed)
+}
+
+fn clock() -> Clock {
+    Clock::manual(START)
+}
+
+async fn page(engine: &dyn Engine, user: &StreamKey) -> Page {
+    engine.read(user, Offset(0), ALL).await.unwrap()
+}
+
+/// Everything that a state says at `now`, in one order: what is over may be forgotten sooner or later.
+fn facts(state: &StreamState, now: Timestamp) -> String {
+    let bounds = bounds();
+    let runs = state.runs();
+    let runs = runs.filter(|(_, run)| !run.is_forgotten(bounds.run_memory, now));
+    let mut runs: Vec<_> = runs.map(|run| format!("{run:?}")).collect();
+    runs.sort();
+    let ids = state.dedupe.iter();
+    let ids = ids.filter(|(_, entry)| entry.recorded_at + bounds.dedupe_window > now);
+    let ids: Vec<_> = ids.map(|id| format!("{id:?}")).collect();
+    if runs.is_empty() && ids.is_empty() {
+        return String::new();
+    }
+    format!("{} {runs:#?} {ids:#?}", state.head)
+}
+
+/// What is in `from` at this moment, as the end of its process would leave it: the witness stays the same file.
+fn as_killed(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&copy).unwrap();
+            as_killed(&path, &copy);
+        } else if entry.file_name() == "witness" {
+            fs::hard_link(&path, &copy).unwrap();
+        } else {
+            fs::copy(&path, &copy).unwrap();
+        }
+    }
+}

@@ -68,15 +68,18 @@ impl Measured {
 
     /// The CPU that the process has used, in user and in kernel mode.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        // The second field is a name in brackets, which may hold anything; utime and stime are the 14th and 15th.
-        let (_, after_name) = stat.rsplit_once(')').unwrap();
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        ticks
-            .map(|ticks| ticks.parse::<f64>().unwrap())
-            .sum::<f64>()
-            / TICKS
+        cpu_seconds(self.process.id())
     }
+}
+
+/// The CPU that a process has used, in user and in kernel mode.
+pub(crate) fn cpu_seconds(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The second field is a name in brackets, which may hold anything; utime and stime are the 14th and 15th.
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: f64 = ticks.map(|ticks| ticks.parse::<f64>().unwrap()).sum();
+    ticks / TICKS
 }
 
 impl Drop for Measured {

@@ -6,10 +6,13 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::Log;
 
+/// What the store says of its everyday work is of no use to operators; a level of its own overrides this.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Sends logs to standard error from here on: readable, or as JSON lines.
 pub(super) fn begin(log: &Log) {
     // A level that does not parse was refused with the settings.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_default();
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.level)).unwrap_or_default();
     let logs = fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

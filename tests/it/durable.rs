@@ -1,6 +1,7 @@
 //! What only the durable engine promises: what was acknowledged is there after it was opened anew, and what is not
 //! there is told.
 
+mod first_version;
 mod open;
 mod reopen;
 mod space;

@@ -135,8 +135,11 @@ impl Writer {
             }
         }
         let keys = &group.keys;
-        let tidied = self.do_chores(store, (&mut batch, keys), &mut totals);
-        let done = tidied.and_then(|()| self.commit(batch, &mut totals));
+        if let Err(error) = self.do_chores(store, (&mut batch, keys), &mut totals) {
+            // What was asked for does not depend on it.
+            tracing::warn!(%error, "retention could not read the directory");
+        }
+        let done = self.commit(batch, &mut totals);
         if done.is_ok() {
             self.chores.compact(store, &totals);
         }

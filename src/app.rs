@@ -342,10 +342,14 @@ impl Core {
     /// Waits until every reader is gone, what they acknowledged is stored, and every accepted event is stored or
     /// refused.
     async fn quiet(&self) {
-        self.egress.idle().await;
-        while self.sequencer.in_flight() > 0 || !self.hub.acks().is_settled() {
-            time::sleep(LOOK).await;
-        }
+        let idle = async {
+            self.egress.idle().await;
+            while self.sequencer.in_flight() > 0 || !self.hub.acks().is_settled() {
+                time::sleep(LOOK).await;
+            }
+        };
+        // Another node is to watch while this one has other things to finish.
+        tokio::join!(self.sequencer.stop_watching(), idle);
     }
 }
 

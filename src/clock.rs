@@ -1,16 +1,23 @@
 //! Time and randomness, passed in everywhere so that tests choose them.
 
+mod jumps;
+mod spans;
+
+pub use spans::Spans;
+
 use std::{
     fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use self::jumps::Jumps;
 
 /// A moment by the wall clock, in whole milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +44,15 @@ impl std::ops::Add<Duration> for Timestamp {
     type Output = Timestamp;
 
     fn add(self, span: Duration) -> Timestamp {
-        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        Timestamp(self.0.saturating_add(millis))
+        Timestamp(self.0.saturating_add(millis(span)))
+    }
+}
+
+impl std::ops::Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(millis(span)))
     }
 }
 
@@ -62,43 +76,139 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The wall clock: the system's, or one that a test moves by hand.
-#[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicU64>>);
+/// The wall clock, the system's or one that a test moves by hand; and beside it a steady one that nobody sets, by which
+/// it knows the wall clock's jumps. Clones are the same clock.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: Source,
+    jumps: Mutex<Jumps>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The system's; the steady clock begins here.
+    System(Instant),
+    Manual {
+        /// Milliseconds since the clock was made.
+        steady: AtomicU64,
+        /// The wall clock when the steady one began, in milliseconds, or what it would have been by what it says now.
+        origin: AtomicU64,
+    },
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
 
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        Self(None)
+        Self::of(Source::System(Instant::now()))
     }
 
-    /// A clock that stands at `start` until `advance` or `set` moves it.
+    /// A clock that stands at `start` until a test moves it.
     pub fn manual(start: Timestamp) -> Self {
-        Self(Some(Arc::new(AtomicU64::new(start.0))))
+        Self::of(Source::Manual {
+            steady: AtomicU64::new(0),
+            origin: AtomicU64::new(start.0),
+        })
+    }
+
+    fn of(source: Source) -> Self {
+        let clock = Self(Arc::new(Inner {
+            source,
+            jumps: Mutex::default(),
+        }));
+        clock.look();
+        clock
     }
 
     /// The present moment.
     pub fn now(&self) -> Timestamp {
-        match &self.0 {
-            Some(millis) => Timestamp(millis.load(Ordering::Acquire)),
-            None => Timestamp(system_millis()),
+        match &self.0.source {
+            Source::Manual { .. } => self.both().0,
+            Source::System(_) => Timestamp(system_millis()),
         }
     }
 
-    /// Moves a manual clock forward; the system's clock does not move.
+    /// How long this clock has been running, whatever the wall clock was set to meanwhile.
+    pub fn steady(&self) -> Duration {
+        self.both().1
+    }
+
+    /// The wall clock and the steady one.
+    fn both(&self) -> (Timestamp, Duration) {
+        match &self.0.source {
+            Source::Manual { steady, origin } => {
+                let steady = steady.load(Ordering::Acquire);
+                let wall = origin.load(Ordering::Acquire).wrapping_add(steady);
+                (Timestamp(wall), Duration::from_millis(steady))
+            }
+            Source::System(began) => (Timestamp(system_millis()), began.elapsed()),
+        }
+    }
+
+    /// What the wall clock skipped by jumps ahead of more than 5 seconds since this clock was made, as far as `Spans`
+    /// remember: in these spans no time passed. Exact only if something asks about once a second, by this or `age_now`:
+    /// a jump counts as one at the end of the time in which nobody looked.
+    pub fn skipped(&self) -> Spans {
+        self.look();
+        self.0.jumps.lock().skipped().clone()
+    }
+
+    /// The present moment, less what the wall clock skipped. By this, nothing gets older by a jump ahead; what came
+    /// after the jump is taken for younger than it is.
+    pub fn age_now(&self) -> Timestamp {
+        let now = self.look();
+        let skipped = self.0.jumps.lock().skipped().total();
+        now - skipped
+    }
+
+    /// Compares the two clocks.
+    fn look(&self) -> Timestamp {
+        let mut jumps = self.0.jumps.lock();
+        let (now, steady) = self.both();
+        jumps.look(now, steady);
+        now
+    }
+
+    /// Lets that much time pass by a manual clock; the system's clock does not move.
     pub fn advance(&self, span: Duration) {
-        if let Some(millis) = &self.0 {
-            let span = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            millis.fetch_add(span, Ordering::AcqRel);
+        if let Source::Manual { steady, .. } = &self.0.source {
+            steady.fetch_add(millis(span), Ordering::AcqRel);
         }
     }
 
-    /// Sets a manual clock, also backwards; the system's clock does not move.
-    pub fn set(&self, now: Timestamp) {
-        if let Some(millis) = &self.0 {
-            millis.store(now.0, Ordering::Release);
+    /// Sets a manual clock: forward, time passes until then; backward, the wall clock jumps. The system's clock does
+    /// not move.
+    pub fn set(&self, to: Timestamp) {
+        let now = self.now();
+        self.advance(to.since(now));
+        self.jump_back(now.since(to));
+    }
+
+    /// Has a manual clock jump ahead, in no time; the system's clock does not move.
+    pub fn jump_ahead(&self, span: Duration) {
+        if let Source::Manual { origin, .. } = &self.0.source {
+            origin.fetch_add(millis(span), Ordering::AcqRel);
         }
     }
+
+    /// Has a manual clock jump back; the system's clock does not move.
+    pub fn jump_back(&self, span: Duration) {
+        if let Source::Manual { origin, .. } = &self.0.source {
+            origin.fetch_sub(millis(span), Ordering::AcqRel);
+        }
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[expect(
@@ -175,6 +285,28 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::from_millis(1005));
         clock.set(Timestamp::from_millis(7));
         assert_eq!(clock.now(), Timestamp::from_millis(7));
+    }
+
+    #[test]
+    fn nothing_gets_older_by_a_jump_ahead() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+        let start = Timestamp::from_millis(1_800_000_000_000);
+        let clock = Clock::manual(start);
+        clock.advance(hour);
+        assert_eq!(clock.age_now(), start + hour);
+        clock.jump_ahead(hour);
+        clock.advance(second);
+        assert_eq!(clock.now(), start + 2 * hour + second);
+        assert_eq!(clock.age_now(), start + hour + second);
+        let skipped = clock.skipped();
+        assert_eq!(skipped.between(start, clock.now()), hour);
+        // That hour is still to come.
+        clock.jump_back(hour);
+        assert_eq!(clock.now(), start + hour + second);
+        assert_eq!(clock.steady(), hour + second);
+        assert_eq!(clock.age_now(), clock.now());
+        clock.advance(hour);
+        assert_eq!(clock.age_now(), clock.now());
     }
 
     #[test]

@@ -28,8 +28,12 @@ pub struct Metrics {
     pub conflicts: Counter,
     /// Ended runs forgotten before their time because a user had too many.
     pub runs_forgotten_early: Counter,
+    /// Events accepted though the store has lost what came before them.
+    pub events_recovered: Counter,
     /// Runs ended by the watchdog.
     pub runs_stalled: Counter,
+    /// Ranges of buckets whose runs this node watches over, of 16.
+    pub watchdog_ranges: Gauge,
     /// Runs that have not ended, in the memory engine.
     pub open_runs: Gauge,
     /// Bytes held by the memory engine.
@@ -143,10 +147,19 @@ impl Metrics {
                 vec![],
                 "Ended runs forgotten before their time because a user had too many.",
             ),
+            events_recovered: r.counter(
+                "emitter_events_recovered_total",
+                vec![],
+                "Events accepted though the store has lost what came before them.",
+            ),
             runs_stalled: r.counter(
                 "emitter_runs_stalled_total",
                 vec![],
                 "Runs ended by the watchdog.",
+            ),
+            watchdog_ranges: r.gauge(
+                "emitter_watchdog_ranges",
+                "Ranges of buckets, of 16, whose runs this node watches over.",
             ),
             open_runs: r.gauge(
                 "emitter_open_runs",

@@ -55,6 +55,7 @@ impl Config {
                 descendants: limits.descendants,
                 depth: limits.run_depth,
                 run_memory: self.run_memory(),
+                recovery_grace: runs.recovery_grace,
                 defaults: run::Defaults {
                     silence_timeout: runs.silence_timeout,
                     max_wait: runs.max_wait,
@@ -71,6 +72,7 @@ impl Config {
             queue_events: limits.queue_events,
             queue_bytes: limits.queue_bytes,
             lanes: limits.lanes,
+            engine_timeout: limits.engine_timeout,
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Limits {
     pub queue_events: usize,
     #[serde(deserialize_with = "size")]
     pub queue_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub engine_timeout: Duration,
     pub lanes: usize,
     pub open_runs: usize,
     pub open_tool_calls: usize,
@@ -162,6 +164,8 @@ pub struct Runs {
     pub silence_timeout: Duration,
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
+    #[serde(with = "humantime_serde")]
+    pub recovery_grace: Duration,
 }
 
 /// What becomes of an event that breaks a rule of its run's life.
@@ -366,6 +370,12 @@ impl Settings {
                 l.reconnect_least,
                 hour,
             ),
+            (
+                "limits.engine_timeout",
+                l.engine_timeout,
+                second,
+                300 * second,
+            ),
             ("limits.tail_age", l.tail_age, tenth, DAY),
             ("retention.age", self.retention.age, second, 3650 * DAY),
             ("dedupe.window", self.dedupe.window, second, 30 * DAY),
@@ -376,6 +386,12 @@ impl Settings {
                 DAY,
             ),
             ("runs.max_wait", self.runs.max_wait, second, 7 * DAY),
+            (
+                "runs.recovery_grace",
+                self.runs.recovery_grace,
+                Duration::ZERO,
+                DAY,
+            ),
             ("usage.age", self.usage.age, DAY, 3650 * DAY),
         ];
         for (key, value, least, most) in spans {

@@ -24,7 +24,7 @@ const FORGET_RUNS_EVERY: Duration = Duration::from_secs(60);
 pub struct StreamState {
     /// The position of the last record.
     pub head: Position,
-    /// When the stream's epoch began, where a store that outlives its process changed it.
+    /// When the stream's epoch began, where a store that outlives its process changed it: something may have been lost.
     pub epoch_since: Option<Timestamp>,
     /// The ids that are remembered.
     pub dedupe: DedupeWindow,

@@ -16,7 +16,7 @@ pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequen
 pub use step::{OpenToolCall, Source, Step, Summary};
 pub use usage::{Tokens, Usage, UsageTotals};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -143,6 +143,9 @@ pub struct Draft {
     pub summary: Option<Box<Summary>>,
     /// Why it would have been refused, where runs are only observed.
     pub violation: Option<Reason>,
+    /// Where it is accepted though the store has lost what came before it: how long its run may be silent, if it begins
+    /// with this.
+    pub recovered: Option<Duration>,
     /// Only for benchmarks: its run has no rules.
     #[cfg(feature = "bench")]
     #[doc(hidden)]
@@ -161,6 +164,7 @@ impl Draft {
             step: event.step.clone(),
             summary: None,
             violation: None,
+            recovered: None,
             #[cfg(feature = "bench")]
             bare: false,
             event,

@@ -74,6 +74,7 @@ pub(crate) mod fixtures {
             started_at: at,
         };
         let run = Run {
+            recovered: false,
             state: RunState::Waiting,
             last_sequence: RunSequence(1),
             started_at: at,

@@ -40,6 +40,7 @@ pub(super) async fn told(
         open_tool_calls: summary.open_tool_calls.iter().map(Into::into).collect(),
         usage: summary.usage.map(Into::into),
         silent_until: silent_until.map(Into::into),
+        recovered: run.recovered,
     })
 }
 

@@ -121,6 +121,19 @@ pub fn settle(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Result<S
     }
 }
 
+/// What an event means that is accepted though the store has lost what came before it: what it says itself.
+pub fn recovered(event: &Event, defaults: &Defaults) -> Step {
+    match &event.step {
+        Step::Start { silence_timeout } => Step::Start {
+            silence_timeout: Some(silence_timeout.unwrap_or(defaults.silence_timeout)),
+        },
+        Step::Wait { max_wait } => Step::Wait {
+            max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
+        },
+        step => step.clone(),
+    }
+}
+
 /// What an event means that breaks a rule and is stored all the same, because runs are only observed: it begins a run
 /// that is not known, and otherwise changes nothing.
 pub fn observed(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Step {

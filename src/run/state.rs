@@ -80,6 +80,8 @@ pub struct Run {
     pub open_children: Vec<RunId>,
     /// What it has consumed.
     pub usage: UsageByModel,
+    /// The store has lost some of its events, and what came after them was accepted all the same.
+    pub recovered: bool,
 }
 
 impl Run {
@@ -87,7 +89,7 @@ impl Run {
     pub(super) fn begun(draft: &Draft, offset: Offset) -> Self {
         let silence_timeout = match draft.step {
             Step::Start { silence_timeout } => silence_timeout.unwrap_or(SILENCE_TIMEOUT),
-            _ => SILENCE_TIMEOUT,
+            _ => draft.recovered.unwrap_or(SILENCE_TIMEOUT),
         };
         let mut run = Self {
             state: RunState::Running,
@@ -106,6 +108,7 @@ impl Run {
             open_tool_calls: Vec::new(),
             open_children: Vec::new(),
             usage: UsageByModel::default(),
+            recovered: false,
         };
         run.recorded(draft, offset);
         if draft.run_sequence.0 > 1 {
@@ -121,6 +124,7 @@ impl Run {
         self.last_sequence = draft.run_sequence;
         self.last = offset;
         self.last_event_at = draft.recorded_at;
+        self.recovered |= draft.recovered.is_some();
         if !event.event_id.is_own() {
             self.last_sign_at = self.last_sign_at.max(draft.recorded_at);
             if event.source != self.source {

@@ -6,13 +6,22 @@
 #[cfg(feature = "bench")]
 mod bare;
 mod overlay;
+mod recovery;
+mod refusals;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use self::overlay::Overlay;
-use super::{outage::Outages, own};
+use self::{
+    overlay::Overlay,
+    refusals::{check_owner, violated},
+};
+use super::own;
 use crate::{
-    clock::Timestamp,
+    clock::{Spans, Timestamp},
     engine::StreamState,
     event::{
         ContentHash, Draft, Event, EventId, IdMap, Offset, Receipt, RunId, RunSequence, Step,
@@ -38,6 +47,8 @@ pub struct Rules {
     pub depth: usize,
     /// How long a run is remembered after its end.
     pub run_memory: Duration,
+    /// How long after a store has lost events those of runs and tool calls are accepted that it does not know.
+    pub recovery_grace: Duration,
     /// What holds where an event leaves it out.
     pub defaults: Defaults,
     /// What becomes of an event that breaks a rule of its run's life.
@@ -55,6 +66,7 @@ impl Default for Rules {
             descendants: 64,
             depth: 8,
             run_memory: run::RUN_MEMORY,
+            recovery_grace: Duration::from_secs(60 * 60),
             defaults: Defaults::default(),
             mode: Mode::default(),
             prices: Arc::default(),
@@ -113,6 +125,8 @@ pub struct Group<'a> {
     state: &'a StreamState,
     rules: &'a Rules,
     now: Timestamp,
+    /// By which ids grow old.
+    age_now: Timestamp,
     /// Runs that other users of the tenant own.
     foreign: &'a HashSet<RunId>,
     drafts: Vec<Draft>,
@@ -120,7 +134,7 @@ pub struct Group<'a> {
     runs: Overlay<'a>,
     open_runs: usize,
     claims: Vec<Claim>,
-    unknown: HashSet<RunId>,
+    unknown: BTreeSet<RunId>,
 }
 
 impl<'a> Group<'a> {
@@ -137,13 +151,24 @@ impl<'a> Group<'a> {
             state,
             rules,
             now,
+            age_now: now,
             foreign,
             drafts: Vec::new(),
             ids: IdMap::default(),
             runs: Overlay::new(state, rules.run_memory, now),
             open_runs: state.open_runs(),
             claims: Vec::new(),
-            unknown: HashSet::new(),
+            unknown: BTreeSet::new(),
+        }
+    }
+
+    /// The same, where ids and ended runs are forgotten by another clock, which does not count jumps of the first.
+    #[must_use]
+    pub fn with_age(self, age_now: Timestamp) -> Self {
+        Self {
+            age_now,
+            runs: Overlay::new(self.state, self.rules.run_memory, age_now),
+            ..self
         }
     }
 
@@ -165,14 +190,14 @@ impl<'a> Group<'a> {
         Ok(Decision::Store(index))
     }
 
-    /// Looks whether a run has been silent for too long, not counting `outages`, and ends it if so.
-    pub fn judge(&mut self, run_id: &RunId, outages: &[Outages]) -> Verdict {
+    /// Looks whether a run has been silent for too long, not counting what is in `uncounted`, and ends it if so.
+    pub fn judge(&mut self, run_id: &RunId, uncounted: &[Spans]) -> Verdict {
         let Some(run) = self.runs.run(run_id).filter(|run| run.state.is_open()) else {
             return Verdict::Over;
         };
-        let excused = outages
+        let excused = uncounted
             .iter()
-            .map(|outages| outages.between(run.last_sign_at, self.now))
+            .map(|spans| spans.between(run.last_sign_at, self.now))
             .sum::<Duration>();
         let deadline = run::deadline(&self.runs, run) + excused;
         if deadline > self.now {
@@ -189,7 +214,7 @@ impl<'a> Group<'a> {
     }
 
     /// Runs that are not known here and that an event was refused of: another user may own them.
-    pub fn unknown(&self) -> &HashSet<RunId> {
+    pub fn unknown(&self) -> &BTreeSet<RunId> {
         &self.unknown
     }
 
@@ -204,7 +229,7 @@ impl<'a> Group<'a> {
             (*content, Decision::SameAs(*index))
         } else {
             match self.state.dedupe.get(&event.event_id) {
-                Some(entry) if entry.recorded_at + self.rules.dedupe_window > self.now => {
+                Some(entry) if entry.recorded_at + self.rules.dedupe_window > self.age_now => {
                     let receipt = entry.receipt(event.event_id.clone());
                     (entry.content, Decision::Duplicate(receipt))
                 }
@@ -288,6 +313,10 @@ impl<'a> Group<'a> {
         });
         match settled {
             Ok(step) => draft.step = step,
+            Err(violation) if self.may_be_lost(event, violation) => {
+                draft.step = run::recovered(event, defaults);
+                draft.recovered = Some(defaults.silence_timeout);
+            }
             Err(violation) if self.rules.mode == Mode::Enforce => return Err(violation),
             Err(violation) => {
                 draft.step = run::observed(run, event, defaults);
@@ -306,7 +335,9 @@ impl<'a> Group<'a> {
     fn check_limits(&self, run: Option<&Run>, draft: &Draft) -> Result<(), Refusal> {
         let rules = self.rules;
         match (run, &draft.step) {
-            (None, Step::Start { .. }) => {
+            // It ends with what begins it.
+            (None, Step::End) => Ok(()),
+            (None, _) => {
                 within("open_runs", "the user", self.open_runs, rules.open_runs)?;
                 if let Some(parent) = &draft.event.parent_run_id {
                     self.check_family(parent)?;
@@ -414,28 +445,6 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Whether the event's source may write the run.
-fn check_owner(run_id: &RunId, run: &Run, event: &Event) -> Result<(), Refusal> {
-    run.admits(&event.source).map_err(|refusal| {
-        let owner = &run.source;
-        let name = owner.producer_id.as_str();
-        let refused = &event.source;
-        let refused_name = refused.producer_id.as_str();
-        let message = format!(
-            "the run is owned by {name:?} with term {}; this is {refused_name:?} with term {}",
-            owner.term, refused.term
-        );
-        Refusal::new(refusal.reason(), message)
-            .with("run_id", run_id.as_str())
-            .with("run_state", run.state.name())
-            .with("legal", "the owner, or a source with a higher term")
-            .with("owner_producer_id", name)
-            .with("owner_term", owner.term.to_string())
-            .with("refused_producer_id", refused_name)
-            .with("refused_term", refused.term.to_string())
-    })
-}
-
 /// Whether the event agrees with what is fixed for its run.
 fn check_fixed(run: &Run, event: &Event) -> Result<(), Refusal> {
     let invalid = |field, rule| Err(Refusal::invalid_field(Reason::InvalidEvent, field, rule));
@@ -451,26 +460,6 @@ fn check_fixed(run: &Run, event: &Event) -> Result<(), Refusal> {
         return invalid("parent_run_id", rule.to_owned());
     }
     Ok(())
-}
-
-/// The refusal for a violation by an event of `run`.
-fn violated(violation: Violation, run_id: &RunId, run: Option<&Run>) -> Refusal {
-    let state = run.map_or("unknown", |run| run.state.name());
-    let reason = violation.reason();
-    let message = match run {
-        Some(_) => format!("{}; the run is {state}", reason.meaning()),
-        None => reason.meaning().to_owned(),
-    };
-    let mut refusal = Refusal::new(reason, message)
-        .with("run_id", run_id.as_str())
-        .with("run_state", state)
-        .with("legal", violation.legal());
-    if let (Violation::ToolCallUnknown, Some(run)) = (violation, run) {
-        let open = run.open_tool_calls.iter().take(8);
-        let open: Vec<_> = open.map(|call| call.id.as_str()).collect();
-        refusal = refusal.with("open_tool_calls", open.join(","));
-    }
-    refusal
 }
 
 /// Whether one more fits.

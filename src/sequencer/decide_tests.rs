@@ -7,6 +7,9 @@ use crate::event::{
     AgentName, Epoch, Kind, Position, ProducerId, Record, Source, Tenant, ThreadId, UserId,
 };
 
+#[path = "decide/recovery_tests.rs"]
+mod recovery;
+
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const WINDOW: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3_600);

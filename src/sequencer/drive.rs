@@ -10,7 +10,7 @@ use super::{
     lane::{Answers, Driving, Job},
 };
 use crate::{
-    clock::Timestamp,
+    clock::{Spans, Timestamp},
     engine::{AppendError, Commit, EngineError, Key, StreamState, claim},
     event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
@@ -66,17 +66,17 @@ impl Sequencer {
             if jobs.is_empty() {
                 return;
             }
-            let mut state = match driving.state.take() {
-                Some(state) => state,
+            let (mut state, current) = match driving.state.take() {
+                Some(state) => (state, false),
                 None => match self.engine.load(&stream).await {
-                    Ok(state) => state,
+                    Ok(state) => (state, true),
                     Err(error) => {
                         let refusal = unavailable(&error);
                         return refuse_all(jobs, &self.could_not_store(&stream, refusal));
                     }
                 },
             };
-            match self.attempt(&stream, &mut state, &jobs).await {
+            match self.attempt(&stream, &mut state, current, &jobs).await {
                 Ok((decided, records)) => {
                     driving.state = Some(state);
                     self.metrics.append_seconds.record(started.elapsed());
@@ -123,20 +123,23 @@ impl Sequencer {
         refusal
     }
 
-    /// One attempt to decide the group and store what is to be stored.
+    /// One attempt to decide the group and store what is to be stored. `current`: `state` was loaded just now. An append
+    /// finds out whether it still is; where nothing is to be stored, the engine is asked.
     async fn attempt(
         &self,
         stream: &StreamKey,
         state: &mut StreamState,
+        current: bool,
         jobs: &[Job],
     ) -> Result<(Decided, Vec<Arc<Record>>), Failure> {
         let now = self.clock.now();
         let rules = &self.config.rules;
         let ids = self.config.dedupe_ids_per_user;
-        state.forget(now, rules.run_memory, rules.dedupe_window, ids);
+        let age_now = self.clock.age_now();
+        state.forget(age_now, rules.run_memory, rules.dedupe_window, ids);
         let mut foreign = HashSet::new();
         let (decided, drafts) = loop {
-            let mut group = Group::new(stream, state, rules, now, &foreign);
+            let mut group = Group::new(stream, state, rules, now, &foreign).with_age(age_now);
             let decided = self.decide_all(stream, &mut group, jobs);
             let (due, unknown) = (group.claims().to_vec(), group.unknown().clone());
             let drafts = group.into_drafts();
@@ -155,6 +158,9 @@ impl Sequencer {
             foreign.extend(lost);
         };
         if drafts.is_empty() {
+            if !current && !self.is_current(stream, state).await? {
+                return Err(Failure::Reload);
+            }
             self.look_again(stream, state, &decided).await;
             return Ok((decided, Vec::new()));
         }
@@ -167,6 +173,8 @@ impl Sequencer {
                     .increment(appended.records.len() as u64);
                 for record in &appended.records {
                     state.apply(record);
+                    let recovered = record.draft.recovered.is_some();
+                    self.metrics.events_recovered.increment(recovered.into());
                     if let Some(violation) = record.draft.violation {
                         self.metrics.violation(violation);
                     }
@@ -181,6 +189,11 @@ impl Sequencer {
         }
     }
 
+    async fn is_current(&self, stream: &StreamKey, state: &StreamState) -> Result<bool, Failure> {
+        let current = self.engine.is_current(stream, state).await;
+        current.map_err(|error| Failure::NotDecided(unavailable(&error)))
+    }
+
     /// Decides on the events of `jobs`, and on the runs that the watchdog asks for.
     fn decide_all(&self, stream: &StreamKey, group: &mut Group<'_>, jobs: &[Job]) -> Decided {
         let mut decided = Decided::default();
@@ -190,9 +203,9 @@ impl Sequencer {
             if job.judged.is_empty() {
                 continue;
             }
-            let outages = self.outages.lock().of(stream);
+            let uncounted = self.uncounted(stream);
             for run_id in &job.judged {
-                match group.judge(run_id, &outages) {
+                match group.judge(run_id, &uncounted) {
                     Verdict::Over => {}
                     Verdict::Alive(until) => decided.alive.push((run_id.clone(), until)),
                     Verdict::Stalled => decided.stalled += 1,
@@ -200,6 +213,13 @@ impl Sequencer {
             }
         }
         decided
+    }
+
+    /// The time that is not held against a user's silent runs.
+    fn uncounted(&self, stream: &StreamKey) -> Vec<Spans> {
+        let mut spans = self.outages.lock().of(stream, self.clock.now());
+        spans.push(self.clock.skipped());
+        spans
     }
 
     /// Tells the engine when the watchdog looks again at runs that are not silent for too long.
@@ -315,7 +335,7 @@ impl Sequencer {
         let owner = StreamKey::new(stream.tenant().clone(), owner);
         let run = self.engine.run(&owner, run_id).await?;
         let memory = self.config.rules.run_memory;
-        Ok(run.is_some_and(|run| !run.is_forgotten(memory, self.clock.now())))
+        Ok(run.is_some_and(|run| !run.is_forgotten(memory, self.clock.age_now())))
     }
 }
 

@@ -3,9 +3,11 @@
 //! Each active user has a lane. Whoever puts events into an idle lane drives it; what arrives meanwhile waits and goes
 //! into the next append together.
 
+mod bounded;
 mod decide;
 mod drive;
 mod lane;
+mod lease;
 mod outage;
 mod own;
 mod refused_sources;
@@ -13,7 +15,6 @@ mod watchdog;
 
 pub use decide::{Claim, Decision, Group, Mode, Rules, Verdict};
 use outage::OutageBook;
-pub use outage::Outages;
 pub use own::{PARENT_ENDED, STALLED};
 pub use refused_sources::{RefusedSource, RefusedSources};
 
@@ -27,7 +28,12 @@ use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use self::lane::{Answers, Counted, Counts, Job, Lane};
+use self::{
+    bounded::Bounded,
+    lane::{Answers, Counted, Counts, Job, Lane},
+    lease::Leases,
+    watchdog::Sweeps,
+};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::Engine,
@@ -50,6 +56,9 @@ pub struct Config {
     /// How many users' states are kept at hand; beyond that the one used least recently is dropped and loaded again
     /// when it is needed.
     pub lanes: usize,
+    /// How long a call to the engine may take. Beyond that it is taken for unavailable, and what becomes of an append
+    /// for unknown.
+    pub engine_timeout: Duration,
 }
 
 impl Default for Config {
@@ -60,6 +69,7 @@ impl Default for Config {
             queue_events: 4_096,
             queue_bytes: 256 << 20,
             lanes: 20_000,
+            engine_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -71,7 +81,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// One order per user.
 pub struct Sequencer {
-    engine: Arc<dyn Engine>,
+    engine: Bounded,
     clock: Clock,
     entropy: Entropy,
     config: Config,
@@ -79,6 +89,8 @@ pub struct Sequencer {
     shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
     counts: Arc<Counts>,
     outages: Mutex<OutageBook>,
+    leases: tokio::sync::Mutex<Leases>,
+    sweeps: Mutex<Sweeps>,
     refused_sources: RefusedSources,
 }
 
@@ -92,7 +104,9 @@ impl Sequencer {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            engine,
+            engine: Bounded::new(engine, config.engine_timeout),
+            leases: Leases::new(&entropy).into(),
+            sweeps: Mutex::default(),
             clock,
             entropy,
             config,

@@ -1,51 +1,14 @@
 //! When events could not be stored: such time is not held against a silent run.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use crate::{clock::Timestamp, event::StreamKey};
+use crate::{
+    clock::{Spans, Timestamp},
+    event::StreamKey,
+};
 
 /// How long after a failure to store a producer may still be kept from storing: it retries within this time.
 const RECOVERY: Duration = Duration::from_secs(60);
-
-/// How many outages are remembered. Beyond that the two oldest are taken for one.
-const OUTAGES: usize = 64;
-
-/// How long an outage is remembered: longer than any run may be silent.
-const MEMORY: Duration = Duration::from_secs(8 * 24 * 60 * 60);
-
-/// Spans of time in which events could not be stored, oldest first, apart from one another.
-#[derive(Clone, Debug, Default)]
-pub struct Outages(VecDeque<(Timestamp, Timestamp)>);
-
-impl Outages {
-    /// Something could not be stored at `now`.
-    pub fn failed(&mut self, now: Timestamp) {
-        let until = now + RECOVERY;
-        match self.0.back_mut() {
-            Some((_, end)) if *end >= now => *end = (*end).max(until),
-            _ => self.0.push_back((now, until)),
-        }
-        while self.0.front().is_some_and(|(_, end)| *end + MEMORY < now) {
-            self.0.pop_front();
-        }
-        if self.0.len() > OUTAGES
-            && let Some((begin, _)) = self.0.pop_front()
-            && let Some((next, _)) = self.0.front_mut()
-        {
-            *next = begin;
-        }
-    }
-
-    /// How much of the time from `from` to `to` they cover.
-    pub fn between(&self, from: Timestamp, to: Timestamp) -> Duration {
-        let covered =
-            |(begin, end): &(Timestamp, Timestamp)| (*end).min(to).since((*begin).max(from));
-        self.0.iter().map(covered).sum()
-    }
-}
 
 /// How many users' own outages are remembered. Beyond that those of further users are not.
 const USERS: usize = 10_000;
@@ -56,84 +19,82 @@ const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// The outages of the node, and those of single users for whom there was no room.
 #[derive(Default)]
 pub(super) struct OutageBook {
-    node: Outages,
-    users: HashMap<StreamKey, Outages>,
+    node: Spans,
+    users: HashMap<StreamKey, Spans>,
     tidy_at: Timestamp,
 }
 
 impl OutageBook {
     /// Nothing could be stored at `now`, whoever's.
     pub(super) fn failed(&mut self, now: Timestamp) {
-        self.node.failed(now);
+        fail(&mut self.node, now);
+    }
+
+    /// Nobody could store anything, or nobody watched, from `begin` to `end`.
+    pub(super) fn note(&mut self, begin: Timestamp, end: Timestamp) {
+        self.node.add(begin, end);
     }
 
     /// Something of one user could not be stored at `now`.
     pub(super) fn user_failed(&mut self, stream: &StreamKey, now: Timestamp) {
         if self.users.len() >= USERS && now >= self.tidy_at {
             self.tidy_at = now + TIDY_EVERY;
-            self.users.retain(|_, outages| !outages.are_over(now));
+            self.users.retain(|_, spans| !spans.are_over(now));
         }
         if self.users.len() < USERS || self.users.contains_key(stream) {
-            self.users.entry(stream.clone()).or_default().failed(now);
+            fail(self.users.entry(stream.clone()).or_default(), now);
         }
     }
 
-    /// Those that concern a user.
-    pub(super) fn of(&self, stream: &StreamKey) -> Vec<Outages> {
-        let own = self.users.get(stream);
-        [&self.node].into_iter().chain(own).cloned().collect()
+    /// Those of the node as of `now`.
+    pub(super) fn of_node(&mut self, now: Timestamp) -> &Spans {
+        self.node.cut(now + RECOVERY);
+        &self.node
+    }
+
+    /// Those that concern a user as of `now`.
+    pub(super) fn of(&mut self, stream: &StreamKey, now: Timestamp) -> Vec<Spans> {
+        let mut spans = vec![self.of_node(now).clone()];
+        if let Some(own) = self.users.get_mut(stream) {
+            own.cut(now + RECOVERY);
+            spans.push(own.clone());
+        }
+        spans
     }
 }
 
-impl Outages {
-    /// Whether none is remembered any more.
-    fn are_over(&self, now: Timestamp) -> bool {
-        let last = self.0.back();
-        last.is_none_or(|(_, end)| *end + MEMORY < now)
-    }
+/// Where the clock went back, what was noted for a time that comes again is cut off.
+fn fail(spans: &mut Spans, now: Timestamp) {
+    spans.cut(now + RECOVERY);
+    spans.add(now, now + RECOVERY);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Tenant, UserId};
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(1_800_000_000_000 + seconds * 1000)
     }
 
-    fn covered(outages: &Outages, from: u64, to: u64) -> u64 {
-        outages.between(at(from), at(to)).as_secs()
-    }
-
     #[test]
-    fn failures_close_to_each_other_are_one_outage() {
-        let mut outages = Outages::default();
-        for second in [100, 130, 150, 1000] {
-            outages.failed(at(second));
-        }
-        assert_eq!(outages.0.len(), 2);
-        let cases = [
-            ((0, 100), 0),
-            ((0, 110), 10),
-            ((0, 5000), 110 + 60),
-            ((120, 140), 20),
-            ((200, 1010), 10 + 10),
-            ((210, 900), 0),
-        ];
-        for ((from, to), want) in cases {
-            assert_eq!(covered(&outages, from, to), want, "{from}..{to}");
-        }
-    }
-
-    #[test]
-    fn they_are_bounded_and_err_on_the_side_of_the_silent_run() {
-        let mut outages = Outages::default();
-        for n in 0..200 {
-            outages.failed(at(n * 1000));
-        }
-        assert_eq!(outages.0.len(), OUTAGES);
-        assert!(covered(&outages, 0, 200_000) >= 200 * 60);
-        outages.failed(at(0) + 2 * MEMORY);
-        assert_eq!(outages.0.len(), 1);
+    fn a_clock_that_goes_back_leaves_no_outage_in_what_is_to_come() {
+        let stream = StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u").unwrap());
+        let mut book = OutageBook::default();
+        book.failed(at(100));
+        book.user_failed(&stream, at(5_000));
+        book.note(at(4_000), at(5_000));
+        let covered = |book: &mut OutageBook, now| -> Vec<u64> {
+            let spans = book.of(&stream, at(now));
+            let covered = spans.iter().map(|spans| spans.total().as_secs());
+            covered.collect()
+        };
+        assert_eq!(covered(&mut book, 5_000), [1_060, 60]);
+        // A producer that is still kept from storing has its minute again.
+        assert_eq!(covered(&mut book, 4_500), [60 + 560, 0]);
+        assert_eq!(covered(&mut book, 1_000), [60, 0]);
+        book.failed(at(50));
+        assert_eq!(covered(&mut book, 60), [60, 0]);
     }
 }

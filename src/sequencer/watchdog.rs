@@ -1,11 +1,15 @@
 //! Ends runs that were silent for too long.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
 
 use super::Sequencer;
-use crate::event::{BUCKETS, RunId, StreamKey};
+use crate::{
+    engine::EngineError,
+    event::{BUCKETS, RunId, StreamKey},
+};
 
 /// How many runs are looked at between two questions to the engine.
 const PAGE: usize = 4_096;
@@ -16,24 +20,76 @@ const PAGES: usize = 64;
 /// How many users' runs are looked at at once.
 const USERS: usize = 64;
 
+/// How far apart the buckets are that sweeps begin at. Odd: each bucket comes first at some time.
+const STRIDE: usize = 67;
+
+/// How long nobody sweeps until that is time that does not count: this process may not have run at all.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// What is known of the sweeps before.
+#[derive(Default)]
+pub(super) struct Sweeps {
+    /// The bucket that the next one begins at.
+    first: usize,
+    /// When the last one was over.
+    over_at: Option<Instant>,
+}
+
 impl Sequencer {
-    /// Looks at the runs whose deadline has come, and ends those that were silent for too long, each by an ordinary
-    /// append in its user's order. Called about once a second; returns how many runs it looked at.
+    /// Looks at the runs whose deadline has come and that this node watches over, and ends those that were silent for
+    /// too long, each by an ordinary append in its user's order. Called about once a second; returns how many runs it
+    /// looked at.
     pub async fn sweep(self: &Arc<Self>) -> usize {
+        let first = self.begin_sweep();
         let mut looked_at = 0;
-        for _ in 0..PAGES {
+        match self.hold_leases().await {
+            Ok(held) => {
+                let mut pages = PAGES;
+                for buckets in rotated(held, first) {
+                    looked_at += self.sweep_buckets(buckets, &mut pages).await;
+                }
+            }
+            Err(error) => self.cannot_see(&error),
+        }
+        self.sweeps.lock().over_at = Some(Instant::now());
+        looked_at
+    }
+
+    /// Where to begin.
+    fn begin_sweep(&self) -> usize {
+        let mut sweeps = self.sweeps.lock();
+        let paused = sweeps.over_at.map(|at| at.elapsed()).unwrap_or_default();
+        if paused > PAUSE {
             let now = self.clock.now();
-            let due = match self.engine.due(0..BUCKETS, now, PAGE).await {
+            self.outages.lock().note(now - paused, now);
+        }
+        let first = sweeps.first;
+        sweeps.first = (first + STRIDE) % BUCKETS;
+        first
+    }
+
+    fn cannot_see(&self, error: &EngineError) {
+        tracing::debug!(%error, "the watchdog cannot see");
+        self.outages.lock().failed(self.clock.now());
+    }
+
+    async fn sweep_buckets(self: &Arc<Self>, buckets: Range<usize>, pages: &mut usize) -> usize {
+        let mut looked_at = 0;
+        while *pages > 0 {
+            *pages -= 1;
+            let now = self.clock.now();
+            let due = match self.engine.due(buckets.clone(), now, PAGE).await {
                 Ok(due) => due,
                 Err(error) => {
-                    tracing::debug!(%error, "the watchdog cannot see");
-                    self.outages.lock().failed(now);
+                    self.cannot_see(&error);
+                    *pages = 0;
                     return looked_at;
                 }
             };
             let last = due.len() < PAGE;
             looked_at += due.len();
-            let mut by_user: HashMap<StreamKey, Vec<RunId>> = HashMap::new();
+            // In an order, so that simulations replay.
+            let mut by_user: BTreeMap<StreamKey, Vec<RunId>> = BTreeMap::new();
             for due in due {
                 by_user.entry(due.stream).or_default().push(due.run_id);
             }
@@ -50,5 +106,33 @@ impl Sequencer {
             }
         }
         looked_at
+    }
+}
+
+/// The same buckets, beginning at `first`: runs that cannot be ended come first in their turn only, and hide no others.
+fn rotated(ranges: Vec<Range<usize>>, first: usize) -> Vec<Range<usize>> {
+    let after = ranges.iter().map(|range| range.start.max(first)..range.end);
+    let before = ranges.iter().map(|range| range.start..range.end.min(first));
+    after
+        .chain(before)
+        .filter(|range| !range.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_begins_at_its_bucket_and_leaves_none_out() {
+        let held = || vec![0..192, 448..512, 960..1024];
+        for (first, want) in [
+            (0, held()),
+            (100, vec![100..192, 448..512, 960..1024, 0..100]),
+            (300, vec![448..512, 960..1024, 0..192]),
+            (1023, vec![1023..1024, 0..192, 448..512, 960..1023]),
+        ] {
+            assert_eq!(rotated(held(), first), want, "from {first}");
+        }
     }
 }

@@ -18,5 +18,6 @@ mod memory_growth;
 mod readme;
 mod run_property;
 mod sequencer;
+mod simulation;
 mod subscription;
 mod support;

@@ -2,7 +2,12 @@
 
 mod answers;
 mod claims;
+mod clocks;
 mod faults;
 mod hostile;
+mod hung;
 mod lanes;
+mod leases;
+mod nodes;
+mod recovery;
 mod runs;

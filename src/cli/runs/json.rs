@@ -26,6 +26,7 @@ pub(super) fn run(run: &Run) -> Value {
         .list("open_tool_calls", &run.open_tool_calls, open_tool_call)
         .maybe("usage", run.usage.as_ref().map(totals))
         .time("silent_until", run.silent_until.as_ref())
+        .maybe("recovered", run.recovered.then_some(Value::Bool(true)))
         .end()
 }
 

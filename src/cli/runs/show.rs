@@ -84,6 +84,10 @@ impl Page {
             run.run_sequence,
             self.ago(run.last_event_at.as_ref()),
         ));
+        if run.recovered {
+            let lost = self.painted("! the store has lost some of its events", STRIKING);
+            self.line(&format!("  {lost}"));
+        }
         if let Some(source) = &run.source {
             self.line(&format!("  written by {}", words::source(source)));
         }

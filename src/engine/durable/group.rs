@@ -182,7 +182,7 @@ impl Writer {
         commit: crate::engine::Commit,
     ) -> Result<(StreamKey, Shelf, Vec<Arc<Record>>), AppendError> {
         let local = self.local.clone();
-        let now = local.clock.now();
+        let now = local.clock.age_now();
         let mut bucket = local.bucket(&key).lock();
         if let Err(behind) = local.check(&bucket, &key, expected, &commit, now) {
             drop(bucket);

@@ -268,7 +268,7 @@ impl Writer {
         room: usize,
     ) -> Result<usize, StoreError> {
         let local = self.local.clone();
-        let now = local.clock.now();
+        let now = local.clock.age_now();
         let Some(shelved) = self.chores.streams.get_mut(&shelf) else {
             return Ok(0);
         };

@@ -102,7 +102,7 @@ impl Local {
         records: &[Arc<Record>],
         sums: Option<&mut Sums>,
     ) {
-        let now = self.clock.now();
+        let now = self.clock.age_now();
         let head = self.absent_head();
         let stream = self.stream(bucket, key, head, now);
         let effects = self.take_in(stream, records, now);

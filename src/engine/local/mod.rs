@@ -299,7 +299,7 @@ impl Local {
 
     /// Gives back what retention and expiry no longer cover in a part of the buckets, and tells the gauges.
     pub(super) async fn maintain(&self) -> Swept {
-        let now = self.clock.now();
+        let now = self.clock.age_now();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut swept = Swept::default();
         for bucket in self

@@ -57,7 +57,7 @@ impl MemoryEngine {
         commit: Commit,
     ) -> Result<Appended, AppendError> {
         let local = &self.0;
-        let now = local.clock.now();
+        let now = local.clock.age_now();
         let mut bucket = local.bucket(key).lock();
         if let Err(behind) = local.check(&bucket, key, expected, &commit, now) {
             drop(bucket);

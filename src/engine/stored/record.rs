@@ -47,6 +47,7 @@ pub fn encode_record(record: &Record) -> Bytes {
         body: event.body.clone(),
         summary: draft.summary.as_deref().map(summary_out),
         violation: text(draft.violation.map(Reason::name)),
+        recovered: draft.recovered.map(millis),
     }
     .encode_to_vec()
     .into()
@@ -96,6 +97,7 @@ pub fn decode_record(
         step,
         summary: stored.summary.map(summary_in).transpose()?.map(Box::new),
         violation,
+        recovered: stored.recovered.map(Duration::from_millis),
         ..Draft::new(Arc::new(event), Timestamp::from_millis(stored.recorded_at))
     };
     Ok(Record {

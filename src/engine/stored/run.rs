@@ -45,6 +45,7 @@ pub fn encode_run(run: &Run) -> Bytes {
             .map(|id| id.as_str().to_owned())
             .collect(),
         usage: usage.collect(),
+        recovered: run.recovered,
     }
     .encode_to_vec()
     .into()
@@ -84,6 +85,7 @@ pub fn decode_run(bytes: Bytes) -> Result<Run, Corrupt> {
             .collect::<Result<_, _>>()?,
         usage: UsageByModel::restored(usage),
         source: source_in(stored.source)?,
+        recovered: stored.recovered,
     })
 }
 

@@ -88,6 +88,7 @@ fn full(kind: Kind, step: Step) -> Record {
             }),
         })),
         violation: Some(Reason::RunEnded),
+        recovered: Some(Duration::from_millis(60_000)),
         ..Draft::new(Arc::new(event), AT)
     };
     Record {
@@ -193,6 +194,7 @@ fn a_run_reads_back_as_it_was_written() {
         RunState::Cancelled,
     ] {
         let run = Run {
+            recovered: true,
             state,
             last_sequence: RunSequence(4),
             started_at: AT,

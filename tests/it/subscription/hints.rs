@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use emitter::fanout::{Config, Delivery, Start};
+use emitter::{
+    event::Epoch,
+    fanout::{Config, Delivery, Start},
+};
 use futures_util::FutureExt;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{
     events::{all, ids},
     faulty_engine::Odds,
-    readers::{Readers, seen},
+    readers::{MUCH, Readers, seen, told},
     seed,
 };
 
@@ -106,4 +109,55 @@ fn collect(got: &mut Vec<String>, delivery: Delivery) {
         Delivery::CaughtUp(_) => {}
         Delivery::Gap(gap) => panic!("{gap:?} after {:?}", got.last()),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_last_hint_was_lost_is_told_where_its_stream_stands() {
+    let r = Readers::new();
+    let mut reader = r.reader(Start::Head).await;
+    r.notes(["a"]).await;
+    assert_eq!(seen(&mut reader), ["a", "caught up 1"]);
+    r.engine.set_odds(lost(1.0));
+    r.notes(["b", "c"]).await;
+    assert_eq!(seen(&mut reader), [""; 0], "nothing comes after it");
+    r.engine.tell_heads().await;
+    assert_eq!(seen(&mut reader), ["b c"]);
+    let reads = r.engine.reads();
+    r.engine.tell_heads().await;
+    assert_eq!(seen(&mut reader), [""; 0]);
+    assert_eq!(r.engine.reads(), reads, "it knows already");
+    // The tail is whole again.
+    r.engine.set_odds(lost(0.0));
+    r.notes(["d"]).await;
+    assert_eq!(seen(&mut reader), ["d"]);
+    assert_eq!(r.engine.reads(), reads);
+}
+
+/// It wakes one that waits, and nothing else does.
+#[tokio::test(start_paused = true)]
+async fn where_a_stream_stands_wakes_a_reader_that_waits() {
+    let r = Readers::new();
+    let mut reader = r.reader(Start::Head).await;
+    assert_eq!(seen(&mut reader), ["caught up 0"]);
+    r.engine.set_odds(lost(1.0));
+    r.notes(["a"]).await;
+    let waits = tokio::spawn(async move { reader.next(MUCH).await.map(|next| told(&next)) });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!waits.is_finished());
+    r.engine.tell_heads().await;
+    let next = tokio::time::timeout(Duration::from_secs(1), waits).await;
+    assert_eq!(next.unwrap().unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_stream_stands_tells_of_a_new_epoch() {
+    let r = Readers::new();
+    let mut reader = r.reader(Start::Head).await;
+    r.notes(["a", "b"]).await;
+    assert_eq!(seen(&mut reader), ["a b", "caught up 2"]);
+    r.epochs.change(Epoch::new(7));
+    assert_eq!(seen(&mut reader), [""; 0], "nobody told it");
+    r.engine.tell_heads().await;
+    assert_eq!(seen(&mut reader), ["gap epoch changed 2 to 0", "a b"]);
+    assert_eq!(reader.position().epoch, Epoch::new(7));
 }

@@ -23,6 +23,7 @@ use emitter::{
 pub(crate) struct EpochEngine {
     inner: Arc<dyn Engine>,
     epoch: Arc<Mutex<Option<Epoch>>>,
+    since: Mutex<Option<Timestamp>>,
 }
 
 impl EpochEngine {
@@ -30,12 +31,19 @@ impl EpochEngine {
         Arc::new(Self {
             inner,
             epoch: Arc::default(),
+            since: Mutex::default(),
         })
     }
 
     /// From now on everything is of `epoch`. Nobody is told.
     pub(crate) fn change(&self, epoch: Epoch) {
         *self.epoch.lock().unwrap() = Some(epoch);
+    }
+
+    /// The same, as of `now`: a store that persists has lost something.
+    pub(crate) fn lose(&self, epoch: Epoch, now: Timestamp) {
+        *self.since.lock().unwrap() = Some(now);
+        self.change(epoch);
     }
 
     fn out(&self, position: Position) -> Position {
@@ -70,6 +78,7 @@ impl Engine for EpochEngine {
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         let mut state = self.inner.load(stream).await?;
         state.head = self.out(state.head);
+        state.epoch_since = *self.since.lock().unwrap();
         Ok(state)
     }
 

@@ -1,10 +1,10 @@
 //! An engine that misbehaves as real ones do: by script, or by chance from a seed.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     ops::Range,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,12 +18,14 @@ use emitter::{
         AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry,
         KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
-    event::{Offset, Position, Record, RunId, StreamKey},
+    event::{MAX_OFFSET, Offset, Position, Record, RunId, StreamKey},
     run::Run,
     usage::{Series, Sum, UsageQuery},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+
+use super::gate::Gate;
 
 /// What becomes of an append.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub(crate) enum Fault {
     UnknownBefore,
     /// All is stored, but nobody says so.
     UnknownAfter,
+    /// Nobody says whether anything is stored; so much later all is, if it still can be.
+    Late(Duration),
     /// Another writer comes first.
     Rival(Commit),
     /// The engine has a bug.
@@ -66,7 +70,10 @@ pub(crate) struct FaultyEngine {
     inner: Arc<dyn Engine>,
     chance: Arc<Chance>,
     script: Mutex<VecDeque<Fault>>,
-    held: watch::Sender<bool>,
+    appends_gate: Gate,
+    calls_gate: Gate,
+    broken: Mutex<HashSet<StreamKey>>,
+    watchers: Mutex<Vec<(StreamKey, Weak<Forgetful>)>>,
     appends: AtomicUsize,
     waiting: AtomicUsize,
     loads: AtomicUsize,
@@ -107,7 +114,10 @@ impl FaultyEngine {
                 odds: Mutex::default(),
             }),
             script: Mutex::default(),
-            held: watch::Sender::new(false),
+            appends_gate: Gate::default(),
+            calls_gate: Gate::default(),
+            broken: Mutex::default(),
+            watchers: Mutex::default(),
             appends: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             loads: AtomicUsize::new(0),
@@ -132,12 +142,41 @@ impl FaultyEngine {
 
     /// Holds appends up until `release`.
     pub(crate) fn hold(&self) {
-        self.held.send_replace(true);
+        self.appends_gate.set_shut(true);
     }
 
     /// Lets appends go on.
     pub(crate) fn release(&self) {
-        self.held.send_replace(false);
+        self.appends_gate.set_shut(false);
+    }
+
+    /// Holds every other call up, or no more.
+    pub(crate) fn hold_calls(&self, held: bool) {
+        self.calls_gate.set_shut(held);
+    }
+
+    /// From now on nothing can be stored in `stream`.
+    pub(crate) fn break_stream(&self, stream: &StreamKey) {
+        self.broken.lock().unwrap().insert(stream.clone());
+    }
+
+    /// Tells every watcher where its stream stands, as an engine does from time to time where hints can be lost.
+    pub(crate) async fn tell_heads(&self) {
+        let watchers = {
+            let mut watchers = self.watchers.lock().unwrap();
+            watchers.retain(|(_, watcher)| watcher.strong_count() > 0);
+            watchers.clone()
+        };
+        for (stream, watcher) in watchers {
+            let limit = ReadLimit {
+                records: 1,
+                bytes: 1,
+            };
+            let page = self.inner.read(&stream, Offset(MAX_OFFSET), limit).await;
+            if let (Ok(page), Some(watcher)) = (page, watcher.upgrade()) {
+                watcher.stands_at(page.head);
+            }
+        }
     }
 
     /// How many appends are held up.
@@ -193,14 +232,20 @@ impl FaultyEngine {
         if !self.chance.happens(self.chance.odds().append) {
             return Fault::None;
         }
-        match self.chance.below(6) {
+        match self.chance.below(7) {
             0 => Fault::Conflict,
             1 => Fault::Reload,
             2 => Fault::Unavailable,
             3 => Fault::Full,
             4 => Fault::UnknownBefore,
+            5 => Fault::Late(Duration::from_millis(self.chance.below(2_000))),
             _ => Fault::UnknownAfter,
         }
+    }
+
+    async fn wait_while_held(&self) {
+        let _waiting = Waiting::new(&self.waiting);
+        self.appends_gate.pass().await;
     }
 
     async fn delay(&self) {
@@ -212,6 +257,7 @@ impl FaultyEngine {
 
     /// A call other than an append.
     async fn call(&self) -> Result<(), EngineError> {
+        self.calls_gate.pass().await;
         self.delay().await;
         match self.chance.happens(self.chance.odds().call) {
             true => Err(EngineError::Unavailable("by chance".into())),
@@ -290,11 +336,11 @@ impl Engine for FaultyEngine {
         commit: Commit,
     ) -> Result<Appended, AppendError> {
         self.appends.fetch_add(1, Ordering::AcqRel);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let mut held = self.held.subscribe();
-        drop(held.wait_for(|held| !held).await);
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.wait_while_held().await;
         self.delay().await;
+        if self.broken.lock().unwrap().contains(stream) {
+            return Err(AppendError::Unavailable("broken".into()));
+        }
         match self.next_fault() {
             Fault::None => {}
             Fault::Conflict => return Err(AppendError::Conflict(Vec::new())),
@@ -307,6 +353,16 @@ impl Engine for FaultyEngine {
                 self.delay().await;
                 stored?;
                 return Err(AppendError::Unknown("after".into()));
+            }
+            Fault::Late(delay) => {
+                let (inner, stream) = (self.inner.clone(), stream.clone());
+                let decided_on = decided_on.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    // Where others came first meanwhile, it is not stored.
+                    let _late = inner.append(&stream, &decided_on, commit).await;
+                });
+                return Err(AppendError::Unknown("late".into()));
             }
             Fault::Rival(rival) => {
                 let state = self.inner.load(stream).await.expect("load");
@@ -347,6 +403,8 @@ impl Engine for FaultyEngine {
             chance: self.chance.clone(),
             watcher,
         });
+        let told = (stream.clone(), Arc::downgrade(&watcher));
+        self.watchers.lock().unwrap().push(told);
         self.inner.watch(stream, watcher).await
     }
 
@@ -388,6 +446,22 @@ impl Engine for FaultyEngine {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+/// Counts one that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

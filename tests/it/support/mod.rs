@@ -4,6 +4,7 @@ pub(crate) mod asyncapi;
 pub(crate) mod epoch_engine;
 pub(crate) mod events;
 pub(crate) mod faulty_engine;
+pub(crate) mod gate;
 pub(crate) mod readers;
 pub(crate) mod rig;
 pub(crate) mod seed;

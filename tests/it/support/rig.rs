@@ -10,12 +10,13 @@ use emitter::{
     sequencer::{Config, Mode, Rules, Sequencer},
 };
 
-use super::{events, faulty_engine::FaultyEngine};
+use super::{epoch_engine::EpochEngine, events, faulty_engine::FaultyEngine};
 
 pub(crate) type Answer = Result<Receipt, Refusal>;
 
 pub(crate) struct Rig {
     pub(crate) memory: Arc<MemoryEngine>,
+    pub(crate) epochs: Arc<EpochEngine>,
     pub(crate) engine: Arc<FaultyEngine>,
     pub(crate) sequencer: Arc<Sequencer>,
     pub(crate) clock: Clock,
@@ -29,7 +30,8 @@ impl Rig {
 
     pub(crate) fn with(config: Config, bounds: memory::Config, seed: u64) -> Self {
         let (memory, clock) = events::memory(bounds);
-        let engine = FaultyEngine::new(memory.clone(), seed);
+        let epochs = EpochEngine::new(memory.clone());
+        let engine = FaultyEngine::new(epochs.clone(), seed);
         let sequencer = Sequencer::new(
             engine.clone(),
             clock.clone(),
@@ -39,10 +41,22 @@ impl Rig {
         );
         Self {
             memory,
+            epochs,
             engine,
             sequencer,
             clock,
         }
+    }
+
+    /// Another node over the same engine.
+    pub(crate) fn node(&self, config: Config, seed: u64) -> Arc<Sequencer> {
+        Sequencer::new(
+            self.engine.clone(),
+            self.clock.clone(),
+            Entropy::seeded(seed),
+            config,
+            events::metrics(),
+        )
     }
 
     /// Emits `events` in one call, without a deadline.

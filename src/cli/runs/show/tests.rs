@@ -62,6 +62,7 @@ fn shown() -> GetRunResponse {
             }],
             usage: Some(totals),
             silent_until: at(360_000),
+            recovered: true,
             ..Run::default()
         }),
         timeline: vec![
@@ -138,6 +139,7 @@ fn a_run_is_drawn() {
 run r1  running
   tenant default · user u1 · agent researcher
   started 2027-01-15 08:00:00 · took 1.318s · 6 events · the last 58s ago
+  ! the store has lost some of its events
   written by svc-2 term 2
   open tool call fetch (c2), begun 59s ago
   open sub-agent r2

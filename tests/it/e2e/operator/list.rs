@@ -151,6 +151,7 @@ async fn a_listed_run_says_how_it_stands() {
         }],
         usage: None,
         silent_until: at(began + 600 * SECOND),
+        recovered: false,
     };
     assert_eq!(page.runs, [want]);
     assert_eq!(page.next_page_token, "");

@@ -13,7 +13,9 @@ lint: ## Runs the checks that need no running server: format, clippy, docs, depe
 	@tests/tools/checks.sh lint
 
 soak: ## Runs the long versions of the tests that draw seeds or take time.
+	@tests/tools/install.sh redis strace haproxy
 	EMITTER_SOAK=1 cargo test --release --locked soak -- --nocapture
+	EMITTER_SOAK=1 PATH=$$PWD/.tools/bin:$$PATH cargo test --release --locked --test system soak -- --nocapture --test-threads=1
 
 bench: ## Runs everything that compares times.
 	@tests/tools/install.sh node chromium

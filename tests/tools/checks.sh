@@ -38,6 +38,8 @@ lint() {
     check 'cargo fmt' cargo fmt --check
     # All targets: this also keeps the benches compiling.
     check 'cargo clippy' cargo clippy --all-targets --all-features --locked -- -D warnings
+    # `--all-targets` leaves out what plain `cargo test` leaves out.
+    check 'cargo clippy of the system tests' cargo clippy --test system --all-features --locked -- -D warnings
     # And what users build, which has no features.
     check 'cargo clippy without features' cargo clippy --locked -- -D warnings
     check 'cargo doc' env RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
@@ -53,11 +55,13 @@ deny() {
     cargo fetch --locked && cargo deny --offline check bans licenses sources
 }
 
-# Every test that ran, of any test binary. An ignored test counts as a failure: nothing is skipped here.
+# rust_tests NAME ARGUMENT...: every test that ran, of any test binary. An ignored test counts as a failure: nothing is
+# skipped here.
 rust_tests() {
-    local log=$scratch/cargo-test status=0 ok=0 bad=0 binary_ok binary_bad binary_ignored
-    printf '\n== cargo test\n'
-    cargo test --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
+    local name=$1 log=$scratch/cargo-test status=0 ok=0 bad=0 binary_ok binary_bad binary_ignored
+    shift
+    printf '\n== %s\n' "$name"
+    cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
     while read -r binary_ok binary_bad binary_ignored; do
         ok=$((ok + binary_ok))
         bad=$((bad + binary_bad + binary_ignored))
@@ -66,7 +70,7 @@ rust_tests() {
     if ((bad == 0 && (status != 0 || ok == 0))); then
         bad=1
     fi
-    count 'cargo test' "$ok" "$bad"
+    count "$name" "$ok" "$bad"
 }
 
 # reported NAME REPORT COMMAND...: tests that leave a JUnit report.
@@ -106,11 +110,13 @@ tests() {
     before=$failed
     # Builds the server too, which the stock clients then drive.
     check 'cargo build of the tests' cargo test --locked --no-run
+    check 'cargo build of the system tests' cargo test --locked --no-run --test system
     if ((failed > before)); then
         # What an earlier build left behind must not be tested.
         stock_tests tests/stock/test_contract.py
     else
-        rust_tests
+        rust_tests 'cargo test'
+        rust_tests 'system tests' --test system
         stock_tests tests/stock
         node_tests 'browser' tests/browser/*.test.mjs
     fi

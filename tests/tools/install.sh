@@ -2,7 +2,8 @@
 # Installs what the tests need into .tools/, and Debian packages where the machine lacks a language's own tools.
 # Fails when something cannot be had. What is there in the pinned version is left alone.
 #
-# Usage: install.sh [python|node|chromium|go|java|grpcurl|cargo-deny]...   (all of them by default)
+# Usage: install.sh [python|node|chromium|go|java|grpcurl|cargo-deny|redis|strace|systemd|haproxy]...
+#        (all of them by default)
 set -euo pipefail
 
 GRPCURL=1.9.4
@@ -41,6 +42,47 @@ debian() {
     echo "install: Debian packages $*"
     "${as_root[@]}" apt-get -qq update >/dev/null
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+# Programs that are daemons, or that not every machine lets be installed, are only unpacked: so nothing starts to listen
+# on a port, and nobody has to be root. Each gets a tree of its own with the libraries that the machine lacks.
+
+# apt COMMAND...: apt-get with package lists of its own, which need no root and are always there and fresh.
+apt() {
+    local options=(-o "Dir::State::lists=$tools/apt/lists" -o "Dir::Cache=$tools/apt/cache" -o APT::Sandbox::User=)
+    mkdir -p "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
+    if [[ ! -e $tools/apt/fresh ]]; then
+        apt-get -qq "${options[@]}" -o Debug::NoLocking=1 update >/dev/null
+        touch "$tools/apt/fresh"
+    fi
+    apt-get -qq "${options[@]}" -o Debug::NoLocking=1 "$@"
+}
+
+# unpacked PACKAGE FOLDER PROGRAM...: the programs, which PACKAGE has in FOLDER, in .tools/bin.
+unpacked() {
+    local package=$1 folder=$2 tree=$tools/$1 lacking libraries program
+    shift 2
+    have apt-get dpkg-deb || fail "this machine has no apt-get: install by hand what Debian calls $package"
+    rm -rf "$tree"
+    mkdir -p "$tree/archives"
+    # What an installation would add to this machine, which is never the package alone.
+    lacking=$(apt --simulate install --no-install-recommends "$package" | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+    [[ $lacking == *"$package"* ]] || lacking+=" $package"
+    # shellcheck disable=SC2086 # names without spaces
+    (cd "$tree/archives" && apt download $lacking)
+    for archive in "$tree"/archives/*.deb; do
+        dpkg-deb --extract "$archive" "$tree"
+    done
+    rm -rf "$tree/archives"
+    libraries=$(find "$tree" -name '*.so*' -printf '%h\n' | sort -u | sed "s|^$tools|\$tools|" | paste -sd:)
+    for program in "$@"; do
+        cat >"$tools/bin/$program" <<EOF
+#!/bin/sh
+tools=\$(dirname "\$(readlink -f "\$0")")/..
+LD_LIBRARY_PATH=$libraries exec "\$tools/$package/$folder/$program" "\$@"
+EOF
+        chmod +x "$tools/bin/$program"
+    done
 }
 
 # need NAME KEY FILE FUNCTION: runs FUNCTION, which makes FILE, an executable or a directory, unless it did so for the
@@ -217,10 +259,45 @@ install_cargo_deny() {
     need cargo-deny "$CARGO_DENY" "$tools/bin/cargo-deny" make_cargo_deny
 }
 
+make_redis() {
+    unpacked redis-server usr/bin redis-server redis-cli
+    "$tools/bin/redis-server" --version | grep -q ' v=7\.' || fail "the tests are for Redis 7"
+}
+
+# Always a server of the tests' own, so that it is the same everywhere.
+install_redis() {
+    need redis 7 "$tools/bin/redis-server" make_redis
+}
+
+make_strace() {
+    unpacked strace usr/bin strace
+}
+
+install_strace() {
+    have strace || need strace 6 "$tools/bin/strace" make_strace
+}
+
+make_systemd() {
+    unpacked systemd usr/bin systemd-analyze
+}
+
+install_systemd() {
+    have systemd-analyze || need systemd 252 "$tools/bin/systemd-analyze" make_systemd
+}
+
+make_haproxy() {
+    unpacked haproxy usr/sbin haproxy
+}
+
+install_haproxy() {
+    need haproxy 2 "$tools/bin/haproxy" make_haproxy
+}
+
 # Two runs in one checkout take turns.
 mkdir -p "$tools/bin" "$tools/stamps"
 exec 9>"$tools/lock"
 flock 9
+rm -f "$tools/apt/fresh"
 
 have cargo || fail "Rust is needed"
 # A C compiler links Rust, and compiles aws-lc.
@@ -229,7 +306,7 @@ have cc || debian gcc libc6-dev
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 
-(($#)) || set -- python node chromium go java grpcurl cargo-deny
+(($#)) || set -- python node chromium go java grpcurl cargo-deny redis strace systemd haproxy
 for tool in "$@"; do
     case $tool in
     python) install_python ;;
@@ -239,6 +316,10 @@ for tool in "$@"; do
     java) install_java ;;
     grpcurl) install_grpcurl ;;
     cargo-deny) install_cargo_deny ;;
+    redis) install_redis ;;
+    strace) install_strace ;;
+    systemd) install_systemd ;;
+    haproxy) install_haproxy ;;
     *) fail "unknown tool $tool" ;;
     esac
 done

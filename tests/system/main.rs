@@ -1,0 +1,18 @@
+//! The service as processes of its own, under faults that need Redis, a tracer or mounts. `make test` installs them.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and prints what it saw"
+)]
+
+#[path = "../processes/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries that use different parts")]
+mod processes;
+#[path = "../it/support/seed.rs"]
+#[allow(dead_code, reason = "shared by test binaries that use different parts")]
+mod seed;
+
+mod harness;

@@ -15,4 +15,7 @@ mod processes;
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod seed;
 
+mod clients;
 mod harness;
+mod proxy;
+mod redis;

@@ -1,0 +1,242 @@
+//! Redis servers, each a process with a directory of its own that outlives a restart.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::processes::{
+    ports,
+    tools::{ended, output, signal, tail, tool, until},
+};
+
+/// A Redis process, killed when dropped. If its test fails, the end of its log is printed.
+pub(crate) struct Redis {
+    pub(crate) port: u16,
+    directory: TempDir,
+    options: Vec<String>,
+    /// What `redis-cli` needs to get in.
+    access: Vec<String>,
+    child: Option<Child>,
+}
+
+/// A synced log of everything, as a store should have it.
+pub(crate) const AOF_ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+/// The same, synced once a second.
+pub(crate) const AOF_EVERYSEC: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec"];
+
+impl Redis {
+    /// A server with these command line options.
+    pub(crate) async fn start(options: &[&str]) -> Self {
+        let mut redis = Self::prepared(options);
+        redis.restart().await;
+        redis
+    }
+
+    fn prepared(options: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("redis-").tempdir().unwrap();
+        Self {
+            port: ports::free(),
+            directory,
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            access: Vec::new(),
+            child: None,
+        }
+    }
+
+    /// A replica of `primary`, in step with it.
+    pub(crate) async fn replica_of(primary: &Self, options: &[&str]) -> Self {
+        let of = format!("127.0.0.1 {}", primary.port);
+        let replica = Self::start(&[options, &["--replicaof", &of]].concat()).await;
+        until("the replica is in step", async || {
+            replica
+                .cli(&["info", "replication"])
+                .contains("master_link_status:up")
+        })
+        .await;
+        replica
+    }
+
+    /// A cluster of three that takes calls.
+    pub(crate) async fn cluster() -> [Self; 3] {
+        let options = [AOF_EVERYSEC, &["--cluster-enabled", "yes"]].concat();
+        let nodes = [
+            Self::start(&options).await,
+            Self::start(&options).await,
+            Self::start(&options).await,
+        ];
+        let addresses = nodes.each_ref().map(Self::address);
+        let mut create = tool("redis-cli");
+        create.args(["--cluster", "create"]).args(&addresses).args([
+            "--cluster-replicas",
+            "0",
+            "--cluster-yes",
+        ]);
+        output(&mut create);
+        for node in &nodes {
+            until("the cluster is ok", async || {
+                node.cli(&["cluster", "info"]).contains("cluster_state:ok")
+            })
+            .await;
+        }
+        nodes
+    }
+
+    /// One that is reached only over TLS, by the user `emitter` with the password `secret`.
+    pub(crate) async fn over_tls(options: &[&str]) -> Self {
+        let mut redis = Self::prepared(options);
+        let files = redis.directory.path();
+        let at = |name: &str| files.join(name).display().to_string();
+        certificate(files);
+        let port = redis.port.to_string();
+        let (key, certificate, ca) = (at("server.key"), at("server.crt"), at("ca.crt"));
+        let options = [
+            &["--tls-port", &port, "--tls-key-file", &key][..],
+            &["--tls-cert-file", &certificate, "--tls-ca-cert-file", &ca],
+            &["--tls-auth-clients", "no", "--user", "default", "off"],
+            &["--user", "emitter", "on", ">secret", "~*", "&*", "+@all"],
+        ];
+        let options = options.concat().into_iter().map(str::to_owned);
+        redis.options.extend(options);
+        let access = [
+            &["--tls", "--cacert", &ca, "--user", "emitter"][..],
+            &["--pass", "secret", "--no-auth-warning"],
+        ];
+        let access = access.concat().into_iter().map(str::to_owned);
+        redis.access = access.collect();
+        redis.restart().await;
+        redis
+    }
+
+    /// The file with the certificate that its own is signed with.
+    pub(crate) fn ca_file(&self) -> String {
+        self.directory.path().join("ca.crt").display().to_string()
+    }
+
+    /// Such as `127.0.0.1:6379`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it, for the first time or again on what it kept, and waits until it answers.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let plain = if self.access.is_empty() { self.port } else { 0 };
+        let log = self.directory.path().join("log");
+        let log = fs::File::options().create(true).append(true).open(log);
+        let mut command = tool("redis-server");
+        command
+            .args([
+                "--port",
+                &plain.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
+            .args(["--dir", &self.directory.path().display().to_string()])
+            .args([
+                "--repl-diskless-sync-delay",
+                "0",
+                "--enable-debug-command",
+                "local",
+            ])
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stderr(log.as_ref().unwrap().try_clone().unwrap())
+            .stdout(log.unwrap());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("redis-server: {error}: install it with `make tools`"));
+        self.child = Some(child);
+        until("Redis answers", async || {
+            let child = self.child.as_mut().unwrap();
+            assert_eq!(child.try_wait().unwrap(), None, "Redis ended");
+            self.try_cli(&["ping"])
+                .is_some_and(|answer| answer.contains("PONG"))
+        })
+        .await;
+    }
+
+    /// What it answers to a command.
+    pub(crate) fn cli(&self, command: &[&str]) -> String {
+        let mut cli = tool("redis-cli");
+        cli.args(["-p", &self.port.to_string()])
+            .args(&self.access)
+            .args(command);
+        output(&mut cli)
+    }
+
+    fn try_cli(&self, command: &[&str]) -> Option<String> {
+        let mut cli = tool("redis-cli");
+        cli.args(["-p", &self.port.to_string()])
+            .args(&self.access)
+            .args(command);
+        let output = cli.output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) async fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().unwrap();
+        let gone = ended(&mut child, Duration::from_secs(10)).await;
+        assert!(gone.is_some(), "Redis did not end");
+    }
+
+    /// It answers nothing from now on, and does not notice.
+    pub(crate) fn stall(&self) {
+        signal(self.child.as_ref().expect("it runs").id(), "STOP");
+    }
+
+    /// It goes on where it was stalled.
+    pub(crate) fn go_on(&self) {
+        signal(self.child.as_ref().expect("it runs").id(), "CONT");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _gone_by_itself = child.kill();
+            let _gone_by_now = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = tail(&self.directory.path().join("log"), 15);
+            eprintln!("-- log of Redis on {}:\n{log}", self.port);
+        }
+    }
+}
+
+/// A certificate authority and a certificate of it for 127.0.0.1, below `directory`.
+fn certificate(directory: &std::path::Path) {
+    let script = "
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=tests
+        openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=redis
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\\nbasicConstraints=CA:FALSE\\n' >extensions
+        openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt \
+            -extfile extensions";
+    let mut shell = std::process::Command::new("sh");
+    output(shell.args(["-ec", script]).current_dir(directory));
+}
+
+#[tokio::test]
+async fn redis_comes_in_every_shape_that_the_tests_ask_for() {
+    let mut primary = Redis::start(AOF_ALWAYS).await;
+    let replica = Redis::replica_of(&primary, AOF_EVERYSEC).await;
+    primary.cli(&["set", "key", "value"]);
+    primary.kill().await;
+    primary.restart().await;
+    assert_eq!(primary.cli(&["get", "key"]).trim(), "value");
+    until("the replica has it", async || {
+        replica.cli(&["get", "key"]).trim() == "value"
+    })
+    .await;
+    let nodes = Redis::cluster().await;
+    assert_eq!(nodes[0].cli(&["-c", "set", "key", "value"]).trim(), "OK");
+    let tls = Redis::over_tls(&[]).await;
+    assert_eq!(tls.cli(&["acl", "whoami"]).trim(), "emitter");
+}

@@ -72,6 +72,10 @@ pub enum BindError {
         /// Why not.
         error: OpenError,
     },
+    /// The settings ask for the engine on Redis, which this build does not have.
+    #[cfg(not(feature = "redis"))]
+    #[error("engine.kind: this build has no engine on Redis")]
+    NoRedis,
     /// The contract that the gRPC port describes itself by is broken.
     #[error("server reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),

@@ -4,10 +4,12 @@ mod compose;
 mod error;
 mod layer;
 mod prices;
+mod redis;
 mod settings;
 
 pub use error::{ConfigError, Problem};
 pub use prices::Price;
+pub use redis::{Redis, RedisMode, RedisUrl};
 pub use settings::{
     Dedupe, Engine, EngineKind, Limits, Log, Mode, Redaction, Retention, Runs, Settings, Usage,
 };
@@ -187,6 +189,8 @@ fn toml(value: &Value) -> String {
             let entries: Vec<String> = table.iter().map(entry).collect();
             format!("{{ {} }}", entries.join(", "))
         }
+        // The addresses of stores may hold passwords.
+        Value::String(_, text) => serde_json::to_string(&redis::masked(text)).unwrap_or_default(),
         value => serde_json::to_string(value).unwrap_or_default(),
     }
 }

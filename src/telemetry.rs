@@ -52,6 +52,18 @@ pub struct Metrics {
     pub usage_series: Gauge,
     /// Events whose usage was added to a folded series, because there were too many.
     pub usage_folded: Counter,
+    /// Connections to Redis that were lost and made anew.
+    pub redis_reconnects: Counter,
+    /// Calls of Redis that failed.
+    pub redis_errors: Counter,
+    /// Streams that are watched in Redis from here.
+    pub redis_watched: Gauge,
+    /// Hints of appends that came from Redis.
+    pub redis_hints: Counter,
+    /// Of these, those that could not be read.
+    pub redis_hints_dropped: Counter,
+    /// Watched streams whose head was not the one that was heard of: a hint was lost, or the epoch changed.
+    pub redis_heads_differed: Counter,
     /// Users with readers here.
     pub tails: Gauge,
     /// Bytes held in tails.
@@ -193,6 +205,35 @@ impl Metrics {
                 "emitter_usage_folded_total",
                 vec![],
                 "Events whose usage is not told apart by user, thread or model: there were too many series.",
+            ),
+            redis_reconnects: r.counter(
+                "emitter_redis_reconnects_total",
+                vec![],
+                "Connections to Redis that were lost and made anew.",
+            ),
+            redis_errors: r.counter(
+                "emitter_redis_errors_total",
+                vec![],
+                "Calls of Redis that failed.",
+            ),
+            redis_watched: r.gauge(
+                "emitter_redis_watched_streams",
+                "Streams that are watched in Redis from here.",
+            ),
+            redis_hints: r.counter(
+                "emitter_redis_hints_total",
+                vec![],
+                "Hints of appends that came from Redis.",
+            ),
+            redis_hints_dropped: r.counter(
+                "emitter_redis_hints_dropped_total",
+                vec![],
+                "Hints of appends that could not be read.",
+            ),
+            redis_heads_differed: r.counter(
+                "emitter_redis_heads_differed_total",
+                vec![],
+                "Watched streams that had moved on without a hint.",
             ),
             tails: r.gauge("emitter_tails", "Users with readers here."),
             tail_bytes: r.gauge("emitter_tail_bytes", "Bytes held in tails."),

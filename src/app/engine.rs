@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::BindError;
+#[cfg(feature = "redis")]
+use crate::engine::redis::RedisEngine;
 use crate::{
     clock::{Clock, Entropy},
     config::{Config, EngineKind},
@@ -31,6 +33,15 @@ pub(super) async fn open(
                 metrics.clone(),
             ))
         }
+        #[cfg(feature = "redis")]
+        EngineKind::Redis => {
+            let (clock, entropy) = (clock.clone(), entropy.clone());
+            let redis = config.redis();
+            Ok(RedisEngine::new(redis, clock, entropy, metrics.clone()))
+        }
+        // The settings are not valid without it.
+        #[cfg(not(feature = "redis"))]
+        EngineKind::Redis => Err(BindError::NoRedis),
         EngineKind::Durable => {
             let durable = config.durable();
             let directory = durable.directory.clone();

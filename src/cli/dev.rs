@@ -192,6 +192,9 @@ fn kept(engine: &Description, asked: &Engine) -> String {
             asked.data_dir.display(),
             engine.loses
         ),
+        EngineKind::Redis => {
+            format!("in Redis. Lost of what was acknowledged: {}.", engine.loses)
+        }
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+#[cfg(feature = "redis")]
+use super::redis::RedisMode;
 use super::{Config, prices, settings::Mode};
+#[cfg(feature = "redis")]
+use crate::engine::redis;
 use crate::{
     egress,
     engine::{durable, memory},
@@ -35,6 +39,44 @@ impl Config {
             dedupe_ids_per_node: settings.dedupe.ids_per_node,
             usage_age: settings.usage.age,
             usage_series: settings.usage.series,
+        }
+    }
+
+    /// For the engine on Redis.
+    #[cfg(feature = "redis")]
+    pub fn redis(&self) -> redis::Config {
+        let settings = &self.settings;
+        let from = &settings.redis;
+        redis::Config {
+            mode: match from.mode {
+                RedisMode::Single => redis::Mode::Single,
+                RedisMode::Sentinel => redis::Mode::Sentinel,
+                RedisMode::Cluster => redis::Mode::Cluster,
+            },
+            urls: from
+                .urls
+                .iter()
+                .map(|url| redis::Url::new(url.secret()))
+                .collect(),
+            master_name: from.master_name.clone(),
+            username: from.username.clone(),
+            password_file: from.password_file.clone(),
+            ca_file: from.ca_file.clone(),
+            prefix: from.prefix.clone(),
+            wait_replicas: from.wait_replicas,
+            wait_timeout: from.wait_timeout,
+            min_replicas: from.min_replicas,
+            timeout: from.timeout,
+            bounds: redis::Bounds {
+                retention_age: settings.retention.age,
+                retention_records: settings.retention.events,
+                retention_bytes: settings.retention.bytes,
+                run_memory: self.run_memory(),
+                dedupe_window: settings.dedupe.window,
+                dedupe_ids_per_user: settings.dedupe.ids_per_user,
+                usage_age: settings.usage.age,
+                usage_series: settings.usage.series,
+            },
         }
     }
 
@@ -162,6 +204,8 @@ mod tests {
         })
         .unwrap();
         same(&config.memory(), &memory::Config::default());
+        #[cfg(feature = "redis")]
+        same(&config.redis(), &redis::Config::default());
         same(&config.sequencer(), &sequencer::Config::default());
         same(&config.fanout(), &fanout::Config::default());
         same(&config.ingest(), &ingest::Config::default());

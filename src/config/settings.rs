@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de};
 use tracing_subscriber::EnvFilter;
 
-use super::prices::Price;
+use super::{prices::Price, redis::Redis};
 use crate::{
     access::{SECRET_BYTES, trim_newline},
     engine::durable::Sync,
@@ -28,6 +28,7 @@ pub struct Settings {
     pub(super) auth: Auth,
     pub engine: Engine,
     pub limits: Limits,
+    pub redis: Redis,
     pub retention: Retention,
     pub dedupe: Dedupe,
     pub runs: Runs,
@@ -54,6 +55,8 @@ pub enum EngineKind {
     Memory,
     /// A directory of this machine.
     Durable,
+    /// Redis, which any number of nodes share.
+    Redis,
 }
 
 /// How tokens are verified.
@@ -268,6 +271,10 @@ impl Settings {
         self.check_spans(report);
         self.check_texts(report);
         self.check_prices(report);
+        self.redis.check(report);
+        if self.engine.kind == EngineKind::Redis && cfg!(not(feature = "redis")) {
+            report("engine.kind", "this build has no engine on Redis".into());
+        }
     }
 
     fn check_counts(&self, report: &mut dyn FnMut(&str, String)) {

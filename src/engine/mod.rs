@@ -1,12 +1,14 @@
 //! Stores and orders, never decides: one ordered log per user, and a small key store beside it.
 //!
-//! Every engine passes the conformance suite in `tests/it/engine_conformance.rs`.
+//! Every engine passes the conformance suite in `tests/it/engine_conformance`.
 
 pub mod claim;
 mod dedupe;
 pub mod durable;
 mod local;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod runs;
 mod state;
 pub mod stored;

@@ -10,10 +10,10 @@ use crate::{
 };
 
 /// How many ended runs of one user are remembered; more than that, and the ones that ended first are forgotten.
-const ENDED_RUNS: usize = 10_000;
+pub(super) const ENDED_RUNS: usize = 10_000;
 
 /// How far `ENDED_RUNS` may be passed before it is enforced, so that enforcing it is cheap per run.
-const ENDED_RUNS_SLACK: usize = 1_000;
+pub(super) const ENDED_RUNS_SLACK: usize = 1_000;
 
 /// How often the runs are looked through for those whose time has come. A run that is asked for in between says itself
 /// whether it is over.

@@ -13,6 +13,7 @@ mod durable;
 mod e2e;
 mod emission_property;
 mod engine_conformance;
+mod engines;
 mod ladder;
 mod memory_growth;
 mod readme;

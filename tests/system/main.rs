@@ -15,7 +15,16 @@ mod processes;
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod seed;
 
+#[path = "../it/engine_conformance/mod.rs"]
+mod engine_conformance;
+#[path = "../it/run_property/mod.rs"]
+mod run_property;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries that use different parts")]
+mod support;
+
 mod clients;
+mod engine_redis;
 mod harness;
 mod proxy;
 mod redis;

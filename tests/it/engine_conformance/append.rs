@@ -11,7 +11,7 @@ use emitter::{
 use super::{at, watch::Heard};
 use crate::support::events::{START, all, append, draft, ids, note, notes, offsets, sized, stream};
 
-pub(super) async fn records_come_back_in_order_and_offsets_strictly_increase(
+pub(crate) async fn records_come_back_in_order_and_offsets_strictly_increase(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -29,7 +29,7 @@ pub(super) async fn records_come_back_in_order_and_offsets_strictly_increase(
     assert!(offsets[0] > 0, "{offsets:?}");
 }
 
-pub(super) async fn offsets_within_a_commit_are_consecutive(
+pub(crate) async fn offsets_within_a_commit_are_consecutive(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -41,7 +41,7 @@ pub(super) async fn offsets_within_a_commit_are_consecutive(
     assert_eq!(offsets(&all(&*engine, &user).await), got);
 }
 
-pub(super) async fn each_record_carries_the_offset_before_it(
+pub(crate) async fn each_record_carries_the_offset_before_it(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -56,7 +56,7 @@ pub(super) async fn each_record_carries_the_offset_before_it(
     assert_eq!(prev, [0, offsets[0], offsets[1]], "offsets {offsets:?}");
 }
 
-pub(super) async fn a_commit_decided_on_an_older_head_is_told_exactly_what_it_missed(
+pub(crate) async fn a_commit_decided_on_an_older_head_is_told_exactly_what_it_missed(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -86,7 +86,7 @@ pub(super) async fn a_commit_decided_on_an_older_head_is_told_exactly_what_it_mi
     assert_eq!(ids(&all(&*engine, &user).await), ["a", "b", "c", "d"]);
 }
 
-pub(super) async fn the_expected_epoch_is_compared_too(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn the_expected_epoch_is_compared_too(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let other_epoch = |offset| Position::new(Epoch::new(0x0dd), offset);
     // Both for a stream that does not exist, and for one that does.
@@ -108,7 +108,7 @@ pub(super) async fn the_expected_epoch_is_compared_too(engine: Arc<dyn Engine>, 
     assert_eq!(ids(&all(&*engine, &user).await), ["a", "b"]);
 }
 
-pub(super) async fn an_expected_offset_beyond_the_head_is_not_taken(
+pub(crate) async fn an_expected_offset_beyond_the_head_is_not_taken(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -131,7 +131,7 @@ pub(super) async fn an_expected_offset_beyond_the_head_is_not_taken(
     assert_eq!(ids(&all(&*engine, &user).await), ["a"]);
 }
 
-pub(super) async fn a_conflict_of_more_than_256_records_is_a_reload(
+pub(crate) async fn a_conflict_of_more_than_256_records_is_a_reload(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -154,7 +154,7 @@ pub(super) async fn a_conflict_of_more_than_256_records_is_a_reload(
     assert!(matches!(reload, Err(AppendError::Reload)), "{reload:?}");
 }
 
-pub(super) async fn a_conflict_that_reaches_below_what_was_trimmed_is_a_reload(
+pub(crate) async fn a_conflict_that_reaches_below_what_was_trimmed_is_a_reload(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -180,7 +180,7 @@ pub(super) async fn a_conflict_that_reaches_below_what_was_trimmed_is_a_reload(
     }
 }
 
-pub(super) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let first = append(&*engine, &user, notes(&user, &["a"], START)).await;
     append(&*engine, &user, notes(&user, &["b"], START)).await;
@@ -204,7 +204,7 @@ pub(super) async fn a_refused_commit_leaves_nothing(engine: Arc<dyn Engine>, _cl
     assert_eq!(next.records[0].prev, before.head.offset);
 }
 
-pub(super) async fn streams_do_not_see_each_other(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn streams_do_not_see_each_other(engine: Arc<dyn Engine>, _clock: Clock) {
     let (mine, other) = (stream("u1"), stream("u2"));
     append(&*engine, &mine, notes(&mine, &["a"], START)).await;
     assert_eq!(ids(&all(&*engine, &other).await), [""; 0]);

@@ -21,7 +21,7 @@ fn key(tenant: &str, run: &str) -> Key {
 const ONE: Bytes = Bytes::from_static(b"one");
 const TWO: Bytes = Bytes::from_static(b"two");
 
-pub(super) async fn a_key_is_put_once(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn a_key_is_put_once(engine: Arc<dyn Engine>, clock: Clock) {
     let key = key("t", "r");
     assert_eq!(engine.put_if_absent(&key, ONE, TTL).await, Ok(None));
     clock.advance(SECOND);
@@ -30,7 +30,7 @@ pub(super) async fn a_key_is_put_once(engine: Arc<dyn Engine>, clock: Clock) {
     assert_eq!((there.value, there.put_at), (ONE, START));
 }
 
-pub(super) async fn a_key_expires(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn a_key_expires(engine: Arc<dyn Engine>, clock: Clock) {
     let key = key("t", "r");
     engine.put_if_absent(&key, ONE, TTL).await.unwrap();
     clock.advance(TTL - SECOND);
@@ -47,7 +47,7 @@ pub(super) async fn a_key_expires(engine: Arc<dyn Engine>, clock: Clock) {
     assert_eq!(there.map(|entry| entry.value), Some(TWO));
 }
 
-pub(super) async fn a_key_is_replaced_only_from_the_expected_value(
+pub(crate) async fn a_key_is_replaced_only_from_the_expected_value(
     engine: Arc<dyn Engine>,
     clock: Clock,
 ) {
@@ -68,7 +68,7 @@ pub(super) async fn a_key_is_replaced_only_from_the_expected_value(
     assert_eq!((there.value, there.put_at), (TWO, START + SECOND));
 }
 
-pub(super) async fn replacing_renews_the_time_to_live(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn replacing_renews_the_time_to_live(engine: Arc<dyn Engine>, clock: Clock) {
     let key = key("t", "r");
     engine.put_if_absent(&key, ONE, TTL).await.unwrap();
     for _ in 0..5 {
@@ -79,7 +79,7 @@ pub(super) async fn replacing_renews_the_time_to_live(engine: Arc<dyn Engine>, c
     assert_eq!(engine.put_if_absent(&key, TWO, TTL).await, Ok(None));
 }
 
-pub(super) async fn keys_do_not_see_each_other(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn keys_do_not_see_each_other(engine: Arc<dyn Engine>, _clock: Clock) {
     for (tenant, run) in [
         ("t", "r"),
         ("t", "r2"),

@@ -62,7 +62,7 @@ async fn names(engine: &dyn Engine, query: &RunQuery) -> Vec<String> {
     list(engine, query).await.into_iter().map(name).collect()
 }
 
-pub(super) async fn runs_are_listed_from_the_one_that_started_last(
+pub(crate) async fn runs_are_listed_from_the_one_that_started_last(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -83,7 +83,7 @@ pub(super) async fn runs_are_listed_from_the_one_that_started_last(
     assert_eq!(names(&*engine, &two).await, ["r3", "r2"]);
 }
 
-pub(super) async fn runs_that_started_at_once_are_listed_by_tenant_user_and_id(
+pub(crate) async fn runs_that_started_at_once_are_listed_by_tenant_user_and_id(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -98,7 +98,7 @@ pub(super) async fn runs_that_started_at_once_are_listed_by_tenant_user_and_id(
     assert_eq!(names(&*engine, &asked()).await, ["r3", "r4", "r2", "r1"]);
 }
 
-pub(super) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Clock) {
     let (u, v, w) = (key("a", "u"), key("a", "v"), key("b", "u"));
     start_of(&*engine, &u, "r1", 1, ("t1", "a1")).await;
     start_of(&*engine, &u, "r2", 2, ("t2", "a2")).await;
@@ -183,7 +183,7 @@ pub(super) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Cloc
 }
 
 /// Page by page of every size the same list, however runs lie in it.
-pub(super) async fn a_list_goes_on_after_any_place(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_list_goes_on_after_any_place(engine: Arc<dyn Engine>, _clock: Clock) {
     for number in 0..24 {
         let stream = key(["a", "b"][number % 2], ["u", "v", "w"][number % 3]);
         // Four at a time start at once.
@@ -206,7 +206,7 @@ pub(super) async fn a_list_goes_on_after_any_place(engine: Arc<dyn Engine>, _clo
     }
 }
 
-pub(super) async fn a_list_goes_on_whatever_starts_and_ends_meanwhile(
+pub(crate) async fn a_list_goes_on_whatever_starts_and_ends_meanwhile(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {

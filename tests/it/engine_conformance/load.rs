@@ -13,7 +13,7 @@ use crate::support::events::{
     START, append, draft, event, event_id, hours, notes, of, run_id, stream,
 };
 
-pub(super) async fn a_stream_that_does_not_exist_has_a_head_and_nothing_else(
+pub(crate) async fn a_stream_that_does_not_exist_has_a_head_and_nothing_else(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -29,7 +29,7 @@ pub(super) async fn a_stream_that_does_not_exist_has_a_head_and_nothing_else(
         .unwrap();
 }
 
-pub(super) async fn what_is_loaded_is_what_applying_the_records_makes(
+pub(crate) async fn what_is_loaded_is_what_applying_the_records_makes(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -75,7 +75,7 @@ pub(super) async fn what_is_loaded_is_what_applying_the_records_makes(
     assert_eq!((want.open_runs(), want.dedupe.len()), (1, 5));
 }
 
-pub(super) async fn a_run_can_be_asked_for_alone(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_run_can_be_asked_for_alone(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let started = event(&user, "e1", Some("r1"), Kind::AgentStarted);
     let drafts = vec![draft(started, 1, START)];
@@ -89,7 +89,7 @@ pub(super) async fn a_run_can_be_asked_for_alone(engine: Arc<dyn Engine>, _clock
 }
 
 /// The engine may not have looked through its runs yet when the id is used again: nothing of the old run may show.
-pub(super) async fn a_run_that_was_forgotten_begins_anew(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn a_run_that_was_forgotten_begins_anew(engine: Arc<dyn Engine>, clock: Clock) {
     let user = stream("u");
     let run = |id: &str, kind, agent: &str| of(event(&user, id, Some("r1"), kind), agent, agent);
     let drafts = vec![

@@ -47,7 +47,7 @@ async fn write(engine: &dyn Engine, user: &StreamKey, writer: usize) {
     }
 }
 
-pub(super) async fn writers_that_race_keep_one_order(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn writers_that_race_keep_one_order(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let barrier = Arc::new(Barrier::new(WRITERS));
     let writers: Vec<_> = (0..WRITERS)

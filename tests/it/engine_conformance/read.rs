@@ -12,7 +12,7 @@ use crate::support::events::{
     ALL, START, append, custom, draft, ids, notes, offsets, sized, stream,
 };
 
-pub(super) async fn a_page_begins_after_its_cursor(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_page_begins_after_its_cursor(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     for id in ["a", "b", "c"] {
         append(&*engine, &user, notes(&user, &[id], START)).await;
@@ -29,8 +29,8 @@ pub(super) async fn a_page_begins_after_its_cursor(engine: Arc<dyn Engine>, _clo
         (0, &everything[..]),
         (at[0] - 1, &everything[..]),
         (at[0], &everything[1..]),
-        // Between two records of this stream: the other user's.
-        (at[0] + 1, &everything[1..]),
+        // Just before the second, wherever that stands.
+        (at[1] - 1, &everything[1..]),
         (at[1], &everything[2..]),
         (at[2], &[]),
         (at[2] + 1_000, &[]),
@@ -40,7 +40,7 @@ pub(super) async fn a_page_begins_after_its_cursor(engine: Arc<dyn Engine>, _clo
     }
 }
 
-pub(super) async fn a_page_is_bounded_in_records(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_page_is_bounded_in_records(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     append(
         &*engine,
@@ -62,7 +62,7 @@ pub(super) async fn a_page_is_bounded_in_records(engine: Arc<dyn Engine>, _clock
     assert_eq!(pages, ["a b", "c d", "e"]);
 }
 
-pub(super) async fn a_page_is_bounded_in_bytes_but_holds_one(
+pub(crate) async fn a_page_is_bounded_in_bytes_but_holds_one(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -97,7 +97,7 @@ pub(super) async fn a_page_is_bounded_in_bytes_but_holds_one(
     assert_eq!(ids(&page.records), ["a"]);
 }
 
-pub(super) async fn a_page_names_the_head_and_what_is_trimmed(
+pub(crate) async fn a_page_names_the_head_and_what_is_trimmed(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {

@@ -32,7 +32,7 @@ async fn fill(engine: &dyn Engine, user: &StreamKey, count: usize) -> Vec<Arc<Re
     records
 }
 
-pub(super) async fn the_oldest_records_go_beyond_the_number(
+pub(crate) async fn the_oldest_records_go_beyond_the_number(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -52,7 +52,7 @@ pub(super) async fn the_oldest_records_go_beyond_the_number(
     assert_eq!(after.trimmed, large.records[0].position.offset);
 }
 
-pub(super) async fn the_oldest_records_go_beyond_the_bytes(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn the_oldest_records_go_beyond_the_bytes(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let large = |id: &str| draft(sized(&user, id, None, custom("n"), BYTES / 4), 0, START);
     let fit = BYTES / large("n0").weight();
@@ -66,7 +66,7 @@ pub(super) async fn the_oldest_records_go_beyond_the_bytes(engine: Arc<dyn Engin
     assert_eq!(page.trimmed, written[1].position.offset);
 }
 
-pub(super) async fn records_go_by_age(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn records_go_by_age(engine: Arc<dyn Engine>, clock: Clock) {
     let user = stream("u");
     let first = append(&*engine, &user, notes(&user, &["a", "b"], START)).await;
     clock.advance(AGE / 2);
@@ -86,7 +86,7 @@ pub(super) async fn records_go_by_age(engine: Arc<dyn Engine>, clock: Clock) {
     assert_eq!(empty.trimmed, empty.head.offset);
 }
 
-pub(super) async fn ids_are_remembered_longer_than_records(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn ids_are_remembered_longer_than_records(engine: Arc<dyn Engine>, clock: Clock) {
     let user = stream("u");
     append(&*engine, &user, notes(&user, &["a"], START)).await;
     clock.advance(WINDOW - Duration::from_millis(1));
@@ -100,7 +100,7 @@ pub(super) async fn ids_are_remembered_longer_than_records(engine: Arc<dyn Engin
     assert_eq!(state.dedupe.len(), RECORDS + 51);
 }
 
-pub(super) async fn ids_are_forgotten_by_age(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn ids_are_forgotten_by_age(engine: Arc<dyn Engine>, clock: Clock) {
     let user = stream("u");
     append(&*engine, &user, notes(&user, &["a"], START)).await;
     clock.advance(WINDOW / 2);
@@ -113,7 +113,7 @@ pub(super) async fn ids_are_forgotten_by_age(engine: Arc<dyn Engine>, clock: Clo
     assert_eq!(state.dedupe.oldest(), Some(START + WINDOW / 2));
 }
 
-pub(super) async fn ids_are_forgotten_beyond_their_number(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn ids_are_forgotten_beyond_their_number(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     fill(&*engine, &user, IDS + 3).await;
     let state = engine.load(&user).await.unwrap();
@@ -127,7 +127,7 @@ pub(super) async fn ids_are_forgotten_beyond_their_number(engine: Arc<dyn Engine
     }
 }
 
-pub(super) async fn an_evicted_stream_never_uses_an_offset_again(
+pub(crate) async fn an_evicted_stream_never_uses_an_offset_again(
     engine: Arc<dyn Engine>,
     clock: Clock,
 ) {
@@ -155,7 +155,7 @@ pub(super) async fn an_evicted_stream_never_uses_an_offset_again(
     }
 }
 
-pub(super) async fn a_resume_from_below_an_evicted_offset_sees_that_it_is_trimmed(
+pub(crate) async fn a_resume_from_below_an_evicted_offset_sees_that_it_is_trimmed(
     engine: Arc<dyn Engine>,
     clock: Clock,
 ) {
@@ -185,7 +185,7 @@ pub(super) async fn a_resume_from_below_an_evicted_offset_sees_that_it_is_trimme
     }
 }
 
-pub(super) async fn an_open_run_keeps_its_stream(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn an_open_run_keeps_its_stream(engine: Arc<dyn Engine>, clock: Clock) {
     let user = stream("u");
     let started = event(&user, "e1", Some("r1"), Kind::AgentStarted);
     let drafts = vec![draft(started, 1, START)];
@@ -207,7 +207,7 @@ pub(super) async fn an_open_run_keeps_its_stream(engine: Arc<dyn Engine>, clock:
     assert!(state.is_empty(), "{state:?}");
 }
 
-pub(super) async fn a_watcher_keeps_its_stream(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn a_watcher_keeps_its_stream(engine: Arc<dyn Engine>, clock: Clock) {
     struct Deaf;
     impl Watcher for Deaf {
         fn appended(&self, _records: &[Arc<Record>]) {}

@@ -54,7 +54,7 @@ async fn due(engine: &dyn Engine, now: Timestamp) -> Vec<String> {
 
 const NONE: [String; 0] = [];
 
-pub(super) async fn a_run_is_due_at_its_deadline_until_it_ends(
+pub(crate) async fn a_run_is_due_at_its_deadline_until_it_ends(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -78,7 +78,7 @@ pub(super) async fn a_run_is_due_at_its_deadline_until_it_ends(
     assert_eq!(due(&*engine, START + USUAL).await, ["u/b", "v/a2"]);
 }
 
-pub(super) async fn looking_again_holds_for_the_head_that_it_was_decided_on(
+pub(crate) async fn looking_again_holds_for_the_head_that_it_was_decided_on(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -106,7 +106,7 @@ pub(super) async fn looking_again_holds_for_the_head_that_it_was_decided_on(
     engine.look_again(&nobody, head, &moved).await.unwrap();
 }
 
-pub(super) async fn a_run_that_waited_is_due_no_later_than_its_deadline(
+pub(crate) async fn a_run_that_waited_is_due_no_later_than_its_deadline(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -135,7 +135,7 @@ pub(super) async fn a_run_that_waited_is_due_no_later_than_its_deadline(
     assert_eq!(due(&*engine, START + hour + USUAL).await, ["u/r"]);
 }
 
-pub(super) async fn runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines(
+pub(crate) async fn runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -157,7 +157,7 @@ pub(super) async fn runs_above_one_that_ends_are_due_no_later_than_their_own_dea
     assert_eq!(due(&*engine, START + USUAL).await, ["u/mid", "u/top"]);
 }
 
-pub(super) async fn open_runs_are_told_with_the_head(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn open_runs_are_told_with_the_head(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let nothing = engine.open_runs(&user).await.unwrap();
     assert_eq!(nothing.runs, []);

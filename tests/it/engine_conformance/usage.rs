@@ -60,7 +60,7 @@ async fn inputs(engine: &dyn Engine, query: &UsageQuery) -> Vec<(String, u64)> {
     sums.map(|(name, sum)| (name, sum.tokens.input)).collect()
 }
 
-pub(super) async fn every_appended_draft_counts_once_in_its_series(
+pub(crate) async fn every_appended_draft_counts_once_in_its_series(
     engine: Arc<dyn Engine>,
     _clock: Clock,
 ) {
@@ -107,7 +107,7 @@ pub(super) async fn every_appended_draft_counts_once_in_its_series(
     assert_eq!(one, sum);
 }
 
-pub(super) async fn a_refused_commit_consumes_nothing(engine: Arc<dyn Engine>, _clock: Clock) {
+pub(crate) async fn a_refused_commit_consumes_nothing(engine: Arc<dyn Engine>, _clock: Clock) {
     let user = stream("u");
     let first = append(&*engine, &user, at(START, [spent(&user, "1", "t", "m", 1)])).await;
     append(&*engine, &user, at(START, [spent(&user, "2", "t", "m", 2)])).await;
@@ -120,7 +120,7 @@ pub(super) async fn a_refused_commit_consumes_nothing(engine: Arc<dyn Engine>, _
     assert_eq!(all.iter().map(|(_, tokens)| tokens).sum::<u64>(), 3);
 }
 
-pub(super) async fn usage_is_told_as_asked_for(engine: Arc<dyn Engine>, clock: Clock) {
+pub(crate) async fn usage_is_told_as_asked_for(engine: Arc<dyn Engine>, clock: Clock) {
     let tenants = ["default", "other"].map(|tenant| Tenant::new(tenant).unwrap());
     let mut tokens = 1;
     for day in 0..2 {
@@ -205,7 +205,7 @@ pub(super) async fn usage_is_told_as_asked_for(engine: Arc<dyn Engine>, clock: C
     }
 }
 
-pub(super) async fn usage_outlives_its_events_until_the_day_is_forgotten(
+pub(crate) async fn usage_outlives_its_events_until_the_day_is_forgotten(
     engine: Arc<dyn Engine>,
     clock: Clock,
 ) {
@@ -223,7 +223,7 @@ pub(super) async fn usage_outlives_its_events_until_the_day_is_forgotten(
     assert_eq!(inputs(&*engine, &all).await.len(), 0);
 }
 
-pub(super) async fn too_many_series_keep_their_totals_by_tenant_model_and_day(
+pub(crate) async fn too_many_series_keep_their_totals_by_tenant_model_and_day(
     engine: Arc<dyn Engine>,
     clock: Clock,
 ) {

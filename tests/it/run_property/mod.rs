@@ -2,28 +2,25 @@
 //! batches, sub-agents, lanes that are let go, clock jumps and the watchdog. After each step, what is stored and what
 //! was answered must be what the model says.
 //!
-//! A failing seed is printed; `EMITTER_SEED=<seed>` runs it again, `EMITTER_SOAK=1` runs ten times as many steps.
+//! Any engine must live by it. A failing seed is printed; `EMITTER_SEED=<seed>` runs it again, `EMITTER_SOAK=1` runs ten times as many steps.
 
 mod model;
 
 use std::{sync::Arc, time::Duration};
 
 use emitter::{
-    engine::{Engine, ReadLimit, memory},
+    clock::{Clock, Entropy},
+    engine::{Engine, ReadLimit},
     event::{ContentHash, Event, Kind, Step, StreamKey, Usage},
-    sequencer::{Config, Rules},
+    sequencer::{Config, Rules, Sequencer},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use self::model::Model;
 use crate::support::{
-    events::{event, run_id, source, stream, tool_call_id, tool_name},
-    rig::{Rig, word},
-    seed,
+    events::{event, metrics, run_id, source, stream, tool_call_id, tool_name},
+    rig::word,
 };
-
-/// How many steps a case takes; a step is a call of up to four events, or time that passes.
-const STEPS: usize = 1_000;
 
 const USERS: [&str; 3] = ["u0", "u1", "u2"];
 const RUNS: [&str; 9] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"];
@@ -41,7 +38,15 @@ fn rules() -> Rules {
     }
 }
 
-async fn case(seed: u64) {
+/// What a case runs on.
+struct Rig {
+    engine: Arc<dyn Engine>,
+    sequencer: Arc<Sequencer>,
+    clock: Clock,
+}
+
+/// A case of so many steps on `engine`, which reads `clock`. A step is a call of up to four events, or time that passes.
+pub(crate) async fn case(engine: Arc<dyn Engine>, clock: Clock, seed: u64, steps: usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let config = Config {
         rules: rules(),
@@ -49,11 +54,17 @@ async fn case(seed: u64) {
         lanes: 1,
         ..Config::default()
     };
-    let rig = Rig::with(config, memory::Config::default(), seed);
+    let entropy = Entropy::seeded(seed);
+    let sequencer = Sequencer::new(engine.clone(), clock.clone(), entropy, config, metrics());
+    let rig = Rig {
+        engine,
+        sequencer,
+        clock,
+    };
     let users = USERS.map(stream);
     let mut model = Model::new(&users, rules());
     let mut sent: Vec<Event> = Vec::new();
-    for step in 0..STEPS {
+    for step in 0..steps {
         if rng.random_bool(0.2) {
             pass_time(&rig, &mut model, &users, &mut rng).await;
             continue;
@@ -68,7 +79,8 @@ async fn case(seed: u64) {
             })
             .collect();
         sent.extend(events.iter().cloned());
-        let answers = rig.emit(user, events.clone()).await;
+        let submitted = events.iter().cloned().map(Arc::new).collect();
+        let answers = rig.sequencer.submit(user.clone(), submitted, None).await;
         let got: Vec<_> = answers.iter().map(word).collect();
         let records = new_records(&rig, user, &model).await;
         model.call(user, rig.clock.now(), &events, &answers, &got, &records);
@@ -86,7 +98,7 @@ async fn pass_time(rig: &Rig, model: &mut Model, users: &[StreamKey; 3], rng: &m
     rig.clock.advance(Duration::from_secs(seconds));
     rig.sequencer.maintain();
     for _ in 0..rng.random_range(0..16) {
-        rig.memory.maintain().await;
+        rig.engine.maintain().await;
     }
     rig.sequencer.sweep().await;
     for user in users {
@@ -104,7 +116,7 @@ async fn new_records(
         records: usize::MAX,
         bytes: usize::MAX,
     };
-    let page = rig.memory.read(user, model.read_up_to(user), limit).await;
+    let page = rig.engine.read(user, model.read_up_to(user), limit).await;
     page.unwrap().records
 }
 
@@ -203,9 +215,4 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
         16 => (Kind::AgentFailed, Step::End),
         _ => (Kind::AgentThinking, Step::Other),
     }
-}
-
-#[test]
-fn runs_live_as_the_model_says_soak() {
-    seed::each_seed(seed::cases(100, 1_000), case);
 }

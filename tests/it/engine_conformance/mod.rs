@@ -2,18 +2,18 @@
 //!
 //! A factory makes an empty engine within `bounds`, the manual clock that it reads, and whatever must outlive it.
 
-mod append;
-mod keys;
-mod listing;
-mod load;
-mod race;
-mod read;
-mod retention;
-mod runs;
-mod usage;
-mod watch;
+pub(crate) mod append;
+pub(crate) mod keys;
+pub(crate) mod listing;
+pub(crate) mod load;
+pub(crate) mod race;
+pub(crate) mod read;
+pub(crate) mod retention;
+pub(crate) mod runs;
+pub(crate) mod usage;
+pub(crate) mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use emitter::{
     clock::Clock,
@@ -23,10 +23,6 @@ use emitter::{
     },
     event::Position,
 };
-
-use tempfile::TempDir;
-
-use crate::support::events::{START, durable, memory};
 
 /// Records of one user that an engine under test retains.
 const RECORDS: usize = 300;
@@ -49,7 +45,8 @@ const USAGE_AGE: Duration = Duration::from_secs(4 * 24 * 60 * 60);
 /// How many series of usage it tells apart, at least.
 const USAGE_SERIES: usize = 300;
 
-fn bounds() -> Config {
+/// The bounds of an engine under test.
+pub(crate) fn bounds() -> Config {
     Config {
         retention_records: RECORDS,
         retention_bytes: BYTES,
@@ -77,21 +74,39 @@ async fn pass_a_day(engine: &dyn Engine, clock: &Clock) {
     }
 }
 
+/// `conformance!(engine, factory)` makes a test of each case, in a module of that name. `conformance!(each run)` calls
+/// `run` with the name of each case and the case.
 macro_rules! conformance {
-    ($engine:ident, $factory:expr; $($area:ident: $($case:ident)*;)*) => {
+    (tests $engine:ident $factory:expr; $($area:ident: $($case:ident)*;)*) => {
         mod $engine {
             $(mod $area { $(
                 #[tokio::test]
                 async fn $case() {
                     let (engine, clock, _held) = $factory();
-                    super::super::$area::$case(engine.clone(), clock).await;
+                    $crate::engine_conformance::$area::$case(engine.clone(), clock).await;
                     engine.close().await;
                 }
             )* })*
         }
     };
+    (each $run:ident; $($area:ident: $($case:ident)*;)*) => {
+        $($(
+            $run(
+                concat!(stringify!($area), "::", stringify!($case)),
+                Box::new(|engine, clock| {
+                    Box::pin($crate::engine_conformance::$area::$case(engine, clock))
+                }),
+            );
+        )*)*
+    };
+    (each $run:ident) => {
+        $crate::engine_conformance::conformance!(all each $run)
+    };
     ($engine:ident, $factory:expr) => {
-        conformance! { $engine, $factory;
+        $crate::engine_conformance::conformance!(all tests $engine $factory);
+    };
+    (all $($how:tt)*) => {
+        $crate::engine_conformance::conformance! { $($how)*;
             append:
                 records_come_back_in_order_and_offsets_strictly_increase
                 offsets_within_a_commit_are_consecutive
@@ -158,17 +173,4 @@ macro_rules! conformance {
     };
 }
 
-conformance!(memory_engine, super::super::memory_engine_factory);
-conformance!(durable_engine, super::super::durable_engine_factory);
-
-fn memory_engine_factory() -> (Arc<dyn Engine>, Clock, ()) {
-    let (engine, clock) = memory(bounds());
-    (engine, clock, ())
-}
-
-fn durable_engine_factory() -> (Arc<dyn Engine>, Clock, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let clock = Clock::manual(START);
-    let engine = durable(directory.path(), bounds(), &clock, 1).expect("a new directory");
-    (engine, clock, directory)
-}
+pub(crate) use conformance;

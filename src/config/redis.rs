@@ -1,0 +1,163 @@
+//! The settings of the engine on Redis.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+/// Where Redis is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub struct Redis {
+    pub mode: RedisMode,
+    pub urls: Vec<RedisUrl>,
+    pub master_name: String,
+    pub username: String,
+    pub password_file: PathBuf,
+    pub ca_file: PathBuf,
+    pub prefix: String,
+    pub wait_replicas: usize,
+    #[serde(with = "humantime_serde")]
+    pub wait_timeout: Duration,
+    pub min_replicas: usize,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+/// How Redis is deployed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "documented once, in the reference")]
+pub enum RedisMode {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+/// The URL of a server, printed without its credentials.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// All of it.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// What is wrong with it, if anything.
+    fn problem(&self) -> Option<&'static str> {
+        let host = ["redis://", "rediss://"]
+            .iter()
+            .find_map(|scheme| self.0.strip_prefix(scheme))
+            .map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
+        match host {
+            Some(host) if !host.is_empty() && !host.starts_with([':', '/']) => None,
+            _ => Some("is not a URL such as redis://host:6379 or rediss://user:password@host:6379"),
+        }
+    }
+}
+
+/// `text` without what stands before the host, if it is a URL that has something there.
+pub(super) fn masked(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://[set]@{host}"),
+        _ => text.to_owned(),
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&masked(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How many replicas can be asked for.
+const REPLICAS: usize = 16;
+
+impl Redis {
+    /// Tells `report` of every value outside its bounds: key, problem.
+    pub(super) fn check(&self, report: &mut dyn FnMut(&str, String)) {
+        for (index, url) in self.urls.iter().enumerate() {
+            if let Some(problem) = url.problem() {
+                report(&format!("redis.urls.{index}"), problem.into());
+            }
+        }
+        match (self.mode, self.urls.len()) {
+            (_, 0) => report("redis.urls", "is required".into()),
+            (RedisMode::Single, 2..) => report("redis.urls", "a single server has one".into()),
+            _ => {}
+        }
+        if self.mode == RedisMode::Sentinel && self.master_name.is_empty() {
+            report(
+                "redis.master_name",
+                "is required: sentinels are asked for it".into(),
+            );
+        }
+        let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_');
+        if self.prefix.is_empty() || self.prefix.len() > 64 || !self.prefix.chars().all(plain) {
+            report(
+                "redis.prefix",
+                "must be 1 to 64 of a-z, 0-9, - and _".into(),
+            );
+        }
+        let counts = [
+            ("redis.wait_replicas", self.wait_replicas),
+            ("redis.min_replicas", self.min_replicas),
+        ];
+        for (key, count) in counts.into_iter().filter(|(_, count)| *count > REPLICAS) {
+            report(key, format!("{count} is more than {REPLICAS}"));
+        }
+        let spans = [
+            ("redis.wait_timeout", self.wait_timeout),
+            ("redis.timeout", self.timeout),
+        ];
+        let fits = Duration::from_millis(100)..=Duration::from_secs(60);
+        for (key, span) in spans.into_iter().filter(|(_, span)| !fits.contains(span)) {
+            let span = humantime::format_duration(span);
+            report(key, format!("{span} is not within 100ms to 1m"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_printed_without_its_credentials() {
+        for (text, shown) in [
+            ("redis://h:1", "redis://h:1"),
+            ("redis://u:p@h:1", "redis://[set]@h:1"),
+            ("rediss://:p@ss@h:1/2", "rediss://[set]@h:1/2"),
+        ] {
+            let url = RedisUrl(text.into());
+            let printed = (url.to_string(), format!("{url:?}"));
+            assert_eq!(printed, (shown.to_owned(), shown.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_of_redis_is_told() {
+        for (text, fine) in [
+            ("redis://127.0.0.1:6379", true),
+            ("rediss://u:p@redis.example:6380/1", true),
+            ("redis://[::1]:6379", true),
+            ("127.0.0.1:6379", false),
+            ("http://127.0.0.1:6379", false),
+            ("redis://", false),
+            ("redis://u:p@", false),
+            ("redis://:6379", false),
+            ("", false),
+        ] {
+            let url = RedisUrl(text.into());
+            assert_eq!(url.problem().is_none(), fine, "{text}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The engine on Redis: any number of nodes share it.
+//!
+//! What must happen at once happens in one function within the server (`functions.lua`); what follows from a commit is
+//! worked out here. Everything of a user lies in one hash slot.
+
+mod append;
+mod call;
+mod changes;
+mod config;
+mod due;
+mod hints;
+mod link;
+mod list;
+mod names;
+mod servers;
+mod state;
+mod store;
+mod usage;
+mod watch;
+
+pub use config::{Bounds, Config, Mode, Url};
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use self::{
+    call::CallError,
+    due::Deadlines,
+    hints::{Push, Registry},
+    link::{Keeper, Link},
+    names::Names,
+    servers::Purpose,
+};
+use super::{
+    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
+    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+};
+use crate::{
+    clock::{Clock, Entropy, Timestamp},
+    event::{BUCKETS, Offset, Position, RunId, StreamKey},
+    run::Run,
+    telemetry::Metrics,
+    usage::{Series, Sum, UsageQuery},
+};
+
+/// How many calls of `maintain` visit every bucket once.
+const SWEEP_TURNS: usize = 64;
+
+/// How many streams a sweep of a bucket looks at in one call, and in how many calls at most.
+const SWEPT: usize = 64;
+const SWEEPS: usize = 16;
+
+/// How long a stream that holds nothing stays.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How many connections share the waiting for replicas: each waits for one append at a time.
+const WRITERS: usize = 8;
+
+/// Everything in Redis.
+pub struct RedisEngine {
+    inner: Arc<Inner>,
+    _keepers: Vec<Keeper>,
+}
+
+struct Inner {
+    config: Arc<Config>,
+    clock: Clock,
+    entropy: Entropy,
+    metrics: Arc<Metrics>,
+    names: Names,
+    calls: Arc<Link>,
+    /// Where appends wait for replicas; empty where they do not.
+    writers: Vec<Arc<Link>>,
+    writer: AtomicUsize,
+    published: Arc<Link>,
+    hints: Arc<Registry>,
+    due: Deadlines,
+    /// The buckets that were seen with an epoch.
+    known: Vec<AtomicBool>,
+    turn: AtomicUsize,
+    /// When the watched streams were last kept from being evicted; milliseconds.
+    pinned_at: AtomicU64,
+}
+
+impl RedisEngine {
+    /// An engine as `config` says. It connects in the background, and again whenever the connection is lost; until then
+    /// it is unavailable. Needs a running tokio runtime.
+    pub fn new(config: Config, clock: Clock, entropy: Entropy, metrics: Arc<Metrics>) -> Arc<Self> {
+        let config = Arc::new(config);
+        let mut keepers = Vec::new();
+        let mut link = |purpose: Purpose| {
+            let (config, entropy) = (config.clone(), entropy.clone());
+            let (link, keeper) = Link::new(config, purpose, entropy, metrics.clone());
+            keepers.push(keeper);
+            link
+        };
+        let hints = Registry::new(metrics.clone());
+        let calls = link(Purpose::Calls(config.timeout));
+        let published = link(Purpose::Hints(Push(hints.clone())));
+        let waiting = Purpose::Calls(config.timeout + config.wait_timeout);
+        let writers = if config.wait_replicas == 0 {
+            0
+        } else {
+            WRITERS
+        };
+        let writers = (0..writers).map(|_| link(waiting.clone())).collect();
+        let inner = Arc::new(Inner {
+            names: Names::new(&config.prefix),
+            config,
+            clock,
+            entropy,
+            metrics,
+            calls,
+            writers,
+            writer: AtomicUsize::new(0),
+            published,
+            hints,
+            due: Deadlines::new(),
+            known: (0..BUCKETS).map(|_| AtomicBool::new(false)).collect(),
+            turn: AtomicUsize::new(0),
+            pinned_at: AtomicU64::new(0),
+        });
+        keepers.push(Keeper::of(inner.clone().subscribe_always()));
+        keepers.push(Keeper::of(inner.clone().compare_always()));
+        Arc::new(Self {
+            inner,
+            _keepers: keepers,
+        })
+    }
+
+    /// How many calls of `maintain` visit everything once.
+    pub const fn turns() -> usize {
+        SWEEP_TURNS
+    }
+}
+
+impl Inner {
+    /// Whether this node has seen the bucket with an epoch.
+    fn knows(&self, bucket: usize) -> bool {
+        let known = self.known.get(bucket);
+        known.is_some_and(|known| known.load(Ordering::Relaxed))
+    }
+
+    fn note_known(&self, bucket: usize) {
+        if let Some(known) = self.known.get(bucket) {
+            known.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection on which the next append waits for replicas.
+    fn next_writer(&self) -> &Link {
+        let next = self.writer.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writers.get(next % self.writers.len().max(1));
+        writer.unwrap_or(&self.calls)
+    }
+
+    /// Counts a call that failed.
+    fn count(&self, error: CallError) -> CallError {
+        self.metrics.redis_errors.increment(1);
+        error
+    }
+
+    /// Gives back what is over in one bucket.
+    async fn sweep(&self, bucket: usize) -> Result<(), CallError> {
+        let (bounds, now) = (&self.config.bounds, self.clock.now());
+        for _ in 0..SWEEPS {
+            let mut call = self.call("sweep", bucket);
+            call.arg(now.as_millis());
+            for age in [
+                bounds.retention_age,
+                bounds.dedupe_window,
+                bounds.run_memory,
+                IDLE,
+                bounds.usage_age,
+            ] {
+                call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            }
+            call.arg(SWEPT);
+            let mut answer = call.on(&self.calls).await?.into_iter();
+            let _ok = call::next(&mut answer)?;
+            let looked_at = call::number(call::next(&mut answer)?)?;
+            let trimmed = call::number(call::next(&mut answer)?)?;
+            self.metrics.trimmed.increment(trimmed);
+            if looked_at < SWEPT as u64 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Engine for RedisEngine {
+    fn describe(&self) -> Description {
+        let config = &self.inner.config;
+        let mut loses = "what Redis loses: with `appendfsync everysec` about the last second when a server dies, \
+                         without persistence everything"
+            .to_owned();
+        match config.wait_replicas {
+            0 => loses += "; on a failover what the new master had not received",
+            count => {
+                loses += &format!(
+                    "; on a failover what the new master had not received, though {count} had acknowledged it"
+                );
+            }
+        }
+        loses += "; a new epoch tells readers of it";
+        Description {
+            kind: "redis",
+            level: if config.wait_replicas == 0 {
+                "redis"
+            } else {
+                "redis and its replicas"
+            },
+            loses,
+        }
+    }
+
+    async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
+        Ok(self.inner.load(stream).await?)
+    }
+
+    async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
+        Ok(self.inner.run(stream, run_id).await?)
+    }
+
+    async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
+        self.inner.open_runs(stream).await
+    }
+
+    async fn runs(&self, query: &RunQuery) -> Result<Vec<KnownRun>, EngineError> {
+        Ok(self.inner.list(query).await?)
+    }
+
+    async fn due(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Due>, EngineError> {
+        Ok(self.inner.due(buckets, now, limit).await?)
+    }
+
+    async fn look_again(
+        &self,
+        stream: &StreamKey,
+        head: Position,
+        runs: &[(RunId, Timestamp)],
+    ) -> Result<(), EngineError> {
+        self.inner.look_again(stream, head, runs).await
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        decided_on: &StreamState,
+        commit: Commit,
+    ) -> Result<Appended, AppendError> {
+        self.inner.append(stream, decided_on, commit).await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        limit: ReadLimit,
+    ) -> Result<Page, EngineError> {
+        self.inner.read(stream, after, limit).await
+    }
+
+    async fn watch(
+        &self,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError> {
+        self.inner.watch(stream, watcher).await
+    }
+
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+        Ok(self.inner.usage(query).await?)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
+        Ok(self.inner.get(key).await?)
+    }
+
+    async fn put_if_absent(
+        &self,
+        key: &Key,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<KeyEntry>, EngineError> {
+        Ok(self.inner.put_if_absent(key, &value, ttl).await?)
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &Key,
+        expected: &Bytes,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<bool, EngineError> {
+        Ok(self
+            .inner
+            .compare_and_set(key, expected, &value, ttl)
+            .await?)
+    }
+
+    async fn maintain(&self) {
+        let (inner, now) = (&self.inner, self.inner.clock.now());
+        // What waits for its turn behind this should not wait for Redis.
+        if !inner.calls.is_live() {
+            return;
+        }
+        let pinned_at = Timestamp::from_millis(inner.pinned_at.load(Ordering::Relaxed));
+        if pinned_at > now || pinned_at + watch::RENEWED <= now {
+            inner.pinned_at.store(now.as_millis(), Ordering::Relaxed);
+            inner.pin_watched().await;
+        }
+        let turn = inner.turn.fetch_add(1, Ordering::Relaxed);
+        let buckets = (turn % SWEEP_TURNS..BUCKETS).step_by(SWEEP_TURNS);
+        let sweeps = stream::iter(buckets).map(|bucket| inner.sweep(bucket));
+        let mut sweeps = sweeps.buffer_unordered(SWEEP_TURNS);
+        while let Some(swept) = sweeps.next().await {
+            if let Err(error) = swept {
+                tracing::debug!(?error, "a bucket was not swept");
+            }
+        }
+    }
+
+    async fn close(&self) {
+        // What was acknowledged is with Redis, and the connections end with this.
+    }
+}

@@ -1,0 +1,168 @@
+//! What was consumed: sums in the bucket of their user, one hash for each day.
+//!
+//! Each number of a sum is a field of its own, so that it can be added to where it lies. Tokens of events that stated
+//! no cost are kept apart from the others: so an event touches few fields.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{Inner, call, call::CallError, names};
+use crate::{
+    clock::Timestamp,
+    event::{BUCKETS, StreamKey, Tokens},
+    usage::{Day, Series, Sum, UsageQuery},
+};
+
+/// How many buckets are read at once.
+const BUCKETS_AT_ONCE: usize = 16;
+
+/// The numbers of `sum` that are not zero, by the first letters of their fields. Redis counts up to `i64::MAX`, where a
+/// number stops.
+pub(super) fn stats(sum: &Sum) -> Vec<(char, i64)> {
+    let costed = Tokens {
+        input: sum.tokens.input - sum.uncosted_tokens.input,
+        output: sum.tokens.output - sum.uncosted_tokens.output,
+        cached_input: sum.tokens.cached_input - sum.uncosted_tokens.cached_input,
+        reasoning: sum.tokens.reasoning - sum.uncosted_tokens.reasoning,
+    };
+    let uncosted = sum.uncosted_tokens;
+    let all = [
+        ('n', sum.events),
+        ('N', sum.uncosted_events),
+        ('s', sum.stated_cost_nano_usd),
+        ('i', costed.input),
+        ('o', costed.output),
+        ('c', costed.cached_input),
+        ('r', costed.reasoning),
+        ('I', uncosted.input),
+        ('O', uncosted.output),
+        ('C', uncosted.cached_input),
+        ('R', uncosted.reasoning),
+    ];
+    let held = all.into_iter().filter(|(_, number)| *number > 0);
+    held.map(|(name, number)| (name, i64::try_from(number).unwrap_or(i64::MAX)))
+        .collect()
+}
+
+/// Takes the number of one field into the sum of its series.
+fn take(sum: &mut Sum, name: char, number: u64) {
+    let add = |total: &mut u64| *total = total.saturating_add(number);
+    match name {
+        'n' => add(&mut sum.events),
+        'N' => add(&mut sum.uncosted_events),
+        's' => add(&mut sum.stated_cost_nano_usd),
+        'i' | 'I' => add(&mut sum.tokens.input),
+        'o' | 'O' => add(&mut sum.tokens.output),
+        'c' | 'C' => add(&mut sum.tokens.cached_input),
+        'r' | 'R' => add(&mut sum.tokens.reasoning),
+        _ => {}
+    }
+    match name {
+        'I' => add(&mut sum.uncosted_tokens.input),
+        'O' => add(&mut sum.uncosted_tokens.output),
+        'C' => add(&mut sum.uncosted_tokens.cached_input),
+        'R' => add(&mut sum.uncosted_tokens.reasoning),
+        _ => {}
+    }
+}
+
+impl Inner {
+    /// What `query` asks for, bucket by bucket.
+    pub(super) async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, CallError> {
+        let only = query.tenant.clone().zip(query.user.clone());
+        let buckets = match only.map(|(tenant, user)| StreamKey::new(tenant, user).bucket()) {
+            Some(bucket) => bucket..bucket + 1,
+            None => 0..BUCKETS,
+        };
+        let parts = stream::iter(buckets).map(|bucket| self.usage_of(bucket, query));
+        let parts = parts.buffer_unordered(BUCKETS_AT_ONCE);
+        parts.try_concat().await
+    }
+
+    async fn usage_of(
+        &self,
+        bucket: usize,
+        query: &UsageQuery,
+    ) -> Result<Vec<(Series, Sum)>, CallError> {
+        let mut days = redis::cmd("SMEMBERS");
+        days.arg(self.names.days(bucket));
+        let mut found = Vec::new();
+        for name in call::array(self.calls.run(&days).await?)? {
+            let name = call::text(name)?;
+            let end: u64 = name.parse().map_err(|_| call::odd("no day"))?;
+            let end = Timestamp::from_millis(end);
+            let day = Day::of(Timestamp::from_millis(end.as_millis().saturating_sub(1)));
+            let over = end + self.config.bounds.usage_age <= self.clock.now();
+            if over || !query.days.contains(&day) {
+                continue;
+            }
+            let mut sums = redis::cmd("HGETALL");
+            sums.arg(self.names.sums(bucket, &name));
+            let fields = call::array(self.calls.run(&sums).await?)?;
+            found.extend(sums_of(day, fields, query)?);
+        }
+        Ok(found)
+    }
+}
+
+/// The sums that `fields` are, names and numbers in turn, where `query` asks for them.
+fn sums_of(
+    day: Day,
+    fields: Vec<redis::Value>,
+    query: &UsageQuery,
+) -> Result<Vec<(Series, Sum)>, CallError> {
+    let mut sums: HashMap<String, Sum> = HashMap::new();
+    let mut fields = fields.into_iter();
+    while let (Some(name), Some(number)) = (fields.next(), fields.next()) {
+        let (name, number) = (call::text(name)?, call::number(number)?);
+        let mut letters = name.chars();
+        if let Some(letter) = letters.next() {
+            take(
+                sums.entry(letters.as_str().to_owned()).or_default(),
+                letter,
+                number,
+            );
+        }
+    }
+    let named = sums.into_iter().map(|(name, sum)| {
+        let series = names::series_of(day, &name);
+        series
+            .map(|series| (series, sum))
+            .ok_or_else(|| call::odd("no series"))
+    });
+    let mut sums: Vec<_> = named.collect::<Result<_, _>>()?;
+    sums.retain(|(series, _)| query.admits(series));
+    Ok(sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Usage;
+
+    #[test]
+    fn a_sum_is_what_its_numbers_come_to() {
+        let usage = |tokens: u64, cost_nano_usd| Usage {
+            provider: "p".into(),
+            model: "m".into(),
+            tokens: Tokens {
+                input: tokens,
+                output: 2,
+                cached_input: 0,
+                reasoning: 1,
+            },
+            cost_nano_usd,
+        };
+        let mut sum = Sum::default();
+        for usage in [usage(1, None), usage(10, Some(7)), usage(100, None)] {
+            sum.add(&usage);
+        }
+        let mut again = Sum::default();
+        for (name, number) in stats(&sum) {
+            take(&mut again, name, u64::try_from(number).unwrap());
+        }
+        assert_eq!(again, sum);
+        assert!(stats(&Sum::default()).is_empty());
+    }
+}

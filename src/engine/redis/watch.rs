@@ -1,0 +1,274 @@
+//! Watching streams: subscriptions that come back by themselves, and heads that are compared in case a hint was lost.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream};
+use redis::RedisResult;
+use tokio::time;
+
+use super::{Inner, call, call::CallError, link::Live, names, servers::Connection};
+use crate::{
+    engine::{EngineError, Watch, Watcher},
+    event::{Position, StreamKey},
+};
+
+/// How often the heads of all watched streams are compared with what their watchers heard of.
+const COMPARE: Duration = Duration::from_secs(5);
+
+/// How long a hint may be under way before a head that differs means that it is lost.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+
+/// How long a watched stream stays when nobody renews that, and how often it is renewed.
+pub(super) const PINNED: Duration = Duration::from_secs(15 * 60);
+pub(super) const RENEWED: Duration = Duration::from_secs(4 * 60);
+
+/// How many streams one call asks for, and how many calls are under way at once.
+const STREAMS: usize = 256;
+const CALLS: usize = 32;
+
+const SUBSCRIBE: &str = "SSUBSCRIBE";
+const UNSUBSCRIBE: &str = "SUNSUBSCRIBE";
+
+/// How many subscriptions are under way at once.
+const SUBSCRIPTIONS: usize = 64;
+
+/// How long a subscription that was refused is left alone.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// Streams of one bucket, with their channels.
+type Piece = (usize, Vec<(Arc<str>, StreamKey)>);
+
+impl Inner {
+    pub(super) async fn watch(
+        self: &Arc<Self>,
+        stream: &StreamKey,
+        watcher: Arc<dyn Watcher>,
+    ) -> Result<Watch, EngineError> {
+        let channel = self.names.of('c', stream);
+        let (guard, mut subscribed) = self.hints.add(&channel, stream, watcher);
+        // Subscribed first, so that nothing appended after the head is read can be missed.
+        let confirmed = subscribed.wait_for(|subscribed| *subscribed);
+        let confirmed = time::timeout(self.config.timeout, confirmed)
+            .await
+            .is_ok_and(|confirmed| confirmed.is_ok());
+        if !confirmed {
+            let why = "the subscription was not confirmed".to_owned();
+            return Err(EngineError::Unavailable(why));
+        }
+        loop {
+            let head = self.pinned(stream).await?;
+            if self.hints.goes(&guard, head) {
+                let guard = Box::new(guard);
+                return Ok(Watch { head, guard });
+            }
+        }
+    }
+
+    /// The head of a stream, which is kept from being evicted for a while.
+    async fn pinned(&self, stream: &StreamKey) -> Result<Position, CallError> {
+        let of_stream = vec![("".into(), stream.clone())];
+        let one = (stream.bucket(), of_stream);
+        let heads = match self.pin(&one).await {
+            Ok(heads) => heads,
+            // Where nothing can be written, nothing is evicted either.
+            Err(_) => self.heads(&one).await?,
+        };
+        heads.into_iter().next().ok_or_else(|| call::odd("no head"))
+    }
+
+    async fn heads(&self, (bucket, streams): &Piece) -> Result<Vec<Position>, CallError> {
+        let mut call = self.call("heads", *bucket);
+        for (_, stream) in streams {
+            call.arg(names::sid(stream));
+        }
+        self.positions(*bucket, &call).await
+    }
+
+    async fn pin(&self, (bucket, streams): &Piece) -> Result<Vec<Position>, CallError> {
+        let mut call = self.call("pin", *bucket);
+        call.arg((self.clock.now() + PINNED).as_millis());
+        for (_, stream) in streams {
+            call.arg(names::sid(stream));
+        }
+        self.positions(*bucket, &call).await
+    }
+
+    async fn positions(
+        &self,
+        bucket: usize,
+        call: &call::Call,
+    ) -> Result<Vec<Position>, CallError> {
+        let mut answer = self.ask(bucket, call).await?;
+        self.note_known(bucket);
+        let epoch = call::epoch_of(call::next(&mut answer)?)?;
+        let offset = |item| {
+            Ok(Position::new(
+                epoch,
+                crate::event::Offset(call::number(item)?),
+            ))
+        };
+        answer.map(offset).collect()
+    }
+
+    /// Keeps the watched streams from being evicted.
+    pub(super) async fn pin_watched(&self) {
+        let pieces = pieces(self.hints.watched()).into_iter();
+        let pins = pieces.map(|piece| async move { self.pin(&piece).await });
+        let mut pins = stream::iter(pins).buffer_unordered(CALLS);
+        while let Some(pinned) = pins.next().await {
+            if let Err(error) = pinned {
+                tracing::debug!(?error, "watched streams were not pinned");
+            }
+        }
+    }
+
+    /// Compares the heads of `watched` with what was heard, and tells those that missed something.
+    async fn compare(&self, watched: Vec<(Arc<str>, StreamKey)>) {
+        let behind = self.behind(pieces(watched)).await;
+        if behind.is_empty() {
+            return;
+        }
+        // Most often the hint is only under way.
+        time::sleep(UNDER_WAY).await;
+        let behind = behind
+            .into_iter()
+            .map(|(channel, stream, _)| (channel, stream));
+        for (channel, _, head) in self.behind(pieces(behind.collect())).await {
+            self.hints.stands_at(&channel, head);
+        }
+    }
+
+    /// The streams whose watchers have not heard of everything.
+    async fn behind(&self, pieces: Vec<Piece>) -> Vec<(Arc<str>, StreamKey, Position)> {
+        let asked = pieces.into_iter().map(|piece| async move {
+            let heads = self.heads(&piece).await;
+            (piece, heads)
+        });
+        let mut asked = stream::iter(asked).buffer_unordered(CALLS);
+        let mut behind = Vec::new();
+        while let Some(((_, streams), heads)) = asked.next().await {
+            match heads {
+                Ok(heads) => {
+                    let each = streams.into_iter().zip(heads);
+                    let each = each.map(|((channel, stream), head)| (channel, stream, head));
+                    behind.extend(
+                        each.filter(|(channel, _, head)| self.hints.is_behind(channel, *head)),
+                    );
+                }
+                Err(error) => tracing::debug!(?error, "heads were not compared"),
+            }
+        }
+        behind
+    }
+
+    /// Compares heads for as long as it is polled, and sees that the connection that hints come by is alive.
+    pub(super) async fn compare_always(self: Arc<Self>) {
+        let mut ticks = time::interval(COMPARE);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let watched = self.hints.watched();
+            if watched.is_empty() {
+                continue;
+            }
+            if let Ok(mut live) = self.published.get().await
+                && let Err(error) = live.connection.send(&redis::cmd("PING")).await
+            {
+                tracing::debug!(%error, "the connection for hints does not answer");
+                self.published.lost(live.number);
+            }
+            self.compare(watched).await;
+        }
+    }
+
+    /// Subscribes to what is watched, and unsubscribes from what is not any more, for as long as it is polled.
+    pub(super) async fn subscribe_always(self: Arc<Self>) {
+        loop {
+            let Ok(live) = self.published.get().await else {
+                continue;
+            };
+            self.hints.none_subscribed();
+            let mut anew = true;
+            loop {
+                let refused = self.subscribe(&live).await;
+                if std::mem::take(&mut anew) {
+                    let inner = self.clone();
+                    let watched = self.hints.watched();
+                    // Not in its way: new subscriptions wait for nothing.
+                    tokio::spawn(async move { inner.compare(watched).await });
+                }
+                let again = async {
+                    match refused {
+                        true => time::sleep(REFUSED).await,
+                        false => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = self.hints.work.notified() => {}
+                    () = again => {}
+                    () = self.published.changed_from(live.number) => break,
+                    () = self.hints.disconnected.notified() => {
+                        if matches!(live.connection, Connection::One(_)) {
+                            self.published.lost(live.number);
+                            break;
+                        }
+                        // The cluster's client connects again to the one server.
+                        self.hints.none_subscribed();
+                        anew = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is to be done. Whether something was refused.
+    async fn subscribe(&self, live: &Live) -> bool {
+        let work = self.hints.work();
+        let mut requests = Vec::new();
+        for (command, channels) in [(UNSUBSCRIBE, work.unsubscribe), (SUBSCRIBE, work.subscribe)] {
+            let each = channels.into_iter();
+            requests.extend(each.map(|channel| subscription(&live.connection, command, channel)));
+        }
+        let mut requests = stream::iter(requests).buffered(SUBSCRIPTIONS);
+        let mut refused = false;
+        while let Some((command, channel, done)) = requests.next().await {
+            if let Err(error) = &done {
+                tracing::warn!(%error, command, "Redis refused a subscription");
+                self.metrics.redis_errors.increment(1);
+                refused = true;
+                if error.is_io_error() && matches!(live.connection, Connection::One(_)) {
+                    self.published.lost(live.number);
+                }
+            }
+            if command == SUBSCRIBE {
+                self.hints.subscribed(&channel, done.is_ok());
+            }
+        }
+        refused
+    }
+}
+
+/// Subscribes to a channel or unsubscribes from it, and says which it was.
+async fn subscription(
+    connection: &Connection,
+    command: &'static str,
+    channel: Arc<str>,
+) -> (&'static str, Arc<str>, RedisResult<()>) {
+    let done = connection.clone().subscription(command, &channel).await;
+    (command, channel, done)
+}
+
+/// `watched` by bucket, in pieces that one call asks for.
+fn pieces(watched: Vec<(Arc<str>, StreamKey)>) -> Vec<Piece> {
+    let mut buckets: BTreeMap<usize, Vec<(Arc<str>, StreamKey)>> = BTreeMap::new();
+    for one in watched {
+        buckets.entry(one.1.bucket()).or_default().push(one);
+    }
+    let piece = |(bucket, streams): (usize, Vec<(Arc<str>, StreamKey)>)| {
+        let pieces = streams
+            .chunks(STREAMS)
+            .map(move |piece| (bucket, piece.to_vec()));
+        pieces.collect::<Vec<_>>()
+    };
+    buckets.into_iter().flat_map(piece).collect()
+}

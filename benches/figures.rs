@@ -16,10 +16,12 @@ mod delivered;
 mod emitted;
 mod load;
 mod measured;
+mod spread;
 
 use std::process::Command;
 
-use measured::{Measured, spread};
+use measured::Measured;
+use spread::spread;
 
 /// How often each row is measured.
 const ROUNDS: usize = 7;

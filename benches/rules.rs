@@ -12,6 +12,7 @@
 
 mod load;
 mod measured;
+mod spread;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -20,7 +21,8 @@ use emitter::{
     client::{Credential, Producer, ProducerConfig},
 };
 use load::Host;
-use measured::{Measured, spread, token};
+use measured::{Measured, token};
+use spread::spread;
 use tokio::time::timeout;
 
 /// The most that the rules may cost: the CPU per event with them by that without them.

@@ -95,7 +95,8 @@ impl Inner {
         changes: &Changes<'_>,
         deadlines: &[Deadline],
     ) -> Call {
-        let (config, bounds, now) = (&self.config, &self.config.bounds, self.clock.now());
+        let (config, bounds) = (&self.config, &self.config.bounds);
+        let (now, aged) = (self.clock.now(), self.clock.age_now());
         let sid = names::sid(stream);
         let mut call = self.call("append", stream.bucket());
         call.arg(&sid)
@@ -105,9 +106,9 @@ impl Inner {
             .arg(now.as_millis())
             .arg(bounds.retention_records)
             .arg(bounds.retention_bytes)
-            .arg(before(now, bounds.retention_age))
+            .arg(before(aged, bounds.retention_age))
             .arg(bounds.dedupe_ids_per_user)
-            .arg(before(now, bounds.dedupe_window))
+            .arg(before(aged, bounds.dedupe_window))
             .arg(self.look_at(now).as_millis())
             .arg(ENDED_RUNS + ENDED_RUNS_SLACK)
             .arg(ENDED_RUNS)

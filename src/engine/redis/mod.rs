@@ -172,7 +172,7 @@ impl Inner {
 
     /// Gives back what is over in one bucket.
     async fn sweep(&self, bucket: usize) -> Result<(), CallError> {
-        let (bounds, now) = (&self.config.bounds, self.clock.now());
+        let (bounds, now) = (&self.config.bounds, self.clock.age_now());
         for _ in 0..SWEEPS {
             let mut call = self.call("sweep", bucket);
             call.arg(now.as_millis());

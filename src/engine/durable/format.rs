@@ -1,7 +1,7 @@
 //! The file that says which version wrote a directory.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::Path,
 };
@@ -22,7 +22,7 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
             found: found.trim_end().chars().take(80).collect(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match is_new(directory)? {
-            true => Ok(()),
+            true => clear(directory),
             false => Err(OpenError::Foreign),
         },
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(OpenError::Format {
@@ -30,6 +30,11 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
         }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether it is a data directory.
+pub(super) fn is_there(directory: &Path) -> bool {
+    directory.join(FILE).is_file()
 }
 
 /// Says which version wrote the directory, if it does not say so yet.
@@ -46,20 +51,35 @@ pub(super) fn write(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Whether nothing is there but what a first start leaves that ended too soon, or what a file system has of its own.
+/// What a first start leaves that ended before anything was acknowledged: that has no witness yet.
+const LEFT: [&str; 5] = ["lock", "0.jnl", "version", "keyspaces", "FORMAT.new"];
+
+/// Removes what a first start left that ended too soon: the store cannot begin with it.
+fn clear(directory: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    let options = options.create(true).truncate(false).write(true);
+    let lock = options.open(directory.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    for name in LEFT.into_iter().skip(1) {
+        let path = directory.join(name);
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        } else if path.exists() {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nothing is there but what a first start left, or what a file system has of its own.
 fn is_new(directory: &Path) -> io::Result<bool> {
-    const LEFT: [&str; 7] = [
-        "lost+found",
-        "lock",
-        "0.jnl",
-        "version",
-        "keyspaces",
-        "witness",
-        "FORMAT.new",
-    ];
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        if !LEFT.iter().any(|left| name == **left) {
+        if name != "lost+found" && !LEFT.iter().any(|left| name == **left) {
             return Ok(false);
         }
     }

@@ -123,6 +123,11 @@ impl Writer {
                     }
                 }
                 Request::Key { change, answer } => match self.check_key(&change) {
+                    None if change.expected.is_none()
+                        && !self.local.has_room(&change.key, &change.value) =>
+                    {
+                        let _gone = answer.send(Err(EngineError::Full));
+                    }
                     None => {
                         self.write_key(&mut batch, &change);
                         written.push(Written { change, answer });
@@ -252,22 +257,10 @@ impl Writer {
     fn show(&mut self, placed: Vec<Placed>, written: Vec<Written>) {
         for Written { change, answer } in written {
             let Change {
-                key,
-                expected,
-                value,
-                ttl,
+                key, value, ttl, ..
             } = change;
-            let shown = match expected {
-                Some(expected) => {
-                    self.local.compare_and_set(&key, &expected, value, ttl);
-                    Ok(Changed::Done)
-                }
-                None => {
-                    let put = self.local.put_if_absent(&key, value, ttl);
-                    put.map(|there| there.map_or(Changed::Done, |there| Changed::Not(Some(there))))
-                }
-            };
-            let _gone = answer.send(shown);
+            self.local.set(&key, value, ttl);
+            let _gone = answer.send(Ok(Changed::Done));
         }
         for append in placed {
             self.show_one(&append);

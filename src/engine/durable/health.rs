@@ -4,14 +4,15 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
-    time::Instant,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use super::{
+    OpenError,
     group::{Placed, SAFEST},
-    open_store,
-    recover::Totals,
-    store::StoreError,
+    recover::{Totals, damaged},
+    store::{Store, StoreError},
     writer::{Request, Writer},
 };
 
@@ -46,14 +47,21 @@ impl Broken {
     }
 }
 
-/// How much must fit before the directory is opened anew.
-const ROOM: usize = 512 << 10;
+/// How much must fit before the directory is opened anew, beside what waits in memory; and how much is tried at most.
+const ROOM: u64 = 512 << 10;
+const MOST_ROOM: u64 = 64 << 20;
 
-/// Whether something can be written to `directory`, and made safe.
-fn probe(directory: &Path) -> io::Result<()> {
+/// How long closing and opening the store may take.
+const REOPEN: Duration = Duration::from_secs(60);
+
+/// Whether `room` bytes can be written to `directory`, and made safe.
+fn probe(directory: &Path, room: u64) -> io::Result<()> {
     let path = directory.join("probe");
     let written = File::create(&path).and_then(|mut file| {
-        file.write_all(&vec![0x5a; ROOM])?;
+        let block = [0x5a; 64 << 10];
+        for _ in 0..room.div_ceil(block.len() as u64) {
+            file.write_all(&block)?;
+        }
         file.sync_all()
     });
     let removed = fs::remove_file(&path);
@@ -72,7 +80,7 @@ impl Writer {
     /// A write failed: what was to be stored is in doubt, and what comes is refused until the directory can be written.
     pub(super) fn fail(&mut self, error: &StoreError, placed: Vec<Placed>) {
         let directory = &self.config.directory;
-        let is_full = match (error, probe(directory)) {
+        let is_full = match (error, probe(directory, ROOM)) {
             (StoreError::Fjall(fjall::Error::Io(error)), _) if is_full(error) => true,
             (_, Err(error)) => is_full(&error),
             _ => false,
@@ -89,38 +97,58 @@ impl Writer {
 
     /// Opens the directory anew, if it can be written.
     pub(super) fn heal(&mut self) {
+        // What gives space back has the store open too.
+        let is_busy = self.chores.is_compacting();
         let Health::Broken(broken) = &mut self.health else {
             return;
         };
         broken.tried_at = Instant::now();
-        if broken.is_lost {
+        if broken.is_lost || is_busy {
             return;
         }
-        if let Err(error) = probe(&self.config.directory) {
+        // What waits in memory is written next, and again when it is sorted.
+        let unflushed = self.slot.read().as_ref().map_or(0, Store::unflushed);
+        let room = (ROOM + 2 * unflushed).min(MOST_ROOM);
+        if let Err(error) = probe(&self.config.directory, room) {
             broken.is_full = is_full(&error);
             return;
         }
-        self.chores.finish_compacting();
-        match self.reopen() {
+        let was_full = broken.is_full;
+        match self.reopen(!was_full) {
             Ok(stored) => self.recover(stored),
             Err(error) => tracing::warn!(%error, "the directory cannot be opened anew"),
         }
     }
 
-    /// Closes the store and opens it again. Returns the totals that it has.
-    fn reopen(&mut self) -> Result<Totals, super::OpenError> {
-        let slot = self.slot.clone();
-        let mut slot = slot.write();
-        // The directory is locked until the old one is gone.
-        slot.take();
-        let store = open_store(&self.config.directory)?;
-        let totals = Totals::read(&store)?;
-        // What a failed sync has left in the system's memory only goes to files of its own.
-        store.flush()?;
+    /// Closes the store and opens it again. Returns the totals that it has. Readers wait for nothing meanwhile: they are
+    /// told that it is being opened.
+    fn reopen(&mut self, flush: bool) -> Result<Totals, OpenError> {
+        // The directory is locked until the old one is gone, which may take as long as its threads.
+        let old = self.slot.write().take();
+        let directory = self.config.directory.clone();
+        let (tell, told) = mpsc::channel();
+        std::thread::Builder::new().spawn(move || {
+            drop(old);
+            let _given_up = tell.send(Store::open(&directory));
+        })?;
+        let opened = told.recv_timeout(REOPEN);
+        let store = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if flush {
+            // What a failed sync has left in the system's memory only goes to files of its own.
+            store.flush()?;
+        }
         store.persist(SAFEST)?;
-        self.chores.opened_anew(&store);
-        *slot = Some(store);
-        totals.ok_or_else(|| super::recover::damaged("the directory says nothing of itself"))
+        let totals = Totals::read(&store)?;
+        let totals = totals.ok_or_else(|| damaged("the directory says nothing of itself"))?;
+        if totals.group > self.totals.group {
+            self.chores.written();
+        } else {
+            for (place, sum) in self.chores.take_back(&store, &self.local)? {
+                self.sums.entry(place).or_insert(sum);
+            }
+        }
+        *self.slot.write() = Some(store);
+        Ok(totals)
     }
 
     /// Goes on from what is `stored`: shows what was in doubt and is there.
@@ -129,7 +157,7 @@ impl Writer {
             return;
         };
         if stored.group < self.totals.group {
-            broken.is_lost = true;
+            (broken.is_lost, broken.is_full) = (true, false);
             tracing::error!(
                 acknowledged = self.totals.group,
                 stored = stored.group,
@@ -139,7 +167,6 @@ impl Writer {
         }
         let in_doubt = std::mem::take(&mut broken.in_doubt);
         let is_there = stored.group > self.totals.group;
-        let newest = self.totals.newest.max(stored.newest);
         self.totals = stored;
         for append in in_doubt {
             if is_there {
@@ -148,8 +175,6 @@ impl Writer {
                 self.let_go(&append.key);
             }
         }
-        // Offsets that were in doubt are not given out again.
-        self.totals.newest = newest;
         if let Err(error) = self.witness.acknowledged(self.totals.group) {
             tracing::warn!(%error, "the witness cannot be written");
             return;

@@ -21,15 +21,15 @@ use super::{
 use crate::{
     engine::{
         DedupeEntry, Key,
-        local::{Shelf, Stream, Swept},
-        stored,
+        local::{Local, Shelf, Stream, Sums, Swept},
+        stored::{self, Corrupt},
     },
     event::{Offset, Position, Record, RunId, StreamKey},
     proto::stored as proto,
     run::Book,
 };
 
-/// How many records one batch removes; the rest waits for the next.
+/// About how many records one batch removes; the rest waits for the next. A stream that goes goes as a whole.
 const REMOVALS: usize = 4_096;
 
 /// How often sums of usage are written that have changed.
@@ -37,6 +37,9 @@ const SUMS_EVERY: Duration = Duration::from_secs(1);
 
 /// How often days are looked for whose usage is no longer kept.
 const DAYS_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// How long the end may take for what the next start can do as well.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The fewest removed records that are worth compacting for.
 const COMPACT_AT: u64 = 20_000;
@@ -53,6 +56,19 @@ pub(super) struct Shelved {
     pub(super) waits: bool,
 }
 
+/// What a batch does beside what is asked for.
+#[derive(Default)]
+struct Taken {
+    /// Streams that it changes.
+    touched: Vec<Shelf>,
+    /// Streams that it removes.
+    evictions: Vec<(StreamKey, Shelf, Offset)>,
+    /// Keys that it removes.
+    expired: Vec<Key>,
+    /// Sums that it writes.
+    sums: Sums,
+}
+
 /// What is to be done beside what is asked for.
 pub(super) struct Chores {
     streams: HashMap<Shelf, Shelved>,
@@ -61,8 +77,8 @@ pub(super) struct Chores {
     expired: Vec<Key>,
     sums_at: Instant,
     days_at: Option<Instant>,
-    /// Streams that the batch under way changes.
-    touched: Vec<Shelf>,
+    /// What the batch under way does: taken back if it is not stored.
+    taken: Taken,
     /// Records removed since the last compaction.
     removed: u64,
     compacting: Option<JoinHandle<()>>,
@@ -70,15 +86,19 @@ pub(super) struct Chores {
 
 impl Chores {
     /// What is to be done where there are `streams`, of which those on the shelves `trims` have records to remove.
-    pub(super) fn new(streams: HashMap<Shelf, Shelved>, trims: Vec<Shelf>) -> Self {
+    pub(super) fn new(
+        streams: HashMap<Shelf, Shelved>,
+        trims: Vec<Shelf>,
+        evictions: Vec<(StreamKey, Shelf, Offset)>,
+    ) -> Self {
         let mut chores = Self {
             streams,
             trims: VecDeque::new(),
-            evictions: VecDeque::new(),
+            evictions: evictions.into(),
             expired: Vec::new(),
             sums_at: Instant::now(),
             days_at: None,
-            touched: Vec::new(),
+            taken: Taken::default(),
             removed: 0,
             compacting: None,
         };
@@ -128,7 +148,7 @@ impl Chores {
             waits: false,
         };
         self.streams.insert(shelf, shelved);
-        self.touched.push(shelf);
+        self.taken.touched.push(shelf);
     }
 
     /// Records of a stream are shown.
@@ -147,41 +167,45 @@ impl Chores {
 
     /// The batch was written.
     pub(super) fn written(&mut self) {
-        self.touched.clear();
+        for (_, shelf, _) in std::mem::take(&mut self.taken).evictions {
+            self.streams.remove(&shelf);
+        }
     }
 
-    /// The directory was opened anew: whatever the last batch was to change is as the directory says.
-    pub(super) fn opened_anew(&mut self, store: &Store) {
-        for shelf in std::mem::take(&mut self.touched) {
-            let row = store.row(Tag::Stream, &shelf.0.to_be_bytes());
-            let row = row
-                .ok()
-                .flatten()
-                .and_then(|row| proto::Stream::decode(row).ok());
-            match (row, self.streams.get_mut(&shelf)) {
-                (Some(row), Some(shelved)) => {
-                    shelved.on_disk = OnDisk {
-                        trimmed: Offset(row.trimmed),
-                        checkpoint: Offset(row.checkpoint),
-                    };
-                    shelved.waits = false;
-                    self.trim_soon(shelf);
-                }
-                (None, Some(_)) => {
-                    self.streams.remove(&shelf);
-                }
-                (_, None) => {}
+    /// The batch was not stored: what it was to do is to be done, and streams in the directory are as that says. Returns
+    /// the sums that it was to write.
+    pub(super) fn take_back(&mut self, store: &Store, local: &Local) -> Result<Sums, StoreError> {
+        let taken = std::mem::take(&mut self.taken);
+        self.evictions.extend(taken.evictions);
+        self.expired.extend(taken.expired);
+        for shelf in taken.touched {
+            let prefix = shelf.0.to_be_bytes();
+            let Some(row) = store.row(Tag::Stream, &prefix)? else {
+                self.streams.remove(&shelf);
+                continue;
+            };
+            let Some(shelved) = self.streams.get_mut(&shelf) else {
+                continue;
+            };
+            let row = proto::Stream::decode(row).map_err(Corrupt::from)?;
+            shelved.on_disk = OnDisk {
+                trimmed: Offset(row.trimmed),
+                checkpoint: Offset(row.checkpoint),
+            };
+            // Which rows are as their runs is not known: all are written again.
+            if let Some(stream) = local.bucket(&shelved.key).lock().streams.get(&shelved.key) {
+                let runs = stream.state.runs().map(|(run_id, _)| run_id.clone());
+                shelved.changed.extend(runs);
             }
+            shelved.waits = false;
+            self.trim_soon(shelf);
         }
+        Ok(taken.sums)
     }
 
     /// Gives space back, if much was removed.
     pub(super) fn compact(&mut self, store: &Store, totals: &Totals) {
-        let is_busy = self
-            .compacting
-            .as_ref()
-            .is_some_and(|busy| !busy.is_finished());
-        if is_busy || self.removed < COMPACT_AT.max(totals.records) {
+        if self.is_compacting() || self.removed < COMPACT_AT.max(totals.records) {
             return;
         }
         self.removed = 0;
@@ -196,12 +220,10 @@ impl Chores {
         self.compacting = compacting.ok();
     }
 
-    /// Waits until no other thread uses the store.
-    pub(super) fn finish_compacting(&mut self) {
-        if let Some(compacting) = self.compacting.take() {
-            // It has told what went wrong.
-            let _failed = compacting.join();
-        }
+    /// Whether another thread uses the store.
+    pub(super) fn is_compacting(&self) -> bool {
+        let busy = self.compacting.as_ref();
+        busy.is_some_and(|compacting| !compacting.is_finished())
     }
 
     fn are_done(&self) -> bool {
@@ -217,7 +239,10 @@ impl Writer {
         (batch, written): (&mut Batch<'_>, &HashSet<Key>),
         totals: &mut Totals,
     ) -> Result<(), StoreError> {
-        let (mut room, mut removed_in_all) = (REMOVALS, 0);
+        // More than the group adds, so that removing never falls behind.
+        let added = totals.records.saturating_sub(self.totals.records);
+        let most = REMOVALS.max(2 * usize::try_from(added).unwrap_or(REMOVALS));
+        let (mut room, mut removed_in_all) = (most, 0);
         while room > 0
             && let Some(shelf) = self.chores.trims.pop_front()
         {
@@ -231,7 +256,7 @@ impl Writer {
             let removed = remove_stream(store, batch, totals, shelf)?;
             let bucket = (key.bucket() as u64).to_be_bytes();
             batch.put(Tag::Evicted, &bucket, &evicted.0.to_be_bytes());
-            self.chores.streams.remove(&shelf);
+            self.chores.taken.evictions.push((key, shelf, evicted));
             removed_in_all += removed;
             room -= removed.min(room);
         }
@@ -239,20 +264,20 @@ impl Writer {
             if !written.contains(&key) && self.local.get(&key).is_none() {
                 batch.remove(Tag::Key, &key_name(&key));
             }
+            self.chores.taken.expired.push(key);
         }
         self.chores.removed += removed_in_all as u64;
         self.write_sums(store, batch, totals, removed_in_all > 0)?;
         Ok(())
     }
 
-    /// Does everything that is to be done, in as many batches as it takes.
+    /// Does what is to be done, as far as it takes no long time; the rest is for the next start.
     pub(super) fn settle_all_chores(&mut self) {
         self.chores.sums_at = Instant::now() - SUMS_EVERY;
-        let mut batches = 0;
-        loop {
+        let until = Instant::now() + CLOSING;
+        while Instant::now() < until {
             self.settle(Group::new());
-            batches += 1;
-            if self.chores.are_done() || batches > 10_000 {
+            if self.chores.are_done() {
                 return;
             }
         }
@@ -273,36 +298,44 @@ impl Writer {
             return Ok(0);
         };
         shelved.waits = false;
-        self.chores.touched.push(shelf);
+        self.chores.taken.touched.push(shelf);
         let mut bucket = local.bucket(&shelved.key).lock();
         let stream = bucket.streams.get_mut(&shelved.key);
         let Some(stream) = stream.filter(|stream| stream.shelf == shelf) else {
             return Ok(0); // it is evicted
         };
         let (trimmed, last) = (stream.trimmed, stream.last);
-        if trimmed > shelved.on_disk.checkpoint {
-            checkpoint(batch, shelved, stream);
-        }
         drop(bucket);
-        let mut removed = 0;
-        let mut reached = trimmed;
+        // Read first: what cannot be read leaves the batch as it is.
+        let mut going = Vec::new();
         for record in store.records(shelf, shelved.on_disk.trimmed.0 + 1..=trimmed.0) {
             let (offset, bytes) = record?;
-            if removed == room {
+            let position = Position::new(local.epoch, offset);
+            going.push(stored::decode_record(&shelved.key, position, bytes)?);
+            if going.len() == room {
                 break;
             }
-            let position = Position::new(local.epoch, offset);
-            let record = stored::decode_record(&shelved.key, position, bytes)?;
+        }
+        if let Some(stream) = local.bucket(&shelved.key).lock().streams.get(&shelved.key)
+            && stream.shelf == shelf
+            && trimmed > shelved.on_disk.checkpoint
+        {
+            checkpoint(batch, shelved, stream);
+        }
+        for record in &going {
+            let offset = record.position.offset;
             let window = local.config.dedupe_window;
             if is_within(record.draft.recorded_at, window, now) {
-                let id = stored::encode_id(&record.draft.event.event_id, &DedupeEntry::of(&record));
+                let id = stored::encode_id(&record.draft.event.event_id, &DedupeEntry::of(record));
                 batch.put(Tag::Id, &place(shelf, offset.0), &id);
             }
             batch.remove_record(shelf, offset);
             totals.remove(offset);
-            removed += 1;
-            reached = offset;
         }
+        let removed = going.len();
+        let reached = going
+            .last()
+            .map_or(trimmed, |record| record.position.offset);
         let is_done = removed < room;
         shelved.on_disk.trimmed = if is_done { trimmed } else { reached };
         put_stream(batch, (&shelved.key, shelf), shelved.on_disk, last);
@@ -342,6 +375,7 @@ impl Writer {
         for ((bucket, series), sum) in self.sums.drain() {
             let key = series_key(bucket, &series);
             batch.put(Tag::Usage, &key, &stored::encode_sum(&sum));
+            chores.taken.sums.insert((bucket, series), sum);
         }
         totals.usage_up_to = self.local.absent_head().offset;
         Ok(())
@@ -390,29 +424,30 @@ pub(super) fn remove_stream(
     totals: &mut Totals,
     shelf: Shelf,
 ) -> Result<usize, StoreError> {
-    let mut removed = 0;
-    for record in store.records(shelf, 0..=u64::MAX) {
-        let (offset, _) = record?;
-        batch.remove_record(shelf, offset);
-        totals.remove(offset);
-        removed += 1;
-    }
+    // Read first: what cannot be read leaves the batch as it is.
+    let records: Vec<Offset> = store
+        .records(shelf, 0..=u64::MAX)
+        .map(|record| Ok(record?.0))
+        .collect::<Result<_, StoreError>>()?;
     let prefix = shelf.0.to_be_bytes();
-    for tag in [Tag::Run, Tag::Id] {
-        for row in store.rows(tag, &prefix) {
-            batch.remove(tag, &row?.0);
+    let rows = |tag| store.rows(tag, &prefix).map(|row| Ok(row?.0));
+    let runs: Vec<_> = rows(Tag::Run).collect::<Result<_, StoreError>>()?;
+    let ids: Vec<_> = rows(Tag::Id).collect::<Result<_, StoreError>>()?;
+    for offset in &records {
+        batch.remove_record(shelf, *offset);
+        totals.remove(*offset);
+    }
+    for (tag, keys) in [(Tag::Run, runs), (Tag::Id, ids)] {
+        for key in keys {
+            batch.remove(tag, &key);
         }
     }
     batch.remove(Tag::Stream, &prefix);
-    Ok(removed)
+    Ok(records.len())
 }
 
 /// Removes the sums of days that are no longer kept.
-fn remove_days(
-    store: &Store,
-    batch: &mut Batch<'_>,
-    local: &crate::engine::local::Local,
-) -> Result<(), StoreError> {
+fn remove_days(store: &Store, batch: &mut Batch<'_>, local: &Local) -> Result<(), StoreError> {
     for row in store.rows(Tag::Usage, b"") {
         let (key, _) = row?;
         let (_, series) = store::read_series(&key)?;

@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::{
     store::{Store, StoreError},
+    witness::Witness,
     writer::{Change, Changed, Request, Writer},
 };
 use super::{
@@ -121,6 +122,9 @@ pub struct DurableEngine {
     sync: Sync,
 }
 
+/// How often a page is read of which records are removed meanwhile.
+const READ_ATTEMPTS: usize = 8;
+
 /// How many requests may wait for the writer; more wait for their turn to wait.
 const WAITING: usize = 1_024;
 
@@ -138,9 +142,17 @@ impl DurableEngine {
     ) -> Result<Arc<Self>, OpenError> {
         let directory = &config.directory;
         format::prepare(directory)?;
-        let witness = recover::testimony(directory);
         let store = open_store(directory)?;
         format::write(directory)?;
+        // Read under the store's lock: another process could still have been writing it.
+        let witness = Witness::read(directory);
+        if !witness.is_some_and(|told| told.closed)
+            && let Err(error) = store.flush()
+        {
+            // What a failed sync has left in the system's memory only goes to files of its own; where there is no room,
+            // it will be tried with the next write.
+            tracing::warn!(?error, "what was found could not be written anew");
+        }
         let make = |epoch, since| {
             let (bounds, clock) = (config.bounds.clone(), clock.clone());
             Local::new(bounds, clock, metrics.clone(), epoch, since, false)
@@ -173,6 +185,24 @@ impl DurableEngine {
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).await.ok()?;
         answered.await.ok()
+    }
+
+    /// The records of `shelf` within `span`, as far as they are there.
+    async fn records(
+        &self,
+        key: &StreamKey,
+        shelf: Shelf,
+        span: (Offset, Offset),
+    ) -> Result<Vec<Arc<Record>>, EngineError> {
+        let (slot, key, epoch) = (self.store.clone(), key.clone(), self.local.epoch);
+        let unavailable = |why: String| Err(EngineError::Unavailable(why));
+        let reading = tokio::task::spawn_blocking(move || match &*slot.read() {
+            Some(store) => read_records(store, &key, shelf, epoch, span)
+                .or_else(|error| unavailable(error.to_string())),
+            None => unavailable("the directory is being opened".into()),
+        });
+        let read = reading.await;
+        read.unwrap_or_else(|error| unavailable(error.to_string()))
     }
 
     async fn change(&self, change: Change) -> Result<Changed, EngineError> {
@@ -283,28 +313,26 @@ impl Engine for DurableEngine {
         after: Offset,
         limit: ReadLimit,
     ) -> Result<Page, EngineError> {
-        let (shelf, stretch) = self.local.stretch(stream, after, limit);
-        let mut page = Page {
-            records: Vec::new(),
-            head: stretch.head,
-            trimmed: stretch.trimmed,
-        };
-        let Some(last) = stretch.last else {
-            return Ok(page);
-        };
-        let (slot, key, epoch) = (self.store.clone(), stream.clone(), self.local.epoch);
-        let from = after.max(stretch.trimmed);
-        let read = tokio::task::spawn_blocking(move || match &*slot.read() {
-            Some(store) => read_records(store, &key, shelf, epoch, (from, last))
-                .map_err(|error| EngineError::Unavailable(error.to_string())),
-            None => Err(EngineError::Unavailable(
-                "the directory is being opened".into(),
-            )),
-        });
-        let read = read.await;
-        page.records =
-            read.unwrap_or_else(|error| Err(EngineError::Unavailable(error.to_string())))?;
-        Ok(page)
+        for _ in 0..READ_ATTEMPTS {
+            let (shelf, stretch) = self.local.stretch(stream, after, limit);
+            let mut page = Page {
+                records: Vec::new(),
+                head: stretch.head,
+                trimmed: stretch.trimmed,
+            };
+            let Some(last) = stretch.last else {
+                return Ok(page);
+            };
+            let span = (after.max(stretch.trimmed), last);
+            page.records = self.records(stream, shelf, span).await?;
+            let reached = page.records.last().map(|record| record.position.offset);
+            if reached == Some(last) {
+                return Ok(page);
+            }
+            // They were removed meanwhile: what there is now begins later, and says so.
+        }
+        let missing = "records are missing, or go faster than they are read";
+        Err(EngineError::Unavailable(missing.into()))
     }
 
     async fn watch(

@@ -4,7 +4,6 @@
 use std::{
     collections::{HashMap, HashSet},
     iter::Peekable,
-    path::Path,
     sync::Arc,
 };
 
@@ -16,7 +15,7 @@ use super::{
     group::SAFEST,
     housekeeping::Shelved,
     store::{self, Batch, Store, StoreError, Tag},
-    witness::{Testimony, Witness},
+    witness::Testimony,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
@@ -70,6 +69,8 @@ pub(super) struct Found {
     pub(super) newest: Offset,
     /// The shelves of streams with records that retention does not cover.
     pub(super) trims: Vec<Shelf>,
+    /// Streams whose removal was not finished: each with its shelf, and the highest offset that it had.
+    pub(super) left: Vec<(StreamKey, Shelf, Offset)>,
     /// Sums of usage that their rows do not have yet.
     pub(super) sums: Sums,
     /// Where streams end before their last records, because those between are missing.
@@ -94,6 +95,15 @@ pub(super) fn mixed(offset: Offset) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
+}
+
+impl Found {
+    /// Counts a record in.
+    fn count(&mut self, offset: Offset) {
+        self.records += 1;
+        self.fingerprint = self.fingerprint.wrapping_add(mixed(offset));
+        self.newest = self.newest.max(offset);
+    }
 }
 
 impl Totals {
@@ -211,11 +221,25 @@ pub(super) fn take_in(store: &Store, local: &Local, totals: &Totals) -> Result<F
         };
         local.restore_key(&store::read_key_name(&key)?, put, expires_at);
     }
+    let newest = newest_shelves(store)?;
     let mut records = store.all_records().peekable();
     for row in store.rows(Tag::Stream, b"") {
         let (key, value) = row?;
         let (shelf, _) = store::read_shelf(&key)?;
-        let stream = take_in_stream(store, local, (shelf, value), &mut found)?;
+        let row = proto::Stream::decode(value).map_err(Corrupt::from)?;
+        let key = stream_key(&row)?;
+        if newest.get(&key) != Some(&shelf) {
+            // It was evicted, and its user came back, before its removal was written.
+            let mut reached = Offset(row.last.max(row.trimmed));
+            while let Some(next) = records.next_if(is_of(shelf)) {
+                let (_, offset, _) = next?;
+                found.count(offset);
+                reached = reached.max(offset);
+            }
+            found.left.push((key, shelf, reached));
+            continue;
+        }
+        let stream = take_in_stream(store, local, (shelf, key, row), &mut found)?;
         take_in_records(local, totals, (shelf, stream), &mut records, &mut found)?;
     }
     if let Some(stray) = records.next() {
@@ -229,17 +253,39 @@ pub(super) fn take_in(store: &Store, local: &Local, totals: &Totals) -> Result<F
     Ok(found)
 }
 
+/// The shelf of each stream that was made last.
+fn newest_shelves(store: &Store) -> Result<HashMap<StreamKey, Shelf>, OpenError> {
+    let mut newest = HashMap::new();
+    for row in store.rows(Tag::Stream, b"") {
+        let (key, value) = row?;
+        let (shelf, _) = store::read_shelf(&key)?;
+        let row = proto::Stream::decode(value).map_err(Corrupt::from)?;
+        // They come in the order of their shelves.
+        newest.insert(stream_key(&row)?, shelf);
+    }
+    Ok(newest)
+}
+
+fn stream_key(row: &proto::Stream) -> Result<StreamKey, Corrupt> {
+    let (tenant, user) = (Tenant::new(&row.tenant)?, UserId::new(&row.user_id)?);
+    Ok(StreamKey::new(tenant, user))
+}
+
+/// A record as it is read from the store.
+type Read = Result<(Shelf, Offset, Bytes), StoreError>;
+
+/// Whether the next record is of `shelf`, or of one before it, or cannot be read.
+fn is_of(shelf: Shelf) -> impl Fn(&Read) -> bool {
+    move |next| next.as_ref().map_or(true, |(of, ..)| *of <= shelf)
+}
+
 /// Takes in a stream's row and what belongs to it.
 fn take_in_stream(
     store: &Store,
     local: &Local,
-    (shelf, value): (Shelf, Bytes),
+    (shelf, key, row): (Shelf, StreamKey, proto::Stream),
     found: &mut Found,
 ) -> Result<Restoring, OpenError> {
-    let row = proto::Stream::decode(value).map_err(Corrupt::from)?;
-    let tenant = Tenant::new(&row.tenant).map_err(Corrupt::from)?;
-    let user = UserId::new(&row.user_id).map_err(Corrupt::from)?;
-    let key = StreamKey::new(tenant, user);
     let prefix = shelf.0.to_be_bytes();
     let mut runs = Vec::new();
     for row in store.rows(Tag::Run, &prefix) {
@@ -289,14 +335,11 @@ fn take_in_records(
     local: &Local,
     totals: &Totals,
     (shelf, mut stream): (Shelf, Restoring),
-    records: &mut Peekable<impl Iterator<Item = Result<(Shelf, Offset, Bytes), StoreError>>>,
+    records: &mut Peekable<impl Iterator<Item = Read>>,
     found: &mut Found,
 ) -> Result<(), OpenError> {
-    let is_of_stream = |next: &Result<(Shelf, Offset, Bytes), StoreError>| {
-        next.as_ref().map_or(true, |(of, ..)| *of <= shelf)
-    };
     let mut hole: Option<Hole> = None;
-    while let Some(next) = records.next_if(is_of_stream) {
+    while let Some(next) = records.next_if(is_of(shelf)) {
         let (of, offset, bytes) = next?;
         if of != shelf {
             return Err(damaged(&format!(
@@ -304,9 +347,7 @@ fn take_in_records(
                 of.0
             )));
         }
-        found.records += 1;
-        found.fingerprint = found.fingerprint.wrapping_add(mixed(offset));
-        found.newest = found.newest.max(offset);
+        found.count(offset);
         if let Some(hole) = &mut hole {
             hole.until = offset;
             continue;
@@ -317,12 +358,6 @@ fn take_in_records(
             Follows::Directly => {}
             Follows::WhatWasTrimmed => stream.trimmed(record.prev),
             Follows::AHole => {
-                if stream.runs_up_to() > stream.reach() {
-                    return Err(damaged(&format!(
-                        "a stream of shelf {} lacks records that its runs are known from",
-                        shelf.0
-                    )));
-                }
                 hole = Some(Hole {
                     shelf,
                     after: stream.reach(),
@@ -342,6 +377,12 @@ fn take_in_records(
         if offset > totals.usage_up_to {
             local.restore_usage(stream.key(), record, &mut found.sums);
         }
+    }
+    if stream.runs_up_to() > stream.reach() {
+        return Err(damaged(&format!(
+            "a stream of shelf {} lacks records that its runs are known from",
+            shelf.0
+        )));
     }
     found.holes.extend(hole);
     if local.finish_restoring(stream) {
@@ -382,6 +423,8 @@ pub(super) struct Opened {
     pub(super) streams: HashMap<Shelf, Shelved>,
     /// The shelves of streams with records that retention does not cover.
     pub(super) trims: Vec<Shelf>,
+    /// Streams whose removal was not finished: each with its shelf, and the highest offset that it had.
+    pub(super) left: Vec<(StreamKey, Shelf, Offset)>,
     /// Sums of usage that their rows do not have yet.
     pub(super) sums: Sums,
     /// Why it begins a new epoch, if it does.
@@ -457,12 +500,8 @@ fn begin(
         totals,
         streams: found.streams,
         trims: found.trims,
+        left: found.left,
         sums: found.sums,
         new_epoch,
     })
-}
-
-/// What the witness in `directory` says.
-pub(super) fn testimony(directory: &Path) -> Option<Testimony> {
-    Witness::read(directory)
 }

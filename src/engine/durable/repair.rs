@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{OpenError, format, group::SAFEST, open_store, recover, space, store::Store};
+use super::{
+    OpenError, format, group::SAFEST, open_store, recover, space, store::Store, witness::Witness,
+};
 use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::local::{self, Local},
@@ -40,12 +42,12 @@ pub struct Inspection {
 /// # Errors
 /// When it cannot be used, as a start would say.
 pub fn inspect(directory: &Path, clock: &Clock) -> Result<Inspection, OpenError> {
-    if !directory.is_dir() {
+    if !format::is_there(directory) {
         return Err(std::io::Error::from(std::io::ErrorKind::NotFound).into());
     }
     format::prepare(directory)?;
-    let witness = recover::testimony(directory);
     let store = open_store(directory)?;
+    let witness = Witness::read(directory);
     let Some(totals) = recover::Totals::read(&store)? else {
         return Err(recover::damaged("it says nothing of itself"));
     };
@@ -85,6 +87,8 @@ pub fn renew_epoch(directory: &Path, clock: &Clock, entropy: &Entropy) -> Result
     let mut batch = store.batch();
     renewed.write(&mut batch);
     batch.commit(SAFEST)?;
+    // So that the next start takes it for whole, and begins no other.
+    Witness::begin(directory, renewed.group)?.close(renewed.group)?;
     Ok(renewed.epoch)
 }
 

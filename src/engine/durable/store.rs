@@ -3,7 +3,12 @@
 //! Records lie by shelf and offset, everything else in rows that begin with a tag. Numbers in keys are big-endian, so
 //! that keys are in their order.
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{
+    io,
+    ops::RangeInclusive,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use fjall::{
@@ -68,6 +73,9 @@ const MEMTABLE: u64 = 16 << 20;
 
 /// After how many of its readers fjall 3.1 looks which are gone.
 const READERS_UNTIL_NOTICED: usize = 10_000;
+
+/// How long writing what waits in memory may take.
+const FLUSH: Duration = Duration::from_secs(60);
 
 /// The most that the journal may take on disk.
 const JOURNAL: u64 = 128 << 20;
@@ -147,10 +155,25 @@ impl Store {
         })
     }
 
-    /// Writes everything that waits in memory to files of its own.
+    /// Writes everything that waits in memory to files of its own. Where that does not get on, such as on a full disk, it
+    /// is given up after a while.
     pub(super) fn flush(&self) -> Result<(), fjall::Error> {
-        self.records.rotate_memtable_and_wait()?;
-        self.rows.rotate_memtable_and_wait()
+        let until = Instant::now() + FLUSH;
+        for keyspace in [&self.records, &self.rows] {
+            keyspace.rotate_memtable()?;
+            while keyspace.sealed_memtable_count() > 0 {
+                if Instant::now() > until {
+                    return Err(fjall::Error::Io(io::ErrorKind::TimedOut.into()));
+                }
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait in memory to be written to files of their own.
+    pub(super) fn unflushed(&self) -> u64 {
+        self.database.write_buffer_size()
     }
 
     /// Gives back the space of what was removed. Takes a while.

@@ -4,24 +4,37 @@
 //! The store drops what follows an entry that it cannot read, without a word. So the number of the last group that was
 //! acknowledged stands in a file of its own, written after the group was made safe and before anyone is told. It is
 //! not synced itself: it holds across the end of a process, not across that of the machine, which it notices by the
-//! boot's id. A directory that was copied or restored has the file under another inode.
+//! boot's id.
+//!
+//! A copy, or a backup that was put back, must not pass for the directory: whoever writes the file's bytes, the system
+//! notes when (`ctime`, which nobody can set). That time must be the one at which the process says that it wrote them; of
+//! a directory that was closed, exactly, which a second file (`seal`) says. Only what restores whole volumes gets past
+//! that.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use crate::clock::{Clock, Entropy};
+
 const FILE: &str = "witness";
-const MAGIC: &[u8; 8] = b"emit-w01";
-/// Magic, boot, inode, device, group, and whether it was closed; then their hash.
-const BODY: usize = 8 + 16 + 8 + 8 + 8 + 1;
+const SEAL: &str = "seal";
+const MAGIC: &[u8; 8] = b"emit-w02";
+/// Magic, boot, inode, device, group, when it was written, and whether it was closed; then their hash.
+const BODY: usize = 8 + 16 + 8 + 8 + 8 + 8 + 1;
+
+/// How far what the system and what the process say of a writing may be apart, in milliseconds: two looks at one clock,
+/// with a busy machine in between.
+const APART: u64 = 10_000;
 const HASH: usize = 16;
 
 /// The file, open for writing.
 pub(super) struct Witness {
     file: File,
+    directory: PathBuf,
     boot: [u8; 16],
 }
 
@@ -30,6 +43,8 @@ pub(super) struct Witness {
 pub(super) struct Testimony {
     /// The last group that was acknowledged.
     pub(super) group: u64,
+    /// Whether it ended by itself.
+    pub(super) closed: bool,
     /// Whether it still holds: nothing happened since that could have undone what was written.
     pub(super) holds: bool,
 }
@@ -52,11 +67,18 @@ impl Witness {
                 .map(u64::from_le_bytes)
         };
         let same_file = number(24)? == facts.ino() && number(32)? == facts.dev();
-        let same_boot = body.get(8..24)? == boot();
-        let closed = *body.get(48)? == 1;
+        let closed = *body.get(56)? == 1;
+        let holds = match closed {
+            true => fs::read(directory.join(SEAL)).ok()? == changed(&facts),
+            false => {
+                let written = facts.ctime().unsigned_abs() * 1_000 + millis(&facts);
+                body.get(8..24)? == boot() && written.abs_diff(number(48)?) <= APART
+            }
+        };
         Some(Testimony {
             group: number(40)?,
-            holds: same_file && (same_boot || closed),
+            closed,
+            holds: same_file && holds,
         })
     }
 
@@ -70,6 +92,7 @@ impl Witness {
         let file = options.create(true).truncate(false).read(true).write(true);
         let witness = Self {
             file: file.open(path)?,
+            directory: directory.to_owned(),
             boot: boot(),
         };
         witness.write(group, false)?;
@@ -91,7 +114,10 @@ impl Witness {
     /// When it cannot be written.
     pub(super) fn close(&self, group: u64) -> io::Result<()> {
         self.write(group, true)?;
-        self.file.sync_all()
+        self.file.sync_all()?;
+        let mut seal = File::create(self.directory.join(SEAL))?;
+        seal.write_all(&changed(&self.file.metadata()?))?;
+        seal.sync_all()
     }
 
     fn write(&self, group: u64, closed: bool) -> io::Result<()> {
@@ -99,7 +125,8 @@ impl Witness {
         let mut bytes = Vec::with_capacity(BODY + HASH);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.boot);
-        for number in [facts.ino(), facts.dev(), group] {
+        let now = Clock::system().now().as_millis();
+        for number in [facts.ino(), facts.dev(), group, now] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.push(u8::from(closed));
@@ -109,12 +136,24 @@ impl Witness {
     }
 }
 
+/// When the system saw a file changed last.
+fn changed(facts: &fs::Metadata) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&facts.ctime().to_le_bytes());
+    bytes[8..].copy_from_slice(&facts.ctime_nsec().to_le_bytes());
+    bytes
+}
+
+fn millis(facts: &fs::Metadata) -> u64 {
+    facts.ctime_nsec().unsigned_abs() / 1_000_000
+}
+
 /// What tells this boot of the machine from others; where the system does not say, no two are the same.
 fn boot() -> [u8; 16] {
     let mut short = [0; 16];
     match fs::read("/proc/sys/kernel/random/boot_id") {
         Ok(id) => short.copy_from_slice(&blake3::hash(&id).as_bytes()[..16]),
-        Err(_) => crate::clock::Entropy::system().fill(&mut short),
+        Err(_) => Entropy::system().fill(&mut short),
     }
     short
 }
@@ -139,8 +178,15 @@ mod tests {
         assert_eq!(told(directory.path()), Some((10, true)));
 
         let copy = tempfile::tempdir().unwrap();
-        fs::copy(directory.path().join(FILE), copy.path().join(FILE)).unwrap();
+        for file in [FILE, SEAL] {
+            fs::copy(directory.path().join(file), copy.path().join(file)).unwrap();
+        }
         assert_eq!(told(copy.path()), Some((10, false)));
+        // Put back in place, a copy is the same file, and another writing.
+        for file in [FILE, SEAL] {
+            fs::copy(copy.path().join(file), directory.path().join(file)).unwrap();
+        }
+        assert_eq!(told(directory.path()), Some((10, false)));
     }
 
     #[test]

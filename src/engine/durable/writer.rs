@@ -103,7 +103,7 @@ impl Writer {
     ) -> io::Result<Self> {
         let witness = Witness::begin(&config.directory, opened.totals.group)?;
         Ok(Self {
-            chores: Chores::new(opened.streams, opened.trims),
+            chores: Chores::new(opened.streams, opened.trims, opened.left),
             local: opened.local,
             totals: opened.totals,
             sums: opened.sums,
@@ -119,6 +119,7 @@ impl Writer {
 
     /// Writes until it is closed, or nobody is left to ask.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
+        let _ending = Ending(self.metrics.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
@@ -251,26 +252,44 @@ impl Writer {
         }
     }
 
-    /// Makes everything safe and says that it is.
+    /// Makes everything safe and says that it is, and then does what else there is time for.
     fn close(&mut self) {
         for request in std::mem::take(&mut self.deferred) {
             request.refuse("the directory is closed");
         }
-        self.chores.finish_compacting();
         if matches!(self.health, Health::Well) {
+            self.seal();
             self.settle_all_chores();
-            let closed = self
-                .persist(PersistMode::SyncAll)
-                .map_err(|error| error.to_string())
-                .and_then(|()| {
-                    let closed = self.witness.close(self.totals.group);
-                    closed.map_err(|error| error.to_string())
-                });
-            if let Err(error) = closed {
-                tracing::error!(error, "the directory was not closed well");
-            }
+        }
+        if matches!(self.health, Health::Well) {
+            self.seal();
         }
         self.slot.write().take();
+    }
+
+    fn seal(&mut self) {
+        let safe = self.persist(PersistMode::SyncAll);
+        let sealed = safe.map_err(|error| error.to_string()).and_then(|()| {
+            let closed = self.witness.close(self.totals.group);
+            closed.map_err(|error| error.to_string())
+        });
+        if let Err(error) = sealed {
+            tracing::error!(error, "the directory was not closed well");
+        }
+    }
+}
+
+/// Says so when the writer ends as it should not.
+struct Ending(Arc<Metrics>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.engine_refusing.set(1.0);
+            tracing::error!(
+                "the writer failed: nothing is stored until the service is started again"
+            );
+        }
     }
 }
 

@@ -107,6 +107,27 @@ impl KeyStore {
         }
     }
 
+    /// Puts `value`, whatever is there. Returns the bytes taken and given back.
+    pub(in crate::engine) fn set(
+        &self,
+        key: &Key,
+        value: Bytes,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Change {
+        let taken = Self::weight(key, &value);
+        let stored = Stored {
+            entry: KeyEntry { value, put_at: now },
+            expires_at: now + ttl,
+        };
+        let before = self.shard(key).lock().insert(key.clone(), stored);
+        Change {
+            taken,
+            freed: before.map_or(0, |before| Self::weight(key, &before.entry.value)),
+            ..Change::default()
+        }
+    }
+
     pub(in crate::engine) fn compare_and_set(
         &self,
         key: &Key,

@@ -280,6 +280,17 @@ impl Local {
         }
     }
 
+    /// Whether there is room for `value` under `key`.
+    pub(super) fn has_room(&self, key: &Key, value: &Bytes) -> bool {
+        self.bytes() + KeyStore::weight(key, value) <= self.config.total_bytes
+    }
+
+    /// Puts `value` under `key` for `ttl`, whatever is there: it was decided before.
+    pub(super) fn set(&self, key: &Key, value: Bytes, ttl: Duration) {
+        let change = self.keys.set(key, value, self.clock.now(), ttl);
+        self.grow(change.taken, change.freed);
+    }
+
     /// Replaces the value under `key` if it equals `expected`. Whether it did.
     pub(super) fn compare_and_set(
         &self,

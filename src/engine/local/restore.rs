@@ -59,9 +59,13 @@ impl Local {
 
     /// Puts the stream in its place. Whether it had records that retention does not cover.
     pub(in crate::engine) fn finish_restoring(&self, restoring: Restoring) -> bool {
+        let reach = restoring.reach();
         let Restoring {
             key, mut stream, ..
         } = restoring;
+        // Where the newest records are missing, the stream ends before them.
+        stream.state.head.offset = reach;
+        stream.last = reach;
         let is_trimmed = self.trim(&mut stream, self.clock.now()) > 0;
         let mut taken = Stream::WEIGHT + stream.log_bytes() + stream.state.dedupe.weigh();
         let mut bucket = self.bucket(&key).lock();
@@ -85,7 +89,8 @@ impl Local {
     /// Takes in how far a bucket's evicted streams reached.
     pub(in crate::engine) fn restore_evicted(&self, bucket: usize, evicted: Offset) {
         if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.lock().evicted = evicted;
+            let mut bucket = bucket.lock();
+            bucket.evicted = bucket.evicted.max(evicted);
         }
     }
 

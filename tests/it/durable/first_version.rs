@@ -121,7 +121,7 @@ async fn told(directory: &Path, clock: &Clock) -> Vec<String> {
     told.map(|told| told.replace(&epoch, "EPOCH")).into()
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

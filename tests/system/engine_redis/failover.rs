@@ -1,4 +1,4 @@
-//! Sentinels put a replica in the master's place.
+//! Another server has the data: sentinels put a replica in the master's place, a slot moves.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use emitter::engine::{
-    Engine,
+    AppendError, Engine,
     redis::{Mode, Url},
 };
 use tempfile::TempDir;
@@ -131,4 +131,74 @@ async fn a_failover_is_followed_and_told_by_a_new_epoch() {
         .position;
     // By a hint, or by the comparison of heads where the subscription came later.
     until("the watcher is told of more", async || told.knows(head)).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_stores_nothing_by_half_and_goes_on_where_it_arrives() {
+    let nodes = Redis::cluster().await;
+    let engine = node_on("", |config| {
+        config.mode = Mode::Cluster;
+        config.urls = vec![Url::new(&format!("redis://{}", nodes[0].address()))];
+        config.timeout = Duration::from_millis(500);
+    });
+    let user = stream("u");
+    let before = append(&*engine, &user, notes(&user, &["a"], START))
+        .await
+        .records[0]
+        .position;
+    let state = engine.load(&user).await.unwrap();
+    let tag = format!("{{emitter:{}}}", user.bucket());
+    let slot = nodes[0]
+        .cli(&["cluster", "keyslot", &tag])
+        .trim()
+        .to_owned();
+    let keys_at = |node: &Redis| -> Vec<String> {
+        let keys = node.cli(&["cluster", "getkeysinslot", &slot, "100"]);
+        keys.lines()
+            .filter(|key| !key.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let from = nodes
+        .iter()
+        .position(|node| !keys_at(node).is_empty())
+        .unwrap();
+    let (from, to) = (&nodes[from], &nodes[(from + 1) % 3]);
+    let id = |node: &Redis| node.cli(&["cluster", "myid"]).trim().to_owned();
+    to.cli(&["cluster", "setslot", &slot, "importing", &id(from)]);
+    from.cli(&["cluster", "setslot", &slot, "migrating", &id(to)]);
+    let mut keys = keys_at(from);
+    // One key after the other, the bucket's own last.
+    keys.sort_by_key(|key| key.ends_with('b'));
+    for key in &keys {
+        let answer = engine
+            .append(&user, &state, notes(&user, &["b"], START))
+            .await;
+        let refused = matches!(answer, Err(AppendError::Unavailable(_)));
+        assert!(refused, "before {key} moves: {answer:?}");
+        from.cli(&[
+            "migrate",
+            "127.0.0.1",
+            &to.port.to_string(),
+            key,
+            "0",
+            "5000",
+        ]);
+    }
+    for node in [to, from] {
+        node.cli(&["cluster", "setslot", &slot, "node", &id(to)]);
+    }
+    let mut after = None;
+    until("it arrives", async || {
+        after = engine.load(&user).await.ok();
+        after.is_some()
+    })
+    .await;
+    let head = after.unwrap().head;
+    assert_eq!(
+        (head.offset, head.epoch != before.epoch),
+        (before.offset, true)
+    );
+    append(&*engine, &user, notes(&user, &["c"], START)).await;
+    assert_eq!(ids(&all(&*engine, &user).await), ["a", "c"]);
 }

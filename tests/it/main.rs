@@ -14,8 +14,12 @@ mod e2e;
 mod emission_property;
 mod engine_conformance;
 mod engines;
+mod faults;
 mod ladder;
 mod memory_growth;
+#[path = "../processes/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries that use different parts")]
+mod processes;
 mod readme;
 mod run_property;
 mod sequencer;

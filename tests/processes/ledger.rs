@@ -134,6 +134,7 @@ impl Book {
             }
             Err(refusal) => Outcome::Refused(format!("{}: {}", refusal.reason, refusal.message)),
         };
+        let sent = self.events.len();
         let entry = self.events.get_mut(&event.event_id).expect("it was sent");
         let (id, first) = (&event.event_id, &entry.outcome);
         match (first, &outcome) {
@@ -143,11 +144,17 @@ impl Book {
                 return true;
             }
             // The first receipt again, but for an epoch that has changed meanwhile.
-            (Outcome::Acknowledged { epoch, .. }, Outcome::Acknowledged { epoch: now, .. })
-                if epoch == now && *first != outcome =>
-            {
-                let contradiction = format!("{id} was {first:?}, then {outcome:?}");
-                self.contradictions.push(contradiction);
+            (Outcome::Acknowledged { epoch, .. }, Outcome::Acknowledged { epoch: now, .. }) => {
+                if epoch != now {
+                    // Where it was lost it is stored anew, and stands later.
+                    let is_duplicate = fate.as_ref().is_ok_and(|receipt| receipt.duplicate);
+                    if !is_duplicate {
+                        entry.sent = sent;
+                    }
+                } else if *first != outcome {
+                    let contradiction = format!("{id} was {first:?}, then {outcome:?}");
+                    self.contradictions.push(contradiction);
+                }
             }
             _ => {}
         }

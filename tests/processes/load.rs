@@ -9,7 +9,7 @@ use emitter::{
         ToolExecuting, event::Payload,
     },
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{Rng, SeedableRng, distr::Alphanumeric, rngs::StdRng};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -264,7 +264,13 @@ impl Writer {
     }
 
     fn step(&mut self, step: u32) -> Vec<Payload> {
-        let text = "x".repeat(self.rng.random_range(0..=self.config.text));
+        let length = self.rng.random_range(0..=self.config.text);
+        // Nothing that a store could make smaller.
+        let text: String = (&mut self.rng)
+            .sample_iter(Alphanumeric)
+            .take(length)
+            .map(char::from)
+            .collect();
         match self.rng.random_range(0..3) {
             0 => vec![Payload::AgentThinking(AgentThinking {
                 reasoning: text,

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::{
     processes::{
         load::{Load, LoadConfig},
-        reading::Reading,
+        reading::{Reading, subscribe},
         server::Server,
         verdict::{Allowed, judge},
     },
@@ -48,4 +48,36 @@ async fn cut_and_stalled_connections_lose_and_double_nothing() {
     let ledger = load.finish().await;
     assert!(grpc.passed() > 0 && http.passed() > 0);
     judge(&ledger, readings, &direct, Allowed::NOTHING).await;
+}
+
+/// Readers that are sent away come back one after the other, not all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn drained_readers_are_spread_out() {
+    use emitter::proto::v1::subscribe_response::Item;
+
+    let mut node = Server::start("memory", "[limits]\nconnections_per_user = 16\n").await;
+    let mut streams = Vec::new();
+    for n in 0..100 {
+        streams.push(subscribe(&node.grpc, &format!("u{n}"), None).await.unwrap());
+    }
+    node.ask_to_end();
+    let mut waits = Vec::new();
+    for mut stream in streams {
+        while let Ok(Some(message)) = stream.message().await {
+            if let Some(Item::Closing(closing)) = message.item {
+                assert_eq!(closing.reason, "DRAINING");
+                let wait = closing.reconnect_after.expect("when to come back");
+                waits.push(Duration::try_from(wait).unwrap());
+            }
+        }
+    }
+    assert!(node.wait().await.success());
+    // Between 100 ms and 5 s, evenly: of 100, no second has 45, and every one has some.
+    let mut seconds = [0; 5];
+    for wait in &waits {
+        let index = usize::try_from(wait.as_secs()).unwrap();
+        seconds[index.min(4)] += 1;
+    }
+    let spread = seconds.iter().all(|count| (3..45).contains(count));
+    assert!(waits.len() == 100 && spread, "{seconds:?} of {waits:?}");
 }

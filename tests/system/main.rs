@@ -8,23 +8,24 @@
     reason = "a test fails by panicking and prints what it saw"
 )]
 
+#[path = "../it/engine_conformance/mod.rs"]
+mod engine_conformance;
 #[path = "../processes/mod.rs"]
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod processes;
-#[path = "../it/support/seed.rs"]
-#[allow(dead_code, reason = "shared by test binaries that use different parts")]
-mod seed;
-
-#[path = "../it/engine_conformance/mod.rs"]
-mod engine_conformance;
 #[path = "../it/run_property/mod.rs"]
 mod run_property;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod support;
+use support::seed;
 
+mod balancer;
 mod clients;
 mod engine_redis;
 mod harness;
+mod no_room;
+mod power_loss;
 mod proxy;
 mod redis;
+mod trace;

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -29,7 +30,7 @@ pub(crate) enum Way {
     Cut,
 }
 
-/// Decides for each message of a server to its client whether it is passed on.
+/// Decides for each message that Redis publishes to a subscriber whether it is passed on.
 pub(crate) type Filter = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// A TCP proxy on a port of its own, ended when dropped.
@@ -37,6 +38,7 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     way: watch::Sender<Way>,
     passed: Arc<AtomicU64>,
+    target: watch::Sender<String>,
     task: JoinHandle<()>,
 }
 
@@ -46,7 +48,7 @@ impl Proxy {
         Self::filtered(target, None).await
     }
 
-    /// The same, for a server that speaks RESP: pushed messages (RESP3) that `filter` refuses are left out.
+    /// The same, to Redis: published messages that `filter` refuses are left out.
     pub(crate) async fn without_pushes(target: &str, filter: Filter) -> Self {
         Self::filtered(target, Some(filter)).await
     }
@@ -56,11 +58,13 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (way, watched) = watch::channel(Way::Open);
         let passed = Arc::<AtomicU64>::default();
-        let accept = accept(listener, target.to_owned(), watched, filter, passed.clone());
+        let (target, targets) = watch::channel(target.to_owned());
+        let accept = accept(listener, targets, watched, filter, passed.clone());
         Self {
             address,
             way,
             passed,
+            target,
             task: tokio::spawn(accept),
         }
     }
@@ -68,6 +72,15 @@ impl Proxy {
     /// From now on.
     pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
+    }
+
+    /// To another server from now on: every connection is ended, and new ones lead there.
+    pub(crate) async fn lead_to(&self, target: &str) {
+        self.target.send_replace(target.to_owned());
+        self.set(Way::Cut);
+        // Every connection notices.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.set(Way::Open);
     }
 
     /// How many bytes passed, both ways.
@@ -85,7 +98,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    target: String,
+    target: watch::Receiver<String>,
     way: watch::Receiver<Way>,
     filter: Option<Filter>,
     passed: Arc<AtomicU64>,
@@ -97,8 +110,12 @@ async fn accept(
         if *way.borrow() == Way::Cut {
             continue;
         }
-        let (target, way, filter, passed) =
-            (target.clone(), way.clone(), filter.clone(), passed.clone());
+        let (target, way, filter, passed) = (
+            target.borrow().clone(),
+            way.clone(),
+            filter.clone(),
+            passed.clone(),
+        );
         tokio::spawn(async move {
             let mut cut = way.clone();
             tokio::select! {
@@ -161,19 +178,27 @@ async fn pass(
 
 /// Just enough of Redis's protocol to see where a message ends.
 mod resp {
-    /// Takes the whole messages out of `waiting`, and leaves out the pushes that `filter` refuses.
+    /// Takes the whole messages out of `waiting`, and leaves out the published ones that `filter` refuses.
     pub(super) fn kept(waiting: &mut Vec<u8>, filter: &dyn Fn(&[u8]) -> bool) -> Vec<u8> {
         let mut kept = Vec::new();
         let mut at = 0;
         while let Some(length) = length(&waiting[at..]) {
             let message = &waiting[at..at + length];
-            if message[0] != b'>' || filter(message) {
+            if !is_published(message) || filter(message) {
                 kept.extend_from_slice(message);
             }
             at += length;
         }
         waiting.drain(..at);
         kept
+    }
+
+    /// Whether it is a published message: a push (RESP3) or an array (RESP2) whose first element says so.
+    fn is_published(message: &[u8]) -> bool {
+        let mut lines = message.split(|byte| *byte == b'\n');
+        let kind = lines.next().and_then(|line| line.first());
+        let words: [&[u8]; 3] = [b"message\r", b"pmessage\r", b"smessage\r"];
+        matches!(kind, Some(b'>' | b'*')) && lines.nth(1).is_some_and(|word| words.contains(&word))
     }
 
     /// The length of the message that `bytes` begin with, if it is whole.
@@ -203,20 +228,13 @@ mod resp {
     }
 }
 
-/// Refuses a push that `choose` says of, by its count from 1; counts those refused.
+/// Drops those that `choose` says of, by their count from 1, and counts what it dropped.
 pub(crate) fn dropping(
     dropped: Arc<Mutex<u64>>,
     choose: impl Fn(u64) -> bool + Send + Sync + 'static,
 ) -> Filter {
     let seen = AtomicU64::new(0);
-    Arc::new(move |message: &[u8]| {
-        // Confirmations of subscriptions are pushes too; only messages are hints.
-        let is_hint = message
-            .windows(7)
-            .any(|word| word.eq_ignore_ascii_case(b"message"));
-        if !is_hint {
-            return true;
-        }
+    Arc::new(move |_: &[u8]| {
         let drop = choose(seen.fetch_add(1, Ordering::Relaxed) + 1);
         *dropped.lock().unwrap() += u64::from(drop);
         !drop
@@ -232,7 +250,7 @@ fn messages_of_redis_are_taken_apart() {
         b"*2\r\n:1\r\n*1\r\n$0\r\n\r\n",
         b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\nx\r\n",
         b"%1\r\n+a\r\n_\r\n",
-        b"*0\r\n",
+        b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n",
     ];
     for message in whole {
         assert_eq!(resp::length(message), Some(message.len()));
@@ -243,6 +261,6 @@ fn messages_of_redis_are_taken_apart() {
     let mut waiting = whole.concat();
     waiting.extend_from_slice(b"+O");
     let kept = resp::kept(&mut waiting, &|_| false);
-    let without_push = [&whole[..4], &whole[5..]].concat().concat();
-    assert_eq!((kept, waiting), (without_push, b"+O".to_vec()));
+    let rest = [&whole[..4], &whole[5..6]].concat().concat();
+    assert_eq!((kept, waiting), (rest, b"+O".to_vec()));
 }

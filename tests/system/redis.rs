@@ -49,7 +49,12 @@ impl Redis {
 
     /// A replica of `primary`, in step with it.
     pub(crate) async fn replica_of(primary: &Self, options: &[&str]) -> Self {
-        let of = format!("127.0.0.1 {}", primary.port);
+        Self::replica_at(&primary.address(), options).await
+    }
+
+    /// The same, that reaches its primary by this address.
+    pub(crate) async fn replica_at(primary: &str, options: &[&str]) -> Self {
+        let of = primary.replace(':', " ");
         let replica = Self::start(&[options, &["--replicaof", &of]].concat()).await;
         until("the replica is in step", async || {
             replica
@@ -233,6 +238,13 @@ async fn redis_comes_in_every_shape_that_the_tests_ask_for() {
     assert_eq!(primary.cli(&["get", "key"]).trim(), "value");
     until("the replica has it", async || {
         replica.cli(&["get", "key"]).trim() == "value"
+    })
+    .await;
+    replica.stall();
+    primary.cli(&["set", "key", "later"]);
+    replica.go_on();
+    until("the replica catches up", async || {
+        replica.cli(&["get", "key"]).trim() == "later"
     })
     .await;
     let nodes = Redis::cluster().await;

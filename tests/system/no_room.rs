@@ -1,0 +1,185 @@
+//! A disk that is full, or refuses to be written to, and gets well again while the service runs.
+
+use std::{
+    collections::BTreeSet,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use crate::{
+    processes::{
+        load::{Load, LoadConfig},
+        reading::{Reading, replay},
+        server::Server,
+        tools::{ended, files, output, signal, tool, until},
+        verdict::{Allowed, judge},
+    },
+    seed::seed,
+};
+
+const DURABLE: &str = "[engine]\nkind = \"durable\"\ndata_dir = \"{data}\"\n";
+
+/// Why an emit may fail where the disk does, all of them passing.
+const REASONS: [&str; 4] = [
+    "STREAM_FULL",
+    "OUTCOME_UNKNOWN",
+    "ENGINE_UNAVAILABLE",
+    "PRECEDING_FAILED",
+];
+
+/// A load with readers.
+struct Busy {
+    server: Server,
+    load: Load,
+    readings: Vec<Reading>,
+}
+
+async fn busy(wrapper: &[&str]) -> Busy {
+    let server = Server::start_under("durable", DURABLE, wrapper).await;
+    let seed = seed();
+    let config = LoadConfig {
+        text: 8_000,
+        ..LoadConfig::new(vec![server.grpc.clone()], seed)
+    };
+    let readings = config.users.iter().flat_map(|user| {
+        [
+            Reading::grpc(user, std::slice::from_ref(&server.grpc), seed),
+            Reading::websocket(user, &server.http),
+        ]
+    });
+    Busy {
+        readings: readings.collect(),
+        load: Load::start(&config),
+        server,
+    }
+}
+
+impl Busy {
+    /// Waits until emits are refused, and looks at what is refused how and at what is still read.
+    async fn refused(&self) {
+        let reasons = || -> BTreeSet<String> {
+            let book = self.load.ledger.book();
+            book.attempts.keys().cloned().collect()
+        };
+        let full = ["STREAM_FULL", "OUTCOME_UNKNOWN"];
+        until("emits are refused", async || {
+            reasons()
+                .iter()
+                .any(|reason| full.contains(&reason.as_str()))
+        })
+        .await;
+        // Every writer gets to know it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let others: Vec<String> = reasons()
+            .into_iter()
+            .filter(|reason| !REASONS.contains(&reason.as_str()))
+            .collect();
+        assert!(others.is_empty(), "{others:?}");
+        for user in 0..4 {
+            let user = format!("u{user}");
+            let acknowledged = self.load.ledger.book().acknowledged_of(&user);
+            let read: BTreeSet<String> = replay(&self.server.grpc, &user)
+                .await
+                .into_iter()
+                .map(|seen| seen.event_id)
+                .collect();
+            let missing: Vec<_> = acknowledged
+                .iter()
+                .filter(|id| !read.contains(*id))
+                .collect();
+            assert!(missing.is_empty(), "{user}: {missing:?}");
+        }
+    }
+
+    /// Emits are taken again by the same process, and nothing is missing, there or after a crash.
+    async fn well_again(mut self) {
+        self.load.acknowledged(200).await;
+        let ledger = self.load.finish().await;
+        let nodes = [self.server.grpc.clone()];
+        judge(&ledger, self.readings, &nodes, Allowed::GAPS).await;
+        self.server.ask_to_end();
+        assert!(self.server.wait().await.success());
+    }
+}
+
+/// A mount of the server's own, in namespaces of its own: no rights are needed.
+const FULL: [&str; 5] = [
+    "unshare",
+    "-rm",
+    "sh",
+    "-ec",
+    "mkdir {data}; mount -t tmpfs -o size=4m tmpfs {data}; exec \"$0\" \"$@\"",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_until_there_is_room() {
+    let busy = busy(&FULL).await;
+    busy.refused().await;
+    let (pid, data) = (busy.server.pid().to_string(), busy.server.data());
+    let mut make_room = tool("nsenter");
+    make_room
+        .args([
+            "--user",
+            "--mount",
+            "--preserve-credentials",
+            "--target",
+            &pid,
+        ])
+        .args(["mount", "-o", "remount,size=256m"])
+        .arg(data);
+    output(&mut make_room);
+    busy.well_again().await;
+}
+
+/// A tracer that lets every call on the files below a directory fail that would change one.
+struct ReadOnly(Child);
+
+impl ReadOnly {
+    fn make(server: &Server) -> Self {
+        let calls = "write,writev,pwrite64,pwritev,ftruncate,fallocate,fsync,fdatasync,openat";
+        let mut strace = tool("strace");
+        strace.args([
+            "-f",
+            "-q",
+            "-o",
+            "/dev/null",
+            "-p",
+            &server.pid().to_string(),
+        ]);
+        for file in files(&server.data()) {
+            strace.arg("-P").arg(file);
+        }
+        strace
+            .args(["-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:error=EROFS")])
+            .stdin(Stdio::null());
+        Self(
+            strace
+                .spawn()
+                .expect("strace: install it with `make tools`"),
+        )
+    }
+
+    async fn end(mut self) {
+        signal(self.0.id(), "TERM");
+        let ended = ended(&mut self.0, Duration::from_secs(10)).await;
+        assert!(ended.is_some(), "the tracer did not end");
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _gone_by_now = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_turn_read_only_refuse_until_they_are_writable() {
+    let busy = busy(&[]).await;
+    busy.load.acknowledged(200).await;
+    let read_only = ReadOnly::make(&busy.server);
+    busy.refused().await;
+    read_only.end().await;
+    busy.well_again().await;
+}

@@ -185,15 +185,15 @@ impl Writer {
 
     /// Sends the events until it is known what became of each; `false`: one is not stored, and the run is over.
     async fn deliver(&mut self, chunk: Vec<Event>) -> bool {
-        for event in &chunk {
-            self.ledger.book().sending(&self.name, event);
-        }
         if let Some(again) = self.settled.take()
             && self.rng.random_ratio(1, 10)
         {
             // The same once more: nothing may come of it.
             let fate = self.attempt(std::slice::from_ref(&again)).await.remove(0);
             self.ledger.book().answered(&again, &fate);
+        }
+        for event in &chunk {
+            self.ledger.book().sending(&self.name, event);
         }
         let last = chunk.last().cloned();
         let until = Instant::now() + self.config.give_up;

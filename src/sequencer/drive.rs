@@ -90,12 +90,15 @@ impl Sequencer {
                 }
                 Err(Failure::Reload) => {}
                 Err(Failure::Failed(decided, refusal)) => {
+                    // The append did not say whether what was decided on is still so.
+                    let stands = current || self.is_current(&stream, &state).await.unwrap_or(false);
                     // Only an unknown outcome leaves the state in doubt.
                     if refusal.reason != Reason::OutcomeUnknown {
                         driving.state = Some(state);
                     }
                     let refusal = self.could_not_store(&stream, refusal);
-                    return self.answer(jobs, decided, &Outcome::Failed(refusal));
+                    let outcome = Outcome::Failed { refusal, stands };
+                    return self.answer(jobs, decided, &outcome);
                 }
                 Err(Failure::NotDecided(refusal)) => {
                     driving.state = Some(state);
@@ -239,12 +242,12 @@ impl Sequencer {
         for (job, decisions) in jobs.into_iter().zip(decided.jobs) {
             self.note_refused_sources(&job, &decisions);
             // Who waits for the watchdog's look learns of a failure by getting no answer.
-            if matches!(outcome, Outcome::Failed(_)) && !job.judged.is_empty() {
+            if matches!(outcome, Outcome::Failed { .. }) && !job.judged.is_empty() {
                 continue;
             }
             let answers = match outcome {
                 Outcome::Stored(records) => stored(decisions, records),
-                Outcome::Failed(refusal) => failed(decisions, refusal),
+                Outcome::Failed { refusal, stands } => failed(decisions, refusal, *stands),
             };
             let _gone = job.answer.send(answers);
         }
@@ -356,7 +359,11 @@ enum Outcome {
     /// One record for each draft.
     Stored(Vec<Arc<Record>>),
     /// None of the drafts is known to be stored.
-    Failed(Refusal),
+    Failed {
+        refusal: Refusal,
+        /// The other decisions were made on what is so, not on what an old state says.
+        stands: bool,
+    },
 }
 
 fn stored(decisions: Vec<Result<Decision, Refusal>>, records: &[Arc<Record>]) -> Answers {
@@ -375,8 +382,9 @@ fn stored(decisions: Vec<Result<Decision, Refusal>>, records: &[Arc<Record>]) ->
 }
 
 /// Nothing of the group was stored, or nobody knows. The first event of a call that should have been stored gets the
-/// reason; later ones of the same call were not attempted, so that a retry cannot reorder them.
-fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal) -> Answers {
+/// reason; later ones of the same call were not attempted, so that a retry cannot reorder them. Where what was decided on
+/// may have been old, no other decision `stands` either.
+fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal, stands: bool) -> Answers {
     let mut preceded = false;
     let mut fail = || {
         if preceded && refusal.reason != Reason::OutcomeUnknown {
@@ -393,9 +401,10 @@ fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal) -> Answe
     };
     decisions
         .into_iter()
-        .map(|decision| match decision? {
-            Decision::Store(_) | Decision::SameAs(_) => fail(),
-            Decision::Duplicate(receipt) => Ok(receipt),
+        .map(|decision| match decision {
+            Ok(Decision::Duplicate(receipt)) if stands => Ok(receipt),
+            Err(refused) if stands => Err(refused),
+            _ => fail(),
         })
         .collect()
 }
@@ -418,7 +427,7 @@ fn refuse_expired(jobs: &mut Vec<Job>) {
 fn refuse_all(jobs: Vec<Job>, refusal: &Refusal) {
     for job in jobs.into_iter().filter(|job| job.judged.is_empty()) {
         let decisions = job.events.iter().map(|_| Ok(Decision::Store(0))).collect();
-        let _gone = job.answer.send(failed(decisions, refusal));
+        let _gone = job.answer.send(failed(decisions, refusal, true));
     }
 }
 

@@ -1,11 +1,12 @@
 //! An engine that refuses, forgets to answer, or breaks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use emitter::{
-    engine::Commit,
+    engine::{Commit, memory},
     event::{Event, Kind, StreamKey},
     run::{Book, RunState},
+    sequencer::Config,
 };
 use tokio::time::Instant;
 
@@ -207,4 +208,32 @@ async fn an_event_of_a_failed_append_leaves_no_state() {
     let state = emitter::engine::Engine::load(&*rig.memory, &user).await;
     let run = state.unwrap().run(&run_id("r")).cloned().unwrap();
     assert_eq!((run.last_sequence.0, run.state), (1, RunState::Running));
+}
+
+/// Nodes share the engine: what one has not heard of yet is no ground for a refusal when the append that would have found
+/// out fails.
+#[tokio::test(start_paused = true)]
+async fn where_an_append_fails_nothing_is_refused_on_an_old_state() {
+    let rig = Rig::with(Config::default(), memory::Config::default(), 1);
+    let other = rig.node(Config::default(), 2);
+    let user = stream("u");
+    let of_run = |id: &str, run: &str, kind: Kind| event(&user, id, Some(run), kind);
+    let started = vec![of_run("a1", "a", Kind::AgentStarted)];
+    assert_eq!(words(&rig.emit(&user, started).await), ["stored"]);
+    let started = vec![Arc::new(of_run("b1", "b", Kind::AgentStarted))];
+    let answers = other.submit(user.clone(), started, None).await;
+    assert_eq!(words(&answers), ["stored"]);
+
+    let thoughts = || {
+        vec![
+            of_run("a2", "a", Kind::AgentThinking),
+            of_run("b2", "b", Kind::AgentThinking),
+        ]
+    };
+    rig.engine.script([Fault::Unavailable]);
+    let answers = rig.emit(&user, thoughts()).await;
+    assert_eq!(words(&answers), ["ENGINE_UNAVAILABLE", "PRECEDING_FAILED"]);
+    let answers = rig.emit(&user, thoughts()).await;
+    assert_eq!(words(&answers), ["stored", "stored"]);
+    assert_eq!(rig.stored_ids(&user).await, ["a1", "b1", "a2", "b2"]);
 }

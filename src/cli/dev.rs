@@ -25,7 +25,7 @@ use crate::{
     page,
 };
 
-/// Run a service on this machine for development: no config needed, in memory unless told otherwise
+/// Run a service on this machine for development: no config needed
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

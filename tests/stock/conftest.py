@@ -43,7 +43,7 @@ def stubs(tmp_path_factory):
     """The Python stubs, generated from the protos as any user would."""
     out = tmp_path_factory.mktemp("stubs")
     proto = ROOT / "proto"
-    files = sorted(str(path.relative_to(proto)) for path in proto.rglob("*.proto"))
+    files = sorted(str(path.relative_to(proto)) for path in (proto / "emitter" / "v1").glob("*.proto"))
     assert files
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}", f"--python_out={out}", f"--grpc_python_out={out}"]

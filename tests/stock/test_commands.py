@@ -15,7 +15,7 @@ from people import Run
 from server import base64url
 from shell import ANY_PORTS, lasting_ports
 
-COMMANDS = ["dev", "serve", "emit", "tail", "runs", "usage", "token", "check-config"]
+COMMANDS = ["dev", "serve", "emit", "tail", "runs", "usage", "token", "check-config", "repair"]
 
 
 def line(n, **fields):
@@ -514,8 +514,9 @@ def test_a_config_that_is_not_there_exits_64(shell):
 
 def test_serve_serves_what_the_config_says(shell, config):
     serve = shell.start("emitter", "serve", "--config", config)
-    (told,) = serve.until("where it listens", lambda: list(serve.out))
+    told, kept = serve.until("where it listens, and what keeps events", lambda: serve.out[:2] if len(serve.out) > 1 else None)
     grpc, http, admin = re.fullmatch(r"listening: gRPC on (\S+), HTTP on (\S+), admin on (\S+)", told).groups()
+    assert kept == "engine: memory; lost of what was acknowledged: everything, when the process ends"
 
     flags = "--issuer platform --secret-file secret"
     emit_token, read_token = (

@@ -18,7 +18,7 @@ soak: ## Runs the long versions of the tests that draw seeds or take time.
 	EMITTER_SOAK=1 PATH=$$PWD/.tools/bin:$$PATH cargo test --release --locked --test system soak -- --nocapture --test-threads=1
 
 bench: ## Runs everything that compares times.
-	@tests/tools/install.sh node chromium
+	@tests/tools/install.sh node chromium redis
 	cargo bench --locked --features bench
 	cargo build --release --locked
 	EMITTER_BIN=target/release/emitter node --test tests/browser/trace.bench.mjs

@@ -20,11 +20,12 @@ use crate::{
 const DURABLE: &str = "[engine]\nkind = \"durable\"\ndata_dir = \"{data}\"\n";
 
 /// Why an emit may fail where the disk does, all of them passing.
-const REASONS: [&str; 4] = [
+const REASONS: [&str; 5] = [
     "STREAM_FULL",
     "OUTCOME_UNKNOWN",
     "ENGINE_UNAVAILABLE",
     "PRECEDING_FAILED",
+    "DEADLINE_EXCEEDED",
 ];
 
 /// A load with readers.

@@ -208,14 +208,8 @@ impl Cursor {
             },
             Err(status) => status,
         };
-        let passing = [
-            Code::Unavailable,
-            Code::Unknown,
-            Code::Internal,
-            Code::Cancelled,
-        ];
         let text = format!("{:?}: {}", status.code(), status.message());
-        if passing.contains(&status.code()) || status.code() == Code::DeadlineExceeded {
+        if is_passing(&status) {
             notes.push(Heard::Ended(text));
         } else {
             notes.push(Heard::Refused(text));
@@ -248,6 +242,18 @@ impl Cursor {
             Item::Closing(_) => {}
         }
     }
+}
+
+/// Whether a reader comes back after that: the connection ended, or the service is away.
+pub(crate) fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Internal
+            | Code::Cancelled
+            | Code::DeadlineExceeded
+    )
 }
 
 /// The reason of a gap that a changed epoch is told with.

@@ -7,11 +7,12 @@ use emitter::{
     proto::v1::{Custom, Event, Position, event::Payload, subscribe_response::Item},
 };
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use crate::{
     nodes::on_redis,
     processes::{
-        reading::subscribe,
+        reading::{is_passing, subscribe},
         server::{Server, credential},
     },
     redis::{AOF_EVERYSEC, Redis},
@@ -45,44 +46,58 @@ async fn emit(producer: &Producer, events: Vec<Event>) {
     }
 }
 
-/// Reads until `count` events came, which have to be the next in order.
+/// Reads until `count` events came, which have to be the next in order. What cuts it off, it survives as any reader does.
 async fn read(
     node: String,
     n: u64,
-    after: Option<Position>,
+    mut position: Option<Position>,
     first: usize,
     count: usize,
 ) -> Position {
+    let ids: Vec<String> = (first..first + count)
+        .map(|k| format!("u{n}-{k}"))
+        .collect();
+    let mut left = ids.iter();
     let read = async {
-        let mut stream = subscribe(&node, &user(n), after).await?;
-        let mut position = None;
-        let mut came = 0;
-        while came < count {
-            let message = stream.message().await?.expect("more");
-            match message.item.expect("an item") {
-                Item::Event(event) => {
-                    let id = event.event.expect("an event").event_id;
-                    assert_eq!(id, format!("u{n}-{}", first + came));
-                    position = event.position;
-                    came += 1;
-                }
-                Item::Gap(gap) => panic!("u{n}: {gap:?}"),
-                _ => {}
-            }
+        while let Err(status) = read_on(&node, n, &mut position, &mut left).await {
+            assert!(is_passing(&status), "u{n}: {status}");
+            let pause = rand::random_range(100..1_000);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        // Nothing comes twice behind it.
-        let next = tokio::time::timeout(Duration::from_millis(200), stream.message()).await;
-        if let Ok(Ok(Some(message))) = next {
-            assert!(
-                !matches!(message.item, Some(Item::Event(_))),
-                "u{n}: {message:?}"
-            );
-        }
-        Ok::<_, tonic::Status>(position.expect("a position"))
     };
     let read = tokio::time::timeout(Duration::from_secs(120), read).await;
-    read.unwrap_or_else(|_| panic!("u{n} did not get {count} events"))
-        .unwrap_or_else(|status| panic!("u{n}: {status}"))
+    assert!(read.is_ok(), "u{n} did not get {count} events");
+    position.expect("a position")
+}
+
+/// The same over one connection.
+async fn read_on(
+    node: &str,
+    n: u64,
+    position: &mut Option<Position>,
+    left: &mut std::slice::Iter<'_, String>,
+) -> Result<(), Status> {
+    let mut stream = subscribe(node, &user(n), position.clone()).await?;
+    while !left.as_slice().is_empty() {
+        let message = stream.message().await?;
+        let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?;
+        match message.item.expect("an item") {
+            Item::Event(event) => {
+                let id = event.event.expect("an event").event_id;
+                assert_eq!(Some(&id), left.next());
+                *position = event.position;
+            }
+            Item::Gap(gap) => panic!("u{n}: {gap:?}"),
+            _ => {}
+        }
+    }
+    // Nothing comes twice behind it.
+    let next = tokio::time::timeout(Duration::from_millis(200), stream.message()).await;
+    if let Ok(Ok(Some(message))) = next {
+        let is_event = matches!(message.item, Some(Item::Event(_)));
+        assert!(!is_event, "u{n}: {message:?}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

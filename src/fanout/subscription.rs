@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{Entry, Filter, OpenRun, hub::Watched, open_runs, tail::Ahead};
 use crate::{
-    engine::{EngineError, Page, ReadLimit},
+    engine::{EngineError, Page, ReadLimit, Watcher},
     event::{Epoch, MAX_OFFSET, Offset, Position},
 };
 
@@ -110,6 +110,8 @@ impl Subscription {
         let from = after.map_or(Offset(MAX_OFFSET), |position| position.offset);
         let engine = &watched.hub.engine;
         let page = engine.read(&watched.stream, from, limit).await?;
+        // Hints may have been lost since the tail began: a reader that begins is not told that it caught up before this.
+        watched.tail.stands_at(page.head);
         let cursor = after.unwrap_or(match start {
             Start::Oldest => Position::new(page.head.epoch, page.trimmed),
             _ => page.head,

@@ -22,13 +22,19 @@ pub(crate) fn seed() -> u64 {
 
 /// Runs `case` for `cases` seeds; for one only, if `EMITTER_SEED` names it. A failing seed is printed.
 pub(crate) fn each_seed<F: Future<Output = ()>>(cases: u64, case: impl Fn(u64) -> F) {
+    each_seed_from(u64::from(rand::random::<u32>()), cases, case);
+}
+
+/// The same, from the seed `first` on.
+pub(crate) fn each_seed_from<F: Future<Output = ()>>(
+    first: u64,
+    cases: u64,
+    case: impl Fn(u64) -> F,
+) {
     let one = std::env::var("EMITTER_SEED").ok();
     let seeds = match one.map(|seed| seed.parse::<u64>().expect("EMITTER_SEED is a number")) {
         Some(seed) => seed..seed + 1,
-        None => {
-            let first = rand::random::<u32>();
-            u64::from(first)..u64::from(first) + cases
-        }
+        None => first..first + cases,
     };
     println!("seeds {} to {}", seeds.start, seeds.end - 1);
     for seed in seeds {

@@ -135,6 +135,8 @@ pub struct Group<'a> {
     open_runs: usize,
     claims: Vec<Claim>,
     unknown: BTreeSet<RunId>,
+    /// Those of them whose `agent_started` was refused.
+    refused_starts: BTreeSet<RunId>,
 }
 
 impl<'a> Group<'a> {
@@ -159,6 +161,7 @@ impl<'a> Group<'a> {
             open_runs: state.open_runs(),
             claims: Vec::new(),
             unknown: BTreeSet::new(),
+            refused_starts: BTreeSet::new(),
         }
     }
 
@@ -248,10 +251,14 @@ impl<'a> Group<'a> {
 
     /// Checks an event of a run and takes it in. Returns its draft's place.
     fn run_event(&mut self, run_id: &RunId, draft: Draft) -> Result<usize, Refusal> {
+        let starts = matches!(draft.event.step, Step::Start { .. });
         let taken_in = self.check_and_take_in(run_id, draft);
         let is_unknown = self.runs.run(run_id).is_none() && !self.foreign.contains(run_id);
         if taken_in.is_err() && is_unknown {
             self.unknown.insert(run_id.clone());
+            if starts {
+                self.refused_starts.insert(run_id.clone());
+            }
         }
         taken_in
     }

@@ -151,3 +151,22 @@ fn a_recovered_run_is_bounded_and_goes_on_by_the_rules() {
     let summed: Vec<bool> = drafts.iter().map(|draft| draft.summary.is_some()).collect();
     assert_eq!(summed, [false, false, true, true]);
 }
+
+#[test]
+fn nothing_begins_a_run_whose_start_was_refused() {
+    let state = known(Some(NOW));
+    let (rules, foreign) = (enforcing(), HashSet::new());
+    let mut group = Group::new(&STREAM, &state, &rules, LATER, &foreign);
+    let events = [
+        child(e("1", "r", Kind::AgentStarted), "over"),
+        thinks("2", "r"),
+        e("3", "r", Kind::AgentCompleted),
+        thinks("4", "lost"),
+    ];
+    let words = events.map(|event| word(&group.decide(&Arc::new(event))));
+    let not_started = "RUN_NOT_STARTED";
+    assert_eq!(
+        words,
+        ["PARENT_NOT_OPEN", not_started, not_started, "store 0"]
+    );
+}

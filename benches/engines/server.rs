@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::measured::cpu_seconds;
+use super::measured::{cpu_seconds, resident_bytes};
 
 /// Ended with this.
 pub(crate) struct Redis {
@@ -57,6 +57,12 @@ impl Redis {
     /// The CPU that it has used.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         cpu_seconds(self.process.id())
+    }
+
+    /// The memory that it takes at present.
+    #[allow(dead_code, reason = "only one of the benches asks for it")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        resident_bytes(self.process.id())
     }
 }
 

@@ -57,16 +57,24 @@ impl From<Corrupt> for CallError {
 
 /// The functions, under a name that says which version they are: nodes of several versions share a server.
 pub(super) struct Functions {
-    library: String,
+    name: String,
     code: String,
 }
 
+/// One library. Each file sees what stands in those before it.
+const LIBRARY: &str = concat!(
+    include_str!("functions/streams.lua"),
+    include_str!("functions/reads.lua"),
+    include_str!("functions/append.lua"),
+    include_str!("functions/upkeep.lua"),
+    include_str!("functions/keys.lua"),
+);
+
 static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
-    let text = include_str!("functions.lua");
-    let hash = blake3::hash(text.as_bytes()).to_hex();
-    let library = format!("emitter_{}", hash.get(..12).unwrap_or_default());
-    let code = text.replace("@LIBRARY", &library);
-    Functions { library, code }
+    let hash = blake3::hash(LIBRARY.as_bytes()).to_hex();
+    let name = format!("emitter_{}", hash.get(..12).unwrap_or_default());
+    let code = LIBRARY.replace("@LIBRARY", &name);
+    Functions { name, code }
 });
 
 impl Functions {
@@ -88,7 +96,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(function: &str, key: String) -> Self {
         let mut command = redis::cmd("FCALL");
-        command.arg(format!("{}_{function}", FUNCTIONS.library));
+        command.arg(format!("{}_{function}", FUNCTIONS.name));
         command.arg(1).arg(&key);
         Self { command, key }
     }

@@ -1,6 +1,6 @@
 //! The engine on Redis: any number of nodes share it.
 //!
-//! What must happen at once happens in one function within the server (`functions.lua`); what follows from a commit is
+//! What must happen at once happens in one function within the server (`functions/`); what follows from a commit is
 //! worked out here. Everything of a user lies in one hash slot.
 
 mod append;

@@ -54,6 +54,22 @@ async fn a_reader_that_comes_after_a_lost_hint_misses_nothing() {
     assert_eq!(seen(&mut first), ["a b c"]);
 }
 
+/// The engine has just named the head to it: what the tail has not heard of is before that, and is told first.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_begins_after_a_lost_hint_is_not_told_too_early_that_it_caught_up() {
+    let r = Readers::new();
+    let mut first = r.reader(Start::Head).await;
+    r.notes(["a"]).await;
+    assert_eq!(seen(&mut first), ["a", "caught up 1"]);
+    let known = first.position();
+    r.engine.set_odds(lost(1.0));
+    r.notes(["b", "c"]).await;
+    let mut second = r.reader(Start::After(known)).await;
+    assert_eq!(seen(&mut second), ["b c", "caught up 3"]);
+    // Who waits there already learns it, too.
+    assert_eq!(seen(&mut first), ["b c"]);
+}
+
 /// Dropped at any point, `next` has lost nothing and repeats nothing.
 #[test]
 fn next_is_cancel_safe() {

@@ -67,27 +67,73 @@ impl Redis {
 
     /// A cluster of three that takes calls.
     pub(crate) async fn cluster() -> [Self; 3] {
-        let options = [AOF_EVERYSEC, &["--cluster-enabled", "yes"]].concat();
         let nodes = [
-            Self::start(&options).await,
-            Self::start(&options).await,
-            Self::start(&options).await,
+            Self::cluster_node(&[]).await,
+            Self::cluster_node(&[]).await,
+            Self::cluster_node(&[]).await,
         ];
-        let addresses = nodes.each_ref().map(Self::address);
+        Self::join(&nodes, 0).await;
+        nodes
+    }
+
+    /// A cluster of three masters that takes calls, each with a replica in step with it, which takes its place when it
+    /// has not answered for about two seconds.
+    pub(crate) async fn cluster_with_replicas() -> Vec<Self> {
+        let mut nodes = Vec::new();
+        for _ in 0..6 {
+            nodes.push(Self::cluster_node(&["--cluster-node-timeout", "2000"]).await);
+        }
+        Self::join(&nodes, 1).await;
+        let in_step = |node: &Self| {
+            let replication = node.cli(&["info", "replication"]);
+            let is = |line: &str| replication.lines().any(|held| held == line);
+            is("master_link_status:up") || is("role:master") && is("connected_slaves:1")
+        };
+        until("the replicas are in step", async || {
+            nodes.iter().all(in_step)
+        })
+        .await;
+        nodes
+    }
+
+    /// One that is to be in a cluster.
+    async fn cluster_node(options: &[&str]) -> Self {
+        let cluster = ["--cluster-enabled", "yes"];
+        Self::start(&[AOF_EVERYSEC, &cluster, options].concat()).await
+    }
+
+    /// Makes a cluster of `nodes`, in which each master has so many replicas.
+    async fn join(nodes: &[Self], replicas: usize) {
         let mut create = tool("redis-cli");
-        create.args(["--cluster", "create"]).args(&addresses).args([
-            "--cluster-replicas",
-            "0",
-            "--cluster-yes",
-        ]);
+        create
+            .args(["--cluster", "create"])
+            .args(nodes.iter().map(Self::address))
+            .args(["--cluster-replicas", &replicas.to_string()])
+            .arg("--cluster-yes");
         output(&mut create);
-        for node in &nodes {
+        for node in nodes {
             until("the cluster is ok", async || {
                 node.cli(&["cluster", "info"]).contains("cluster_state:ok")
             })
             .await;
         }
-        nodes
+    }
+
+    /// Whether it is the master of a cluster that has `key`'s slot, by what it knows itself.
+    pub(crate) fn is_master_of(&self, key: &str) -> bool {
+        let slot: u16 = self
+            .cli(&["cluster", "keyslot", key])
+            .trim()
+            .parse()
+            .unwrap();
+        let nodes = self.cli(&["cluster", "nodes"]);
+        let own = nodes.lines().find(|line| line.contains("myself,master"));
+        // After eight fields come the slots: `5`, or `0-5460`.
+        let slots = own.into_iter().flat_map(|own| own.split(' ').skip(8));
+        slots.filter(|slots| !slots.starts_with('[')).any(|slots| {
+            let (first, last) = slots.split_once('-').unwrap_or((slots, slots));
+            (first.parse().unwrap()..=last.parse().unwrap()).contains(&slot)
+        })
     }
 
     /// One that is reached only over TLS, by the user `emitter` with the password `secret`.
@@ -118,7 +164,12 @@ impl Redis {
 
     /// The file with the certificate that its own is signed with.
     pub(crate) fn ca_file(&self) -> String {
-        self.directory.path().join("ca.crt").display().to_string()
+        self.file("ca.crt")
+    }
+
+    /// A file of its directory, such as `server.key` and `server.crt` of one over TLS.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
     }
 
     /// Such as `127.0.0.1:6379`.

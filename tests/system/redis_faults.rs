@@ -21,6 +21,7 @@ use crate::{
     proxy::{Proxy, Way, dropping},
     redis::{AOF_ALWAYS, AOF_EVERYSEC, Redis},
     seed::seed,
+    support::events::stream,
 };
 
 /// Two nodes with a load and readers.
@@ -93,15 +94,10 @@ async fn a_failover_to_a_replica_that_lags_is_told() {
     replica.cli(&["replicaof", "no", "one"]);
     way.lead_to(&replica.address()).await;
     busy.load.acknowledged(300).await;
-    let changed = |reading: &Reading| {
-        let is_change =
-            |heard: &Heard| matches!(heard, Heard::Gap(why, _) if *why == epoch_changed());
-        reading.heard().iter().any(is_change)
-    };
     until_within(
         Duration::from_secs(30),
         "every reader is told",
-        async || busy.readings.iter().all(changed),
+        async || busy.readings.iter().all(heard_of_a_new_epoch),
     )
     .await;
     let verdict = busy.judge(Allowed::LOSS).await;
@@ -179,19 +175,63 @@ async fn hints_that_are_lost_cost_a_moment_only() {
     judge(&ledger, readings, &addresses, Allowed::NOTHING).await;
 }
 
+/// The settings of a node on a cluster.
+fn on_cluster(nodes: &[Redis]) -> String {
+    let urls = nodes
+        .iter()
+        .map(|node| format!("\"redis://{}\"", node.address()));
+    let urls = urls.collect::<Vec<_>>().join(", ");
+    format!("[engine]\nkind = \"redis\"\n[redis]\nmode = \"cluster\"\nurls = [{urls}]\n")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_three_keeps_everything() {
     let cluster = Redis::cluster().await;
-    let urls = cluster
-        .each_ref()
-        .map(|node| format!("\"redis://{}\"", node.address()));
-    let toml = format!(
-        "[engine]\nkind = \"redis\"\n[redis]\nmode = \"cluster\"\nurls = [{}]\n",
-        urls.join(", ")
-    );
-    let busy = Busy::on(&toml).await;
+    let busy = Busy::on(&on_cluster(&cluster)).await;
     busy.load.acknowledged(1_000).await;
     busy.judge(Allowed::NOTHING).await;
+}
+
+/// Whether a reader was told of another epoch.
+fn heard_of_a_new_epoch(reading: &Reading) -> bool {
+    let is_change = |heard: &Heard| matches!(heard, Heard::Gap(why, _) if *why == epoch_changed());
+    reading.heard().iter().any(is_change)
+}
+
+/// What the replica has not got is lost, and told to the readers of the users there; the others notice nothing but a
+/// pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_in_a_cluster_is_told_to_the_users_of_that_master_only() {
+    let mut cluster = Redis::cluster_with_replicas().await;
+    let busy = Busy::on(&on_cluster(&cluster)).await;
+    busy.load.acknowledged(300).await;
+    let tag = |user: &str| format!("{{emitter:{}}}", stream(user).bucket());
+    let dies = cluster
+        .iter()
+        .position(|node| node.is_master_of(&tag("u0")));
+    let dies = dies.expect("a master of u0");
+    let (there, elsewhere): (Vec<&Reading>, Vec<&Reading>) = busy
+        .readings
+        .iter()
+        .partition(|reading| cluster[dies].is_master_of(&tag(&reading.user)));
+    assert!(!elsewhere.is_empty(), "every user is on one master");
+    cluster[dies].kill().await;
+    let patience = Duration::from_secs(30);
+    until_within(patience, "every reader there is told", async || {
+        there.iter().all(|reading| heard_of_a_new_epoch(reading))
+    })
+    .await;
+    busy.load.acknowledged(1_000).await;
+    // It comes back as a replica of the one that was its own.
+    cluster[dies].restart().await;
+    busy.load.acknowledged(300).await;
+    let gaps: Vec<_> = elsewhere
+        .iter()
+        .filter(|reading| reading.gaps() > 0)
+        .collect();
+    let gaps: Vec<_> = gaps.iter().map(|reading| &reading.name).collect();
+    assert!(gaps.is_empty(), "told of gaps that are none: {gaps:?}");
+    busy.judge(Allowed::LOSS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

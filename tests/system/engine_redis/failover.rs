@@ -1,4 +1,4 @@
-//! Another server has the data: sentinels put a replica in the master's place, a slot moves.
+//! Another server has the data: a replica takes the master's place, a slot moves.
 
 use std::{
     fs,
@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emitter::engine::{
-    AppendError, Engine,
-    redis::{Mode, Url},
+use emitter::{
+    engine::{
+        AppendError, Engine,
+        redis::{Mode, Url},
+    },
+    event::StreamKey,
 };
 use tempfile::TempDir;
 
-use super::{Told, node_on};
+use super::{Told, node_on, url};
 use crate::{
     processes::{
         ports,
@@ -26,32 +29,17 @@ use crate::{
 /// A sentinel of a master named `main`, which it alone decides about. Killed when dropped.
 struct Sentinel {
     port: u16,
+    /// What `redis-cli` needs to get in.
+    access: Vec<String>,
     child: Child,
     _directory: TempDir,
 }
 
 impl Sentinel {
     async fn of(master: &Redis) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (port, settings) = (ports::free(), directory.path().join("sentinel.conf"));
-        let master = master.port;
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n"
-        );
-        fs::write(&settings, text).unwrap();
-        let child = tool("redis-server")
-            .arg(&settings)
-            .arg("--sentinel")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let sentinel = Self {
-            port,
-            child,
-            _directory: directory,
-        };
+        let port = ports::free();
+        let settings = format!("port {port}\n");
+        let sentinel = Self::start(port, Vec::new(), master, (&settings, ""));
         until("the sentinel knows the replica", async || {
             sentinel
                 .cli(&["sentinel", "replicas", "main"])
@@ -64,9 +52,64 @@ impl Sentinel {
         sentinel
     }
 
+    /// One that is reached only over TLS, with the certificate of its master, which it reaches over TLS, too.
+    async fn over_tls(master: &Redis) -> Self {
+        let port = ports::free();
+        let (ca, key, certificate) = (
+            master.ca_file(),
+            master.file("server.key"),
+            master.file("server.crt"),
+        );
+        let access = vec!["--tls".to_owned(), "--cacert".to_owned(), ca.clone()];
+        let settings = format!(
+            "port 0\ntls-port {port}\ntls-replication yes\ntls-auth-clients no\n\
+             tls-ca-cert-file {ca}\ntls-key-file {key}\ntls-cert-file {certificate}\n"
+        );
+        let more = "sentinel auth-user main emitter\nsentinel auth-pass main secret\n";
+        let sentinel = Self::start(port, access, master, (&settings, more));
+        until("the sentinel reaches the master", async || {
+            let known = sentinel.cli(&["sentinel", "master", "main"]);
+            known.contains("\nmaster\n") && !known.contains("disconnected")
+        })
+        .await;
+        sentinel
+    }
+
+    /// One with these settings, before and behind those that name the master.
+    fn start(
+        port: u16,
+        access: Vec<String>,
+        master: &Redis,
+        (before, behind): (&str, &str),
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("sentinel.conf");
+        let master = master.port;
+        let text = format!(
+            "{before}bind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n{behind}"
+        );
+        fs::write(&file, text).unwrap();
+        let child = tool("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self {
+            port,
+            access,
+            child,
+            _directory: directory,
+        }
+    }
+
     fn cli(&self, command: &[&str]) -> String {
         let mut cli = tool("redis-cli");
-        cli.args(["-p", &self.port.to_string()]).args(command);
+        cli.args(["-p", &self.port.to_string()])
+            .args(&self.access)
+            .args(command);
         let answer = cli.output().unwrap();
         String::from_utf8_lossy(&answer.stdout).into_owned()
     }
@@ -134,6 +177,106 @@ async fn a_failover_is_followed_and_told_by_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn sentinels_are_asked_over_tls() {
+    let primary = Redis::over_tls(AOF_EVERYSEC).await;
+    let sentinel = Sentinel::over_tls(&primary).await;
+    let password = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&password, "secret\n").unwrap();
+    let through = |scheme: &str, ca_file: String| {
+        node_on("", |config| {
+            config.mode = Mode::Sentinel;
+            config.master_name = "main".into();
+            config.urls = vec![Url::new(&format!("{scheme}://127.0.0.1:{}", sentinel.port))];
+            config.username = "emitter".into();
+            config.password_file = password.path().to_owned();
+            config.ca_file = ca_file.into();
+            config.timeout = Duration::from_secs(2);
+        })
+    };
+    let user = stream("u");
+    let engine = through("rediss", primary.ca_file());
+    append(&*engine, &user, notes(&user, &["a"], START)).await;
+    assert_eq!(ids(&all(&*engine, &user).await), ["a"]);
+    for (scheme, ca_file) in [("redis", primary.ca_file()), ("rediss", String::new())] {
+        let answer = through(scheme, ca_file).load(&user).await;
+        assert!(answer.is_err(), "{scheme}: {answer:?}");
+    }
+}
+
+/// The key that says in which slot a user's stream is.
+fn tag(user: &StreamKey) -> String {
+    format!("{{emitter:{}}}", user.bucket())
+}
+
+#[tokio::test]
+async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
+    let mut nodes = Redis::cluster_with_replicas().await;
+    let urls: Vec<Url> = nodes.iter().map(|node| Url::new(&url(node))).collect();
+    let in_cluster = |replicas: usize| {
+        node_on("", |config| {
+            config.mode = Mode::Cluster;
+            config.urls = urls.clone();
+            config.wait_replicas = replicas;
+        })
+    };
+    // What is acknowledged is with the replica.
+    let (engine, acknowledging) = (in_cluster(0), in_cluster(1));
+    let user = stream("u");
+    let dies = nodes.iter().position(|node| node.is_master_of(&tag(&user)));
+    let dies = dies.expect("a master");
+    let other = (0..)
+        .map(|n| stream(&format!("v{n}")))
+        .find(|other| !nodes[dies].is_master_of(&tag(other)))
+        .unwrap();
+    let mut before = Vec::new();
+    let mut watched = Vec::new();
+    for user in [&user, &other] {
+        let told = Arc::new(Told::default());
+        let watch = engine.watch(user, told.clone()).await.unwrap();
+        let appended = append(&*acknowledging, user, notes(user, &["a"], START)).await;
+        before.push(appended.records[0].position);
+        until("the hint comes", async || told.ids() == ["a"]).await;
+        watched.push((told, watch));
+    }
+    let since = Instant::now();
+    nodes[dies].kill().await;
+    let mut after = Vec::new();
+    for user in [&user, &other] {
+        let mut state = None;
+        let patience = Duration::from_secs(30);
+        until_within(patience, "the cluster answers again", async || {
+            state = engine.load(user).await.ok();
+            state.is_some()
+        })
+        .await;
+        println!("{user:?} is back after {:?}", since.elapsed());
+        after.push(state.unwrap().head);
+        assert_eq!(ids(&all(&*engine, user).await), ["a"]);
+    }
+    assert_ne!(after[0].epoch, before[0].epoch);
+    assert_eq!(after[0].offset, before[0].offset);
+    assert_eq!(after[1], before[1], "it was on another master");
+    until("the watcher is told", async || {
+        watched[0].0.heads().last() == Some(&after[0])
+    })
+    .await;
+    for (user, (told, _)) in [&user, &other].into_iter().zip(&watched) {
+        let head = append(&*engine, user, notes(user, &["b"], START))
+            .await
+            .records[0]
+            .position;
+        // By a hint, or by the comparison of heads where the subscription came later.
+        until("the watcher is told of more", async || told.knows(head)).await;
+        assert_eq!(ids(&all(&*engine, user).await), ["a", "b"]);
+    }
+    let told = watched[1].0.heads();
+    assert!(
+        told.iter().all(|head| head.epoch == before[1].epoch),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_slot_that_moves_stores_nothing_by_half_and_goes_on_where_it_arrives() {
     let nodes = Redis::cluster().await;
     let engine = node_on("", |config| {
@@ -147,9 +290,8 @@ async fn a_slot_that_moves_stores_nothing_by_half_and_goes_on_where_it_arrives()
         .records[0]
         .position;
     let state = engine.load(&user).await.unwrap();
-    let tag = format!("{{emitter:{}}}", user.bucket());
     let slot = nodes[0]
-        .cli(&["cluster", "keyslot", &tag])
+        .cli(&["cluster", "keyslot", &tag(&user)])
         .trim()
         .to_owned();
     let keys_at = |node: &Redis| -> Vec<String> {

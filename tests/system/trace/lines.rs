@@ -3,24 +3,27 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::Step;
 
-/// What the recording `text` says that was done below `directory`, in order.
+/// What the recording `text` says that was done below `directory`, in order, and when: since 1970.
 ///
 /// # Panics
 /// When it has a call in it that is not understood, where that could matter.
-pub(super) fn steps(text: &str, directory: &Path) -> Vec<Step> {
+pub(super) fn steps(text: &str, directory: &Path) -> (Vec<Step>, Vec<Duration>) {
     let mut lines = Lines {
         directory: directory.to_owned(),
         begun: HashMap::new(),
         steps: Vec::new(),
     };
+    let mut times = Vec::new();
     for line in text.lines() {
-        lines.line(line);
+        let time = lines.line(line);
+        times.resize(lines.steps.len(), time);
     }
-    lines.steps
+    (lines.steps, times)
 }
 
 /// Takes a recording apart, line by line.
@@ -32,10 +35,17 @@ struct Lines {
 }
 
 impl Lines {
-    fn line(&mut self, line: &str) {
-        let (thread, rest) = line.split_once(' ').expect("a thread and a call");
+    /// Takes in a line. Returns its time.
+    fn line(&mut self, line: &str) -> Duration {
+        let (thread, rest) = line.split_once(' ').expect("a thread, a time and a call");
         let thread = thread.parse().expect("a thread");
-        let rest = rest.trim_start();
+        let (time, rest) = rest.trim_start().split_once(' ').expect("a time");
+        let time = Duration::from_secs_f64(time.parse().expect("seconds"));
+        self.call(thread, rest.trim_start());
+        time
+    }
+
+    fn call(&mut self, thread: u32, rest: &str) {
         if rest.starts_with("+++") || rest.starts_with("---") {
             return;
         }

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub(crate) use self::disk::Disk;
@@ -26,6 +27,7 @@ pub(crate) fn recorder(file: &Path) -> Vec<String> {
         "--seccomp-bpf",
         "-y",
         "-xx",
+        "-ttt",
         "-s",
         "4194304",
         "-q",
@@ -46,7 +48,7 @@ pub(crate) async fn recorded(file: &Path, pid: u32) {
             .next_back()
             .unwrap_or_default()
             .split_whitespace();
-        last.next() == Some(&pid.to_string()) && last.next() == Some("+++")
+        last.next() == Some(&pid.to_string()) && last.nth(1) == Some("+++")
     })
     .await;
 }
@@ -107,6 +109,8 @@ enum Step {
 /// All that a process did below one directory, in order, and what it sent.
 pub(crate) struct Trace {
     steps: Vec<Step>,
+    /// When each was done.
+    times: Vec<Duration>,
 }
 
 impl Trace {
@@ -116,8 +120,8 @@ impl Trace {
     /// When it has a call in it that is not understood, where that could matter.
     pub(crate) fn read(recording: &Path, directory: &Path) -> Self {
         let text = fs::read_to_string(recording).unwrap();
-        let steps = lines::steps(&text, directory);
-        Self { steps }
+        let (steps, times) = lines::steps(&text, directory);
+        Self { steps, times }
     }
 
     /// How many steps there are.
@@ -146,6 +150,30 @@ impl Trace {
     pub(crate) fn syncs(&self) -> usize {
         let is_sync = |step: &&Step| matches!(step, Step::SyncEnded { .. });
         self.steps.iter().filter(is_sync).count()
+    }
+
+    /// The step by which the last sync of a journal began that was done within the first `steps` steps; 0 if none was.
+    pub(crate) fn journal_synced(&self, steps: usize) -> usize {
+        let (mut begun, mut synced) = (HashMap::new(), 0);
+        for (index, step) in self.steps[..steps].iter().enumerate() {
+            match step {
+                Step::SyncBegun { path, thread }
+                    if path.extension().is_some_and(|e| e == "jnl") =>
+                {
+                    begun.insert(*thread, index);
+                }
+                Step::SyncEnded { thread } => {
+                    synced = synced.max(begun.remove(thread).unwrap_or(0))
+                }
+                _ => {}
+            }
+        }
+        synced
+    }
+
+    /// How much time lies between two steps.
+    pub(crate) fn between(&self, from: usize, to: usize) -> Duration {
+        self.times[to].saturating_sub(self.times[from])
     }
 
     /// The files after the first `steps` steps.

@@ -7,10 +7,11 @@ use emitter::{
     engine::{Engine, memory::Config},
 };
 use tempfile::TempDir;
+use tokio::runtime::Builder;
 
 use crate::{
     engine_conformance::{bounds, conformance},
-    run_property,
+    run_property::{self, Lives},
     support::{
         events::{START, durable, memory},
         seed,
@@ -38,4 +39,26 @@ fn runs_live_as_the_model_says_soak() {
         let (engine, clock) = memory(Config::default());
         run_property::case(engine, clock, seed, 1_000).await;
     });
+}
+
+/// Each case goes through five processes, one after the other: the model does not notice.
+#[test]
+fn runs_live_as_the_model_says_in_a_directory_soak() {
+    let seed = seed::seed();
+    // The engine answers from a thread of its own: its time is not the runtime's to move.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    for seed in seed..seed + seed::cases(3, 100) {
+        println!("EMITTER_SEED={seed}");
+        runtime.block_on(live_in_a_directory(seed));
+    }
+}
+
+async fn live_in_a_directory(seed: u64) {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), Clock::manual(START));
+    let open = |seed| durable(directory.path(), Config::default(), &clock, seed).unwrap();
+    let mut lives = Lives::new(open(seed), clock.clone(), seed);
+    for process in 1..5 {
+        lives = lives.go_on(100).await.end().await.on(open(seed + process));
+    }
+    lives.go_on(100).await.end().await;
 }

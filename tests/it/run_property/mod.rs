@@ -45,45 +45,110 @@ struct Rig {
     clock: Clock,
 }
 
+impl Rig {
+    fn new(engine: Arc<dyn Engine>, clock: Clock, seed: u64) -> Self {
+        let config = Config {
+            rules: rules(),
+            // At most one for each shard.
+            lanes: 1,
+            ..Config::default()
+        };
+        let entropy = Entropy::seeded(seed);
+        let sequencer = Sequencer::new(engine.clone(), clock.clone(), entropy, config, metrics());
+        Self {
+            engine,
+            sequencer,
+            clock,
+        }
+    }
+}
+
 /// A case of so many steps on `engine`, which reads `clock`. A step is a call of up to four events, or time that passes.
 pub(crate) async fn case(engine: Arc<dyn Engine>, clock: Clock, seed: u64, steps: usize) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let config = Config {
-        rules: rules(),
-        // At most one for each shard.
-        lanes: 1,
-        ..Config::default()
-    };
-    let entropy = Entropy::seeded(seed);
-    let sequencer = Sequencer::new(engine.clone(), clock.clone(), entropy, config, metrics());
-    let rig = Rig {
-        engine,
-        sequencer,
-        clock,
-    };
-    let users = USERS.map(stream);
-    let mut model = Model::new(&users, rules());
-    let mut sent: Vec<Event> = Vec::new();
-    for step in 0..steps {
-        if rng.random_bool(0.2) {
-            pass_time(&rig, &mut model, &users, &mut rng).await;
-            continue;
+    let lives = Lives::new(engine, clock, seed);
+    lives.go_on(steps).await.end().await;
+}
+
+/// Runs and their model, from one process to the next.
+pub(crate) struct Lives {
+    rig: Rig,
+    rng: StdRng,
+    users: [StreamKey; 3],
+    model: Model,
+    sent: Vec<Event>,
+    steps: usize,
+}
+
+impl Lives {
+    /// None yet, on an engine that is empty and reads `clock`.
+    pub(crate) fn new(engine: Arc<dyn Engine>, clock: Clock, seed: u64) -> Self {
+        let users = USERS.map(stream);
+        Self {
+            rig: Rig::new(engine, clock, seed),
+            rng: StdRng::seed_from_u64(seed),
+            model: Model::new(&users, rules()),
+            users,
+            sent: Vec::new(),
+            steps: 0,
         }
-        let user = users.choose(&mut rng).unwrap();
+    }
+
+    /// So many steps more.
+    pub(crate) async fn go_on(mut self, steps: usize) -> Self {
+        for step in self.steps..self.steps + steps {
+            self.step(step).await;
+        }
+        self.steps += steps;
+        self
+    }
+
+    /// Ends as a process does that is asked to.
+    pub(crate) async fn end(self) -> Ended {
+        self.rig.sequencer.stop_watching().await;
+        self.rig.engine.close().await;
+        Ended(self)
+    }
+
+    async fn step(&mut self, step: usize) {
+        let Self {
+            rig,
+            rng,
+            users,
+            model,
+            sent,
+            ..
+        } = self;
+        if rng.random_bool(0.2) {
+            return pass_time(rig, model, users, rng).await;
+        }
+        let user = users.choose(rng).unwrap();
         let events: Vec<Event> = (0..rng.random_range(1..=4))
             .map(|n| {
                 let id = format!("e{step}-{n}");
                 let old = sent.iter().rev().filter(|event| event.stream == *user);
                 let old: Vec<_> = old.take(20).cloned().collect();
-                random_event(&mut rng, user, &id, &old)
+                random_event(rng, user, &id, &old)
             })
             .collect();
         sent.extend(events.iter().cloned());
         let submitted = events.iter().cloned().map(Arc::new).collect();
         let answers = rig.sequencer.submit(user.clone(), submitted, None).await;
         let got: Vec<_> = answers.iter().map(word).collect();
-        let records = new_records(&rig, user, &model).await;
+        let records = new_records(rig, user, model).await;
         model.call(user, rig.clock.now(), &events, &answers, &got, &records);
+    }
+}
+
+/// Lives whose process is over.
+pub(crate) struct Ended(Lives);
+
+impl Ended {
+    /// Goes on in another process, on an `engine` that holds what the last one held.
+    pub(crate) fn on(self, engine: Arc<dyn Engine>) -> Lives {
+        let mut lives = self.0;
+        let seed = lives.rng.random();
+        lives.rig = Rig::new(engine, lives.rig.clock, seed);
+        lives
     }
 }
 

@@ -226,6 +226,14 @@ impl Chores {
         busy.is_some_and(|compacting| !compacting.is_finished())
     }
 
+    /// Waits until no other thread uses the store.
+    pub(super) fn end_compacting(&mut self) {
+        if let Some(compacting) = self.compacting.take() {
+            // If it failed, it is over as well.
+            let _failed = compacting.join();
+        }
+    }
+
     fn are_done(&self) -> bool {
         self.trims.is_empty() && self.evictions.is_empty() && self.expired.is_empty()
     }

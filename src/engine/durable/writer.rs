@@ -264,6 +264,8 @@ impl Writer {
         if matches!(self.health, Health::Well) {
             self.seal();
         }
+        // What gives space back has the directory open too.
+        self.chores.end_compacting();
         self.slot.write().take();
     }
 

@@ -131,7 +131,6 @@ impl App {
             Some(engine) => engine,
             None => engine::open(config, &clock, &entropy, &metrics).await?,
         };
-        let description = engine.describe();
         let sequencing = config.sequencer();
         let prices = sequencing.rules.prices.clone();
         let sequencer = Sequencer::new(
@@ -187,7 +186,7 @@ impl App {
         );
         let services = (ingest, egress.grpc(), operator.into_server());
         let (server, health) = grpc::server(&settings.limits, services).await?;
-        let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), description);
+        let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), engine.clone());
         Ok(Self {
             addresses,
             grpc: (server, grpc.1),
@@ -231,6 +230,10 @@ impl App {
         let (shutdown, core) = (self.shutdown, self.core);
         let engine = core.engine.clone();
         let mut upkeep = core.upkeep(shutdown.drain());
+        upkeep.spawn(grpc::not_serving_once_failed(
+            self.health.clone(),
+            engine.clone(),
+        ));
         let mut serving = JoinSet::new();
         let (server, listener) = self.grpc;
         serving.spawn(grpc::serve(server, listener, shutdown.drain()));

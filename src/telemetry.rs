@@ -42,6 +42,8 @@ pub struct Metrics {
     pub engine_streams: Gauge,
     /// 1 while the directory cannot be written and emits are refused.
     pub engine_refusing: Gauge,
+    /// 1 once nothing is stored until the service is started again.
+    pub engine_failed: Gauge,
     /// Records trimmed by retention.
     pub trimmed: Counter,
     /// Event ids forgotten before the window was over, because there were too many.
@@ -185,6 +187,10 @@ impl Metrics {
             engine_refusing: r.gauge(
                 "emitter_engine_refusing",
                 "1 while the directory cannot be written and emits are refused.",
+            ),
+            engine_failed: r.gauge(
+                "emitter_engine_failed",
+                "1 once nothing is stored until the service is started again.",
             ),
             trimmed: r.counter(
                 "emitter_records_trimmed_total",

@@ -1,6 +1,6 @@
 //! The gRPC port: the services, what describes them, and their health.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::Request,
@@ -25,6 +25,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use crate::{
     config::Limits,
     egress,
+    engine::{Condition, Engine},
     ingest::{Deadline, EmitterServer, EmitterService},
     net::Listener,
     operator::OperatorService,
@@ -42,6 +43,9 @@ type Operator = EmitterOperatorServer<OperatorService>;
 
 /// The services that have a health of their own; the empty name is the server's as a whole.
 const HEALTHY: [&str; 4] = ["", EmitterServer::NAME, Subscriber::NAME, Operator::NAME];
+
+/// How often the engine is asked how it fares.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
@@ -144,6 +148,14 @@ pub(super) async fn serve(
     server
         .serve_with_incoming_shutdown(listener.incoming(), stopped)
         .await
+}
+
+/// Waits until nothing but a restart helps, and tells whoever asks.
+pub(super) async fn not_serving_once_failed(reporter: HealthReporter, engine: Arc<dyn Engine>) {
+    while !matches!(engine.condition(), Condition::Failed(_)) {
+        time::sleep(LOOK).await;
+    }
+    not_serving(&reporter).await;
 }
 
 /// Tells whoever asks that no new work is taken.

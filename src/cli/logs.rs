@@ -16,6 +16,8 @@ pub(super) fn begin(log: &Log) {
     let logs = fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // Where the log cannot be written, such as on a full disk, saying so would fail too, and panic.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     // Logs that were begun before, by whoever embeds this, stay as they are.
     let _begun_before = if log.json {

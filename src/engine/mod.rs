@@ -35,6 +35,11 @@ pub trait Engine: Send + Sync + 'static {
     /// What it is, and how far what it stored is safe.
     fn describe(&self) -> Description;
 
+    /// How it fares at this moment, as far as it knows by itself. It returns at once.
+    fn condition(&self) -> Condition {
+        Condition::Well
+    }
+
     /// What a sequencer must know of a stream to decide on its next event. A stream that does not exist has a head
     /// and nothing else.
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError>;
@@ -154,6 +159,17 @@ pub struct Description {
     pub level: &'static str,
     /// What of the acknowledged events is lost, and by what.
     pub loses: String,
+}
+
+/// How an engine fares, as operators are told at `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It stores.
+    Well,
+    /// It stores nothing, and will again by itself. Why.
+    Refusing(&'static str),
+    /// It stores nothing until the service is started again. Why.
+    Failed(&'static str),
 }
 
 /// A watch on a stream; dropping it ends the watch.

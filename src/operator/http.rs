@@ -1,5 +1,7 @@
 //! Health and metrics, on a port of their own.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::State,
@@ -10,7 +12,7 @@ use axum::{
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
-    engine::Description,
+    engine::{Condition, Description, Engine},
     shutdown::{Drain, Phase},
 };
 
@@ -18,38 +20,53 @@ use crate::{
 struct Operator {
     metrics: PrometheusHandle,
     drain: Drain,
-    engine: Description,
+    engine: Arc<dyn Engine>,
 }
 
 /// The routes for operators:
 ///
-/// - `/healthz`: 200 while the process lives.
-/// - `/readyz`: 200 while it takes new work, 503 while it drains; JSON.
+/// - `/healthz`: 200 while the process lives, 503 once nothing but a restart helps.
+/// - `/readyz`: 200 while it takes new work, also while its engine refuses emits for a time and readers are served; 503
+///   while it drains, and once nothing but a restart helps. JSON that says which.
 /// - `/metrics`: for Prometheus.
-pub fn routes(metrics: PrometheusHandle, drain: Drain, engine: Description) -> Router {
+pub fn routes(metrics: PrometheusHandle, drain: Drain, engine: Arc<dyn Engine>) -> Router {
     let operator = Operator {
         metrics,
         drain,
         engine,
     };
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .with_state(operator)
 }
 
+async fn alive(State(operator): State<Operator>) -> (StatusCode, String) {
+    match operator.engine.condition() {
+        Condition::Well | Condition::Refusing(_) => (StatusCode::OK, "ok\n".into()),
+        Condition::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
 async fn ready(State(operator): State<Operator>) -> Response {
-    let (status, word) = match operator.drain.phase() {
-        Phase::Serving => (StatusCode::OK, "ready"),
-        Phase::Draining | Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    let condition = operator.engine.condition();
+    let (status, word) = match (operator.drain.phase(), condition) {
+        (Phase::Draining | Phase::Stopped, _) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (Phase::Serving, Condition::Well) => (StatusCode::OK, "ready"),
+        // Readers are served, and no other node could do more for them.
+        (Phase::Serving, Condition::Refusing(_)) => (StatusCode::OK, "refusing"),
+        (Phase::Serving, Condition::Failed(_)) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
     };
-    let Description { kind, level, loses } = &operator.engine;
-    let body = serde_json::json!({
+    let Description { kind, level, loses } = operator.engine.describe();
+    let mut body = serde_json::json!({
         "status": word,
         "version": env!("CARGO_PKG_VERSION"),
         "engine": { "kind": kind, "level": level, "loses": loses },
     });
+    if let Condition::Refusing(why) | Condition::Failed(why) = condition {
+        body["engine"]["refuses"] = why.into();
+    }
     let json = [(header::CONTENT_TYPE, "application/json")];
     (status, json, format!("{body}\n")).into_response()
 }
@@ -71,7 +88,12 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::{shutdown::Shutdown, telemetry::Metrics};
+    use crate::{
+        clock::{Clock, Entropy},
+        engine::memory::{self, MemoryEngine},
+        shutdown::Shutdown,
+        telemetry::Metrics,
+    };
 
     async fn get(router: &Router, path: &str) -> (u16, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -85,11 +107,9 @@ mod tests {
     async fn readiness_ends_where_the_drain_begins() {
         let (metrics, handle) = Metrics::new();
         let shutdown = Shutdown::new(Duration::from_secs(1));
-        let engine = Description {
-            kind: "memory",
-            level: "process",
-            loses: "everything".into(),
-        };
+        let metrics = Arc::new(metrics);
+        let (bounds, clock) = (memory::Config::default(), Clock::system());
+        let engine = MemoryEngine::new(bounds, clock, &Entropy::seeded(1), metrics.clone());
         let router = routes(handle, shutdown.drain(), engine);
         metrics.emitted.increment(3);
 

@@ -4,9 +4,11 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{
     OpenError,
@@ -15,6 +17,7 @@ use super::{
     store::{Store, StoreError},
     writer::{Request, Writer},
 };
+use crate::{engine::Condition, telemetry::Metrics};
 
 /// How the writer fares.
 pub(super) enum Health {
@@ -22,6 +25,40 @@ pub(super) enum Health {
     Well,
     /// It cannot.
     Broken(Broken),
+}
+
+/// How the writer fares, where others see it: `/readyz`, and the gauges `emitter_engine_refusing` and
+/// `emitter_engine_failed`.
+pub(super) struct Told {
+    condition: Mutex<Condition>,
+    metrics: Arc<Metrics>,
+}
+
+impl Told {
+    /// It writes.
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        let told = Self {
+            condition: Mutex::new(Condition::Well),
+            metrics,
+        };
+        told.tell(Condition::Well);
+        Arc::new(told)
+    }
+
+    /// What was told last.
+    pub(super) fn condition(&self) -> Condition {
+        *self.condition.lock()
+    }
+
+    /// Tells how it fares from now on.
+    pub(super) fn tell(&self, condition: Condition) {
+        let gauge = |holds| if holds { 1.0 } else { 0.0 };
+        let failed = matches!(condition, Condition::Failed(_));
+        self.metrics.engine_failed.set(gauge(failed));
+        let refuses = condition != Condition::Well;
+        self.metrics.engine_refusing.set(gauge(refuses));
+        *self.condition.lock() = condition;
+    }
 }
 
 /// Since a write failed.
@@ -43,6 +80,14 @@ impl Broken {
             request.refuse_as_full();
         } else {
             request.refuse("the directory cannot be written");
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        match self {
+            Self { is_lost: true, .. } => Condition::Failed("what was acknowledged is missing"),
+            Self { is_full: true, .. } => Condition::Refusing("the disk is full or read-only"),
+            _ => Condition::Refusing("the directory cannot be written"),
         }
     }
 }
@@ -86,13 +131,14 @@ impl Writer {
             _ => false,
         };
         tracing::error!(%error, is_full, directory = %directory.display(), "emits are refused");
-        self.metrics.engine_refusing.set(1.0);
-        self.health = Health::Broken(Broken {
+        let broken = Broken {
             is_full,
             is_lost: false,
             in_doubt: placed.into_iter().map(Placed::in_doubt).collect(),
             tried_at: Instant::now(),
-        });
+        };
+        self.told.tell(broken.condition());
+        self.health = Health::Broken(broken);
     }
 
     /// Opens the directory anew, if it can be written.
@@ -111,7 +157,7 @@ impl Writer {
         let room = (ROOM + 2 * unflushed).min(MOST_ROOM);
         if let Err(error) = probe(&self.config.directory, room) {
             broken.is_full = is_full(&error);
-            return;
+            return self.told.tell(broken.condition());
         }
         let was_full = broken.is_full;
         match self.reopen(!was_full) {
@@ -158,6 +204,7 @@ impl Writer {
         };
         if stored.group < self.totals.group {
             (broken.is_lost, broken.is_full) = (true, false);
+            self.told.tell(broken.condition());
             tracing::error!(
                 acknowledged = self.totals.group,
                 stored = stored.group,
@@ -180,7 +227,7 @@ impl Writer {
             return;
         }
         tracing::info!(is_there, "emits are taken again");
-        self.metrics.engine_refusing.set(0.0);
+        self.told.tell(Condition::Well);
         self.health = Health::Well;
     }
 }

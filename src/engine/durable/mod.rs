@@ -31,16 +31,20 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
 
 use self::{
+    health::Told,
     store::{Store, StoreError},
     witness::Witness,
     writer::{Change, Changed, Request, Writer},
 };
 use super::{
-    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
-    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Condition, Description, Due, Engine, EngineError, Key, KeyEntry,
+    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     local::{self, Local, Shelf},
     stored::{self, Corrupt},
 };
@@ -120,6 +124,7 @@ pub struct DurableEngine {
     store: Slot,
     requests: mpsc::Sender<Request>,
     sync: Sync,
+    told: Arc<Told>,
 }
 
 /// How often a page is read of which records are removed meanwhile.
@@ -164,15 +169,20 @@ impl DurableEngine {
         let local = opened.local.clone();
         let slot: Slot = Arc::new(RwLock::new(Some(store)));
         let (requests, waiting) = mpsc::channel(WAITING);
-        let writer = Writer::new(config.clone(), slot.clone(), opened, metrics)?;
+        let told = Told::new(metrics);
+        let writer = Writer::new(config.clone(), slot.clone(), opened, told.clone())?;
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
         std::thread::Builder::new()
             .name("emitter-writer".into())
-            .spawn(move || writer.run(waiting))?;
+            .spawn(move || writer.run(&runtime, waiting))?;
         Ok(Arc::new(Self {
             local,
             store: slot,
             requests,
             sync: config.sync,
+            told,
         }))
     }
 
@@ -249,6 +259,10 @@ impl Engine for DurableEngine {
             level: self.sync.level(),
             loses: self.sync.loses(),
         }
+    }
+
+    fn condition(&self) -> Condition {
+        self.told.condition()
     }
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {

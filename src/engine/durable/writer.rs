@@ -9,12 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use fjall::PersistMode;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, oneshot},
+};
 
 use super::{
     Config, Slot, Sync,
     group::Group,
-    health::Health,
+    health::{Health, Told},
     housekeeping::Chores,
     recover::{Opened, Totals},
     store::StoreError,
@@ -22,11 +25,10 @@ use super::{
 };
 use crate::{
     engine::{
-        AppendError, Appended, Commit, EngineError, Key, KeyEntry,
+        AppendError, Appended, Commit, Condition, EngineError, Key, KeyEntry,
         local::{Local, Sums, Swept},
     },
     event::{Position, StreamKey},
-    telemetry::Metrics,
 };
 
 /// What the writer is asked for.
@@ -81,7 +83,7 @@ pub(super) struct Writer {
     pub(super) local: Arc<Local>,
     pub(super) slot: Slot,
     pub(super) witness: Witness,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) told: Arc<Told>,
     /// As of the last group that is known to be stored.
     pub(super) totals: Totals,
     pub(super) chores: Chores,
@@ -99,7 +101,7 @@ impl Writer {
         config: Config,
         slot: Slot,
         opened: Opened,
-        metrics: Arc<Metrics>,
+        told: Arc<Told>,
     ) -> io::Result<Self> {
         let witness = Witness::begin(&config.directory, opened.totals.group)?;
         Ok(Self {
@@ -113,20 +115,13 @@ impl Writer {
             config,
             slot,
             witness,
-            metrics,
+            told,
         })
     }
 
     /// Writes until it is closed, or nobody is left to ask.
-    pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
-        let _ending = Ending(self.metrics.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "the writer cannot begin"),
-        };
+    pub(super) fn run(mut self, runtime: &Runtime, mut waiting: mpsc::Receiver<Request>) {
+        let _ending = Ending(self.told.clone());
         loop {
             let first = match self.deferred.pop_front() {
                 Some(first) => first,
@@ -282,12 +277,12 @@ impl Writer {
 }
 
 /// Says so when the writer ends as it should not.
-struct Ending(Arc<Metrics>);
+struct Ending(Arc<Told>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.engine_refusing.set(1.0);
+            self.0.tell(Condition::Failed("the writer failed"));
             tracing::error!(
                 "the writer failed: nothing is stored until the service is started again"
             );

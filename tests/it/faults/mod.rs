@@ -2,6 +2,7 @@
 
 mod damage;
 mod killed;
+mod refusing;
 
 /// A durable engine in a directory of the server's own.
 const DURABLE: &str = "[engine]\nkind = \"durable\"\ndata_dir = \"{data}\"\n";

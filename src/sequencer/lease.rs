@@ -6,6 +6,7 @@
 use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::Sequencer;
 use crate::{
@@ -43,6 +44,16 @@ pub(super) struct Leases {
     given_back: bool,
 }
 
+/// A lease that is about to be put.
+struct Draw {
+    range: usize,
+    /// What is under its key, if this node holds it.
+    held: Option<Bytes>,
+    /// Who is to hold it.
+    node: u64,
+    puts: u64,
+}
+
 /// A lease as it was put last.
 struct Held {
     value: Bytes,
@@ -60,15 +71,27 @@ impl Leases {
         }
     }
 
-    /// The next value to put.
-    fn value(&mut self, node: u64, uncounted: &Spans) -> Bytes {
+    /// Which are to be renewed or taken at `steady`, by their ranges.
+    fn due(&self, steady: Duration) -> Vec<usize> {
+        let is_due = |held: &Option<Held>| match held {
+            Some(held) => held.put_at + RENEWED <= steady,
+            None => true,
+        };
+        let held = self.held.iter().enumerate();
+        held.filter(|(_, held)| is_due(held))
+            .map(|(range, _)| range)
+            .collect()
+    }
+
+    /// Lets the lease of `range` go, to be put for `node`.
+    fn draw(&mut self, range: usize, node: u64) -> Draw {
         self.puts += 1;
-        Lease {
+        Draw {
+            range,
+            held: self.held[range].take().map(|held| held.value),
             node,
             puts: self.puts,
-            uncounted: uncounted.clone(),
         }
-        .encode()
     }
 
     /// The buckets of the leases that are held, neighbours together.
@@ -90,16 +113,10 @@ impl Sequencer {
     /// are its own to sweep.
     pub(super) async fn hold_leases(&self) -> Result<Vec<Range<usize>>, EngineError> {
         let mut leases = self.leases.lock().await;
-        let mut held = Ok(());
-        if !leases.given_back {
-            for range in 0..RANGES {
-                held = self.hold(range, &mut leases).await;
-                // An engine that fails is asked once, not for every range.
-                if held.is_err() {
-                    break;
-                }
-            }
-        }
+        let held = match leases.given_back {
+            true => Ok(()),
+            false => self.hold_due(&mut leases).await,
+        };
         let steady = self.clock.steady();
         for lease in &mut leases.held {
             lease.take_if(|lease| lease.put_at + HOLDS <= steady);
@@ -113,14 +130,12 @@ impl Sequencer {
     pub async fn stop_watching(&self) {
         let mut leases = self.leases.lock().await;
         leases.given_back = true;
-        let uncounted = self.uncounted_of_node();
-        for range in 0..RANGES {
-            let Some(held) = leases.held[range].take() else {
-                continue;
-            };
-            let (key, nobody) = (Key::Lease(range), leases.value(0, &uncounted));
-            let given = self.engine.compare_and_set(&key, &held.value, nobody, KEPT);
-            if let Err(error) = given.await {
+        let ranges = (0..RANGES).filter(|range| leases.held[*range].is_some());
+        for ranges in one_first(&ranges.collect::<Vec<_>>()) {
+            let draws = ranges.iter().map(|range| leases.draw(*range, 0));
+            let giving = draws.collect::<Vec<_>>().into_iter();
+            let given = join_all(giving.map(|draw| self.put(draw))).await;
+            if let Some(error) = given.into_iter().find_map(Result::err) {
                 // They are taken over when they have run out.
                 tracing::debug!(%error, "leases were not given back");
                 break;
@@ -129,38 +144,58 @@ impl Sequencer {
         self.metrics.watchdog_ranges.set(0.0);
     }
 
-    async fn hold(&self, range: usize, leases: &mut Leases) -> Result<(), EngineError> {
-        let (key, put_at) = (Key::Lease(range), self.clock.steady());
-        let place = &mut leases.held[range];
-        if place
-            .as_ref()
-            .is_some_and(|held| put_at < held.put_at + RENEWED)
-        {
-            return Ok(());
+    /// Renews and takes what is due, all at once: an engine that syncs does it once for all that wait.
+    async fn hold_due(&self, leases: &mut Leases) -> Result<(), EngineError> {
+        let node = leases.node;
+        for ranges in one_first(&leases.due(self.clock.steady())) {
+            let draws: Vec<_> = ranges
+                .iter()
+                .map(|range| leases.draw(*range, node))
+                .collect();
+            let put = join_all(draws.into_iter().map(|draw| self.put(draw))).await;
+            let mut all = Ok(());
+            for (range, put) in ranges.iter().zip(put) {
+                match put {
+                    Ok(held) => leases.held[*range] = held,
+                    Err(error) => all = Err(error),
+                }
+            }
+            all?;
         }
-        let held = place.take();
-        let value = leases.value(leases.node, &self.uncounted_of_node());
-        let expected = match held {
-            Some(held) => held.value,
+        Ok(())
+    }
+
+    /// Puts a lease, unless another node holds it.
+    async fn put(&self, draw: Draw) -> Result<Option<Held>, EngineError> {
+        let (key, put_at) = (Key::Lease(draw.range), self.clock.steady());
+        let value = || {
+            let lease = Lease {
+                node: draw.node,
+                puts: draw.puts,
+                uncounted: self.uncounted_of_node(),
+            };
+            lease.encode()
+        };
+        let expected = match draw.held {
+            Some(held) => held,
             None => {
+                let value = value();
                 let there = self.engine.put_if_absent(&key, value.clone(), KEPT).await?;
                 let Some(there) = there else {
-                    leases.held[range] = Some(Held { value, put_at });
-                    return Ok(());
+                    return Ok(Some(Held { value, put_at }));
                 };
-                if !self.may_take(&there, leases.node) {
-                    return Ok(());
+                if !self.may_take(&there, draw.node) {
+                    return Ok(None);
                 }
                 there.value
             }
         };
+        // With what the holder before knew.
+        let value = value();
         let set = self
             .engine
             .compare_and_set(&key, &expected, value.clone(), KEPT);
-        if set.await? {
-            leases.held[range] = Some(Held { value, put_at });
-        }
-        Ok(())
+        Ok(set.await?.then_some(Held { value, put_at }))
     }
 
     /// Whether the lease `there` may be replaced: it is this node's own, nobody's, or has run out. What its holder knew
@@ -194,6 +229,12 @@ impl Sequencer {
         }
         spans
     }
+}
+
+/// The first alone, then the others: an engine that fails is asked once, not for every range.
+fn one_first(ranges: &[usize]) -> [&[usize]; 2] {
+    let (first, others) = ranges.split_at(ranges.len().min(1));
+    [first, others]
 }
 
 /// What is under a lease's key.

@@ -8,6 +8,8 @@ use emitter::{
     sequencer::{Config, Sequencer},
 };
 
+use tokio::time::Instant;
+
 use crate::support::{
     events::{event, stream},
     faulty_engine::Odds,
@@ -201,4 +203,29 @@ async fn a_watchdog_asks_an_engine_that_fails_once_a_sweep() {
     rig.emit(&user, [start(&user, "a")]).await;
     pass(&rig, &[&rig.sequencer], 17 * MINUTE).await;
     assert_eq!(ended(&rig, &user).await, 1);
+}
+
+/// The first is asked for alone, the others at once.
+#[tokio::test(start_paused = true)]
+async fn all_leases_cost_the_time_of_two() {
+    const LONGEST: Duration = Duration::from_millis(20);
+    let rig = rig();
+    rig.engine.set_odds(Odds {
+        delay: 1.0,
+        ..Odds::default()
+    });
+    for what in ["taken", "renewed"] {
+        let (looks, since) = (rig.engine.looks(), Instant::now());
+        rig.sequencer.sweep().await;
+        assert_eq!(rig.engine.looks() - looks, 16, "{what}");
+        // And that of asking which runs are due, on both sides of where the sweep began.
+        let took = since.elapsed();
+        assert!(took < 4 * LONGEST, "{what} in {took:?}");
+        rig.clock.advance(6 * SECOND);
+    }
+    let (looks, since) = (rig.engine.looks(), Instant::now());
+    rig.sequencer.stop_watching().await;
+    assert_eq!(rig.engine.looks() - looks, 16, "given back");
+    let took = since.elapsed();
+    assert!(took < 2 * LONGEST, "given back in {took:?}");
 }

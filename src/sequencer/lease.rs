@@ -27,9 +27,6 @@ const HOLDS: Duration = Duration::from_secs(15);
 /// How old a lease is when its holder renews it.
 const RENEWED: Duration = Duration::from_secs(5);
 
-/// How old a lease is that tells, when it is taken over, that nobody watched: events may not have been stored either.
-const UNWATCHED: Duration = Duration::from_secs(30);
-
 /// How long it is kept, so that one can tell since when nobody watched: longer than any run may be silent.
 const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
@@ -199,7 +196,8 @@ impl Sequencer {
     }
 
     /// Whether the lease `there` may be replaced: it is this node's own, nobody's, or has run out. What its holder knew
-    /// of time that does not count is taken over before any run is judged.
+    /// of time that does not count is taken over before any run is judged. Nobody is known to have run between its
+    /// holder's last sign and this node's begin; where this node ran all the while, producers had where to go.
     fn may_take(&self, there: &KeyEntry, node: u64) -> bool {
         let (lease, now) = (Lease::decode(&there.value), self.clock.now());
         if lease.node == node {
@@ -212,11 +210,9 @@ impl Sequencer {
         }
         let mut outages = self.outages.lock();
         for (begin, end) in lease.uncounted.iter() {
-            outages.note(begin, end.min(now));
+            outages.inherit(begin, end, now);
         }
-        if there.put_at + UNWATCHED < now {
-            outages.note(there.put_at, now);
-        }
+        outages.over(there.put_at, self.began_at.min(now));
         true
     }
 

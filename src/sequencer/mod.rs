@@ -91,6 +91,8 @@ pub struct Sequencer {
     outages: Mutex<OutageBook>,
     leases: tokio::sync::Mutex<Leases>,
     sweeps: Mutex<Sweeps>,
+    /// Since when events can be stored through this node.
+    began_at: Timestamp,
     refused_sources: RefusedSources,
 }
 
@@ -107,6 +109,7 @@ impl Sequencer {
             engine: Bounded::new(engine, config.engine_timeout),
             leases: Leases::new(&entropy).into(),
             sweeps: Mutex::default(),
+            began_at: clock.now(),
             clock,
             entropy,
             config,

@@ -7,7 +7,8 @@ use crate::{
     event::StreamKey,
 };
 
-/// How long after a failure to store a producer may still be kept from storing: it retries within this time.
+/// How long after a failure to store, or after an outage, a producer may still be kept from storing: it retries within
+/// this time.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// How many users' own outages are remembered. Beyond that those of further users are not.
@@ -30,9 +31,16 @@ impl OutageBook {
         fail(&mut self.node, now);
     }
 
-    /// Nobody could store anything, or nobody watched, from `begin` to `end`.
-    pub(super) fn note(&mut self, begin: Timestamp, end: Timestamp) {
-        self.node.add(begin, end);
+    /// Nobody could store anything from `begin` to `end`, if that is later: an outage that is over.
+    pub(super) fn over(&mut self, begin: Timestamp, end: Timestamp) {
+        if begin < end {
+            self.node.add(begin, end + RECOVERY);
+        }
+    }
+
+    /// Another node knew at `now` of time that does not count, from `begin` to `end`.
+    pub(super) fn inherit(&mut self, begin: Timestamp, end: Timestamp, now: Timestamp) {
+        self.node.add(begin, end.min(now + RECOVERY));
     }
 
     /// Something of one user could not be stored at `now`.
@@ -84,13 +92,13 @@ mod tests {
         let mut book = OutageBook::default();
         book.failed(at(100));
         book.user_failed(&stream, at(5_000));
-        book.note(at(4_000), at(5_000));
+        book.over(at(4_000), at(5_000));
         let covered = |book: &mut OutageBook, now| -> Vec<u64> {
             let spans = book.of(&stream, at(now));
             let covered = spans.iter().map(|spans| spans.total().as_secs());
             covered.collect()
         };
-        assert_eq!(covered(&mut book, 5_000), [1_060, 60]);
+        assert_eq!(covered(&mut book, 5_000), [1_120, 60]);
         // A producer that is still kept from storing has its minute again.
         assert_eq!(covered(&mut book, 4_500), [60 + 560, 0]);
         assert_eq!(covered(&mut book, 1_000), [60, 0]);

@@ -24,7 +24,7 @@ const USERS: usize = 64;
 const STRIDE: usize = 67;
 
 /// How long nobody sweeps until that is time that does not count: this process may not have run at all.
-const PAUSE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(15);
 
 /// What is known of the sweeps before.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Sequencer {
         let paused = sweeps.over_at.map(|at| at.elapsed()).unwrap_or_default();
         if paused > PAUSE {
             let now = self.clock.now();
-            self.outages.lock().note(now - paused, now);
+            self.outages.lock().over(now - paused, now);
         }
         let first = sweeps.first;
         sweeps.first = (first + STRIDE) % BUCKETS;

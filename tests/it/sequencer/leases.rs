@@ -117,10 +117,38 @@ async fn time_in_which_nobody_watched_does_not_count() {
         rig.clock.advance(HOUR);
         let two = &rig.node(Config::default(), 2);
         two.sweep().await;
-        pass(&rig, &[two], 5 * MINUTE - 10 * SECOND).await;
+        // The minute after it does not either.
+        pass(&rig, &[two], 6 * MINUTE - 10 * SECOND).await;
         assert_eq!(ended(&rig, &user).await, 0, "given back: {given_back}");
         pass(&rig, &[two], 20 * SECOND).await;
         assert_eq!(ended(&rig, &user).await, 1, "given back: {given_back}");
+    }
+}
+
+/// However short it was: what had no chance to give a sign has a minute to come back.
+#[tokio::test(start_paused = true)]
+async fn nor_does_that_of_a_restart() {
+    for (given_back, down) in [(true, 1), (true, 20), (false, 1), (false, 20)] {
+        let rig = rig();
+        let user = stream("u");
+        let started = Event {
+            step: Step::Start {
+                silence_timeout: Some(10 * SECOND),
+            },
+            ..start(&user, "a")
+        };
+        rig.emit(&user, [started]).await;
+        pass(&rig, &[&rig.sequencer], 9 * SECOND).await;
+        if given_back {
+            rig.sequencer.stop_watching().await;
+        }
+        rig.clock.advance(down * SECOND);
+        let two = &rig.node(Config::default(), 2);
+        pass(&rig, &[two], MINUTE).await;
+        let case = format!("given back: {given_back}, down for {down} s");
+        assert_eq!(ended(&rig, &user).await, 0, "{case}");
+        pass(&rig, &[two], 10 * SECOND).await;
+        assert_eq!(ended(&rig, &user).await, 1, "{case}");
     }
 }
 

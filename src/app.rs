@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, Entropy},
     config::Config,
     egress::Egress,
-    engine::{Description, Engine, durable::OpenError},
+    engine::{Bounded, Description, Engine, durable::OpenError},
     fanout::Hub,
     ingest::EmitterService,
     net::{self, Door, Listener},
@@ -131,6 +131,7 @@ impl App {
             Some(engine) => engine,
             None => engine::open(config, &clock, &entropy, &metrics).await?,
         };
+        let engine = Bounded::new(engine, settings.limits.engine_timeout);
         let sequencing = config.sequencer();
         let prices = sequencing.rules.prices.clone();
         let sequencer = Sequencer::new(

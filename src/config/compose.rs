@@ -114,7 +114,6 @@ impl Config {
             queue_events: limits.queue_events,
             queue_bytes: limits.queue_bytes,
             lanes: limits.lanes,
-            engine_timeout: limits.engine_timeout,
         }
     }
 

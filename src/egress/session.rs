@@ -76,7 +76,7 @@ impl Session {
         let reader = enter(&egress, encoding, &stream, asked.client_id)?;
         let subscribed = async {
             let start = start(&egress, &stream, asked.begin).await?;
-            let subscription = egress.hub.subscribe(&stream, start, asked.filter).await?;
+            let mut subscription = egress.hub.subscribe(&stream, start, asked.filter).await?;
             // Read behind the position that it is told with: what is not in it comes after that.
             let open_runs = subscription.open_runs().await?;
             Ok((subscription, open_runs))

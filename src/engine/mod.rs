@@ -2,6 +2,7 @@
 //!
 //! Every engine passes the conformance suite in `tests/it/engine_conformance`.
 
+mod bounded;
 pub mod claim;
 mod dedupe;
 pub mod durable;
@@ -13,6 +14,7 @@ mod runs;
 mod state;
 pub mod stored;
 
+pub use bounded::Bounded;
 pub use dedupe::{DedupeEntry, DedupeWindow, Forgot};
 pub use runs::{KnownRun, RunList, RunPlace, RunQuery};
 pub use state::{Change, StreamState};

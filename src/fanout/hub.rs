@@ -71,7 +71,7 @@ pub(super) struct Watched {
 }
 
 impl Hub {
-    /// A hub over `engine`.
+    /// A hub over `engine`, which is to answer in time ([`Bounded`](crate::engine::Bounded)).
     pub fn new(
         engine: Arc<dyn Engine>,
         config: Config,

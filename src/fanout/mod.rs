@@ -5,6 +5,7 @@ mod acks;
 mod filter;
 mod hub;
 mod open_runs;
+mod pending;
 mod readers;
 mod subscription;
 mod tail;

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{Entry, Filter, OpenRun, hub::Watched, open_runs, tail::Ahead};
+use super::{Entry, Filter, OpenRun, hub::Watched, open_runs, pending::Pending, tail::Ahead};
 use crate::{
-    engine::{EngineError, Page, ReadLimit, Watcher},
+    engine::{EngineError, OpenRuns, Page, ReadLimit, Watcher},
     event::{Epoch, MAX_OFFSET, Offset, Position},
 };
 
@@ -86,6 +87,10 @@ pub struct Subscription {
     caught_up: bool,
     /// A gap that is to be told before anything else.
     gap: Option<Gap>,
+    /// The page after the cursor, where it is being read.
+    page: Pending<Page>,
+    /// What is open at the cursor or later, where that is being read.
+    open: Pending<OpenRuns>,
 }
 
 impl Subscription {
@@ -125,6 +130,8 @@ impl Subscription {
             told: Instant::now(),
             caught_up: false,
             gap,
+            page: Pending::none(),
+            open: Pending::none(),
         })
     }
 
@@ -138,23 +145,31 @@ impl Subscription {
         self.gap.map_or(self.cursor, |gap| gap.next).epoch
     }
 
-    /// The open runs that the filter admits, as of the cursor or later; at most [`super::OPEN_RUNS`].
+    /// The open runs that the filter admits, as of the cursor or later; at most [`super::OPEN_RUNS`]. Cancel-safe:
+    /// dropped before it is ready, it goes on when it is called again.
     ///
     /// # Errors
     /// When the engine cannot be reached.
-    pub async fn open_runs(&self) -> Result<Vec<OpenRun>, EngineError> {
-        let Watched { hub, stream, .. } = &*self.watched;
-        let open = hub.engine.open_runs(stream).await?;
+    pub async fn open_runs(&mut self) -> Result<Vec<OpenRun>, EngineError> {
+        let watched = &self.watched;
+        let begin = || {
+            let watched = watched.clone();
+            async move { watched.hub.engine.open_runs(&watched.stream).await }.boxed()
+        };
+        let open = self.open.answer(begin).await?;
         Ok(open_runs::shown(open, &self.filter))
     }
 
     /// Waits for what is to be told next. At most about `bytes` of record weight in one delivery, but at least one
-    /// record. Cancel-safe: dropped before it is ready, it has lost nothing.
+    /// record. Cancel-safe: dropped before it is ready, it has lost nothing, and what it asked the engine goes on when it
+    /// is called again.
     ///
     /// # Errors
     /// When the engine cannot be reached.
     pub async fn next(&mut self, bytes: usize) -> Result<Delivery, EngineError> {
         let watched = self.watched.clone();
+        // What was open is not as of what comes now.
+        self.open = Pending::none();
         loop {
             if let Some(gap) = self.gap.take() {
                 return Ok(self.pass(gap));
@@ -162,7 +177,11 @@ impl Subscription {
             // Made before looking, so that what comes after the look wakes it.
             let changed = watched.tail.changed();
             let records = watched.hub.config.page_records;
-            let delivery = match watched.tail.ahead_of(self.cursor, records, bytes) {
+            let ahead = match self.page.is_some() {
+                true => Ahead::AskEngine,
+                false => watched.tail.ahead_of(self.cursor, records, bytes),
+            };
+            let delivery = match ahead {
                 Ahead::Entries(entries, behind) => self.take(entries, behind >= LAGGING, true),
                 Ahead::AskEngine => self.read(&watched, records, bytes).await?,
                 Ahead::Nothing => match self.at_head() {
@@ -185,16 +204,16 @@ impl Subscription {
     /// Takes the next page from the engine.
     async fn read(
         &mut self,
-        watched: &Watched,
+        watched: &Arc<Watched>,
         records: usize,
         bytes: usize,
     ) -> Result<Option<Delivery>, EngineError> {
-        let limit = ReadLimit { records, bytes };
-        let page = watched
-            .hub
-            .engine
-            .read(&watched.stream, self.cursor.offset, limit)
-            .await?;
+        let (limit, after) = (ReadLimit { records, bytes }, self.cursor.offset);
+        let begin = || {
+            let watched = watched.clone();
+            async move { watched.hub.engine.read(&watched.stream, after, limit).await }.boxed()
+        };
+        let page = self.page.answer(begin).await?;
         if let Some(gap) = gap_at(self.cursor, &page) {
             return Ok(Some(self.pass(gap)));
         }

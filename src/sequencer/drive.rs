@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::{Spans, Timestamp},
-    engine::{AppendError, Commit, EngineError, Key, StreamState, claim},
+    engine::{AppendError, Commit, EngineError, Key, ReadLimit, StreamState, claim},
     event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
 };
@@ -192,9 +192,17 @@ impl Sequencer {
         }
     }
 
+    /// Whether nothing has come after `state`.
     async fn is_current(&self, stream: &StreamKey, state: &StreamState) -> Result<bool, Failure> {
-        let current = self.engine.is_current(stream, state).await;
-        current.map_err(|error| Failure::NotDecided(unavailable(&error)))
+        let limit = ReadLimit {
+            records: 1,
+            bytes: 1,
+        };
+        let head = state.head;
+        let page = self.engine.read(stream, head.offset, limit).await;
+        let page = page.map_err(|error| Failure::NotDecided(unavailable(&error)))?;
+        let same = page.head.epoch == head.epoch && page.trimmed <= head.offset;
+        Ok(same && page.records.is_empty())
     }
 
     /// Decides on the events of `jobs`, and on the runs that the watchdog asks for.

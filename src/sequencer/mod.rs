@@ -3,7 +3,6 @@
 //! Each active user has a lane. Whoever puts events into an idle lane drives it; what arrives meanwhile waits and goes
 //! into the next append together.
 
-mod bounded;
 mod decide;
 mod drive;
 mod lane;
@@ -29,7 +28,6 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use self::{
-    bounded::Bounded,
     lane::{Answers, Counted, Counts, Job, Lane},
     lease::Leases,
     watchdog::Sweeps,
@@ -56,9 +54,6 @@ pub struct Config {
     /// How many users' states are kept at hand; beyond that the one used least recently is dropped and loaded again
     /// when it is needed.
     pub lanes: usize,
-    /// How long a call to the engine may take. Beyond that it is taken for unavailable, and what becomes of an append
-    /// for unknown.
-    pub engine_timeout: Duration,
 }
 
 impl Default for Config {
@@ -69,7 +64,6 @@ impl Default for Config {
             queue_events: 4_096,
             queue_bytes: 256 << 20,
             lanes: 20_000,
-            engine_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -81,7 +75,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// One order per user.
 pub struct Sequencer {
-    engine: Bounded,
+    engine: Arc<dyn Engine>,
     clock: Clock,
     entropy: Entropy,
     config: Config,
@@ -97,7 +91,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer that stores in `engine`.
+    /// A sequencer that stores in `engine`, which is to answer in time ([`Bounded`](crate::engine::Bounded)).
     pub fn new(
         engine: Arc<dyn Engine>,
         clock: Clock,
@@ -106,7 +100,7 @@ impl Sequencer {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            engine: Bounded::new(engine, config.engine_timeout),
+            engine,
             leases: Leases::new(&entropy).into(),
             sweeps: Mutex::default(),
             began_at: clock.now(),

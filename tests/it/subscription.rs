@@ -4,5 +4,6 @@ mod acks;
 mod caught_up;
 mod gaps;
 mod hints;
+mod hung;
 mod start;
 mod tails;

@@ -10,6 +10,7 @@ mod event_stream;
 mod examples;
 mod expiry;
 mod http;
+mod hung;
 mod isolation;
 mod open_runs;
 mod operator;

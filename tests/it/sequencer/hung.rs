@@ -2,29 +2,18 @@
 
 use std::time::Duration;
 
-use emitter::{engine::memory, event::Kind, sequencer::Config};
+use emitter::event::Kind;
 use tokio::time::Instant;
 
 use crate::support::{
     events::{event, note, stream},
     faulty_engine::Fault,
-    rig::{Rig, observing, words},
+    rig::{ENGINE_TIMEOUT as TIMEOUT, Rig, words},
 };
-
-/// How long an engine may take.
-const TIMEOUT: Duration = Duration::from_secs(3);
-
-fn rig() -> Rig {
-    let config = Config {
-        engine_timeout: TIMEOUT,
-        ..observing()
-    };
-    Rig::with(config, memory::Config::default(), 1)
-}
 
 #[tokio::test(start_paused = true)]
 async fn an_append_that_hangs_is_unknown_and_the_state_is_loaded_again() {
-    let rig = rig();
+    let rig = Rig::new();
     let user = stream("u");
     rig.emit(
         &user,
@@ -56,7 +45,7 @@ async fn an_append_that_hangs_is_unknown_and_the_state_is_loaded_again() {
 /// It stores it all the same, later.
 #[tokio::test(start_paused = true)]
 async fn what_is_stored_late_is_stored_once() {
-    let rig = rig();
+    let rig = Rig::new();
     let user = stream("u");
     for (id, then) in [("a", "duplicate"), ("b", "stored")] {
         rig.engine.script([Fault::Late(TIMEOUT)]);
@@ -76,7 +65,7 @@ async fn what_is_stored_late_is_stored_once() {
 
 #[tokio::test(start_paused = true)]
 async fn every_other_call_that_hangs_is_unavailable() {
-    let rig = rig();
+    let rig = Rig::new();
     let user = stream("u");
     rig.engine.hold_calls(true);
     let began = Instant::now();

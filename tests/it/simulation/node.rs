@@ -7,6 +7,7 @@ use std::{
 
 use emitter::{
     clock::Entropy,
+    engine::Bounded,
     fanout::{self, Hub},
     run::Defaults,
     sequencer::{Config, Rules, Sequencer},
@@ -36,7 +37,6 @@ impl Node {
     pub(super) fn start(world: &World, seed: u64) -> Arc<Self> {
         let engine = FaultyEngine::new(world.epochs.clone(), seed);
         let config = Config {
-            engine_timeout: ENGINE_TIMEOUT,
             rules: Rules {
                 run_memory: 100 * HOUR,
                 defaults: Defaults {
@@ -47,8 +47,9 @@ impl Node {
             },
             ..Config::default()
         };
+        let bounded = Bounded::new(engine.clone(), ENGINE_TIMEOUT);
         let sequencer = Sequencer::new(
-            engine.clone(),
+            bounded.clone(),
             world.clock.clone(),
             Entropy::seeded(seed),
             config,
@@ -59,12 +60,7 @@ impl Node {
             page_records: 10,
             ..fanout::Config::default()
         };
-        let hub = Hub::new(
-            engine.clone(),
-            tails,
-            world.clock.clone(),
-            events::metrics(),
-        );
+        let hub = Hub::new(bounded, tails, world.clock.clone(), events::metrics());
         let node = Arc::new(Self {
             sequencer,
             hub,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use emitter::{
     clock::Clock,
-    engine::{Commit, Engine, memory, memory::MemoryEngine},
+    engine::{Bounded, Commit, Engine, memory, memory::MemoryEngine},
     event::{Event, StreamKey},
     fanout::{Config, Delivery, Filter, GapReason, Hub, Start, Subscription},
 };
@@ -14,6 +14,7 @@ use super::{
     epoch_engine::EpochEngine,
     events::{self, custom, draft, event},
     faulty_engine::FaultyEngine,
+    rig::ENGINE_TIMEOUT,
 };
 
 /// More than any page has.
@@ -37,7 +38,8 @@ impl Readers {
         let (memory, clock) = events::memory(bounds);
         let epochs = EpochEngine::new(memory.clone());
         let engine = FaultyEngine::new(epochs.clone(), 1);
-        let hub = Hub::new(engine.clone(), config, clock.clone(), events::metrics());
+        let bounded = Bounded::new(engine.clone(), ENGINE_TIMEOUT);
+        let hub = Hub::new(bounded, config, clock.clone(), events::metrics());
         Self {
             memory,
             epochs,

@@ -4,13 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use emitter::{
     clock::{Clock, Entropy},
-    engine::memory::{self, MemoryEngine},
+    engine::{
+        Bounded,
+        memory::{self, MemoryEngine},
+    },
     event::{Event, Receipt, Record, StreamKey},
     reason::Refusal,
     sequencer::{Config, Mode, Rules, Sequencer},
 };
 
 use super::{epoch_engine::EpochEngine, events, faulty_engine::FaultyEngine};
+
+/// How long the engine may take.
+pub(crate) const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) type Answer = Result<Receipt, Refusal>;
 
@@ -33,7 +39,7 @@ impl Rig {
         let epochs = EpochEngine::new(memory.clone());
         let engine = FaultyEngine::new(epochs.clone(), seed);
         let sequencer = Sequencer::new(
-            engine.clone(),
+            Bounded::new(engine.clone(), ENGINE_TIMEOUT),
             clock.clone(),
             Entropy::seeded(seed),
             config,
@@ -51,7 +57,7 @@ impl Rig {
     /// Another node over the same engine.
     pub(crate) fn node(&self, config: Config, seed: u64) -> Arc<Sequencer> {
         Sequencer::new(
-            self.engine.clone(),
+            Bounded::new(self.engine.clone(), ENGINE_TIMEOUT),
             self.clock.clone(),
             Entropy::seeded(seed),
             config,

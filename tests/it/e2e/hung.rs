@@ -1,0 +1,75 @@
+//! A store that does not answer: readers hear heartbeats for a while, and are then told to come back.
+
+use std::time::{Duration, Instant};
+
+use emitter::{
+    app::Environment,
+    clock::Entropy,
+    engine::memory,
+    proto::v1::{StartFrom, SubscribeRequest, subscribe_request::Start},
+};
+use tonic::Code;
+
+use super::{
+    server::Server,
+    wire::{self, Grpc, Socket},
+};
+use crate::support::{
+    events,
+    faulty_engine::{FaultyEngine, Odds},
+};
+
+/// Longer than a session goes without looking at the clock.
+const TIMEOUT: Duration = Duration::from_millis(1_500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_holds_no_reader_for_ever() {
+    let (memory, clock) = events::memory(memory::Config::default());
+    let engine = FaultyEngine::new(memory, 1);
+    let environment = Environment {
+        clock,
+        entropy: Entropy::system(),
+        engine: Some(engine.clone()),
+    };
+    let server = Server::start_in(environment, |settings| {
+        settings.limits.engine_timeout = TIMEOUT;
+        settings.limits.heartbeat = Duration::from_millis(200);
+    })
+    .await;
+    let token = server.token("alice", "subscribe");
+    let mut socket = Socket::connect(server.http, &token, "").await;
+    socket.frame_of("connection_caught_up").await;
+    let request = || SubscribeRequest {
+        start: Some(Start::From(StartFrom::Head.into())),
+        ..Default::default()
+    };
+    let mut grpc = Grpc::open(&server, &token, request()).await;
+    grpc.established().await;
+    // What they are to be told next is only in the store.
+    engine.set_odds(Odds {
+        lost_hint: 1.0,
+        ..Odds::default()
+    });
+    server.start_runs("alice", &["run-1"]).await;
+    engine.hold_calls(true);
+    engine.tell_heads().await;
+    let began = Instant::now();
+    socket.frame_of("connection_heartbeat").await;
+    assert_eq!(socket.closed().await, 4004);
+    let (closing, code) = grpc.closed().await;
+    assert_eq!(
+        (closing.reason.as_str(), code),
+        ("ENGINE_UNAVAILABLE", Code::Unavailable)
+    );
+    assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
+    // Whoever comes meanwhile is refused in time, too.
+    let began = Instant::now();
+    let mut client = server.subscriber().await;
+    let refused = client.subscribe(wire::with_token(&token, request())).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
+    engine.hold_calls(false);
+    let mut again = Socket::connect(server.http, &token, "from=oldest").await;
+    assert_eq!(again.event().await["run_id"], "run-1");
+    server.stop().await;
+}

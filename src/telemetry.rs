@@ -58,6 +58,8 @@ pub struct Metrics {
     pub redis_reconnects: Counter,
     /// Calls of Redis that failed.
     pub redis_errors: Counter,
+    /// Seconds by which this node's clock is ahead of that of Redis.
+    pub redis_clock_ahead: Gauge,
     /// Streams that are watched in Redis from here.
     pub redis_watched: Gauge,
     /// Hints of appends that came from Redis.
@@ -221,6 +223,10 @@ impl Metrics {
                 "emitter_redis_errors_total",
                 vec![],
                 "Calls of Redis that failed.",
+            ),
+            redis_clock_ahead: r.gauge(
+                "emitter_redis_clock_ahead_seconds",
+                "How far this node's clock is ahead of that of Redis.",
             ),
             redis_watched: r.gauge(
                 "emitter_redis_watched_streams",

@@ -67,6 +67,7 @@ impl Config {
             wait_timeout: from.wait_timeout,
             min_replicas: from.min_replicas,
             timeout: from.timeout,
+            clock_tolerance: from.clock_tolerance,
             bounds: redis::Bounds {
                 retention_age: settings.retention.age,
                 retention_records: settings.retention.events,

@@ -22,6 +22,8 @@ pub struct Redis {
     pub min_replicas: usize,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub clock_tolerance: Duration,
 }
 
 /// How Redis is deployed.
@@ -122,6 +124,12 @@ impl Redis {
         for (key, span) in spans.into_iter().filter(|(_, span)| !fits.contains(span)) {
             let span = humantime::format_duration(span);
             report(key, format!("{span} is not within 100ms to 1m"));
+        }
+        let tolerated = Duration::from_secs(5)..=Duration::from_secs(60 * 60);
+        if !tolerated.contains(&self.clock_tolerance) {
+            let span = humantime::format_duration(self.clock_tolerance);
+            let problem = format!("{span} is not within 5s to 1h");
+            report("redis.clock_tolerance", problem);
         }
     }
 }

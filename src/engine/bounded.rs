@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::time;
 
 use super::{
-    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
-    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Condition, Description, Due, Engine, EngineError, Key, KeyEntry,
+    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::Timestamp,
@@ -48,6 +48,10 @@ impl Bounded {
 impl Engine for Bounded {
     fn describe(&self) -> Description {
         self.engine.describe()
+    }
+
+    fn condition(&self) -> Condition {
+        self.engine.condition()
     }
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
@@ -95,6 +99,10 @@ impl Engine for Bounded {
         let append = self.engine.append(stream, decided_on, commit);
         let answer = time::timeout(self.timeout, append).await;
         answer.unwrap_or_else(|_| Err(AppendError::Unknown(LATE.into())))
+    }
+
+    async fn confirm(&self, stream: &StreamKey, head: Position) -> Result<(), EngineError> {
+        self.within(self.engine.confirm(stream, head)).await
     }
 
     async fn read(

@@ -90,6 +90,12 @@ pub trait Engine: Send + Sync + 'static {
         commit: Commit,
     ) -> Result<Appended, AppendError>;
 
+    /// Makes what the stream holds as safe as what `append` has acknowledged, while its epoch is that of `head`: an
+    /// append whose outcome is unknown may have left less. Only an engine whose appends wait for others has to.
+    async fn confirm(&self, _stream: &StreamKey, _head: Position) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// The records after `after` (exclusive), oldest first. An empty page means that there is none.
     async fn read(
         &self,

@@ -42,6 +42,13 @@ struct Decided {
     stalled: u64,
 }
 
+impl Decided {
+    fn has_duplicates(&self) -> bool {
+        let mut decisions = self.jobs.iter().flatten();
+        decisions.any(|decision| matches!(decision, Ok(Decision::Duplicate(_))))
+    }
+}
+
 impl Sequencer {
     /// Drives a lane until nothing waits in it.
     pub(super) async fn drive(self: Arc<Self>, mut driving: Driving) {
@@ -91,7 +98,8 @@ impl Sequencer {
                 Err(Failure::Reload) => {}
                 Err(Failure::Failed(decided, refusal)) => {
                     // The append did not say whether what was decided on is still so.
-                    let stands = current || self.is_current(&stream, &state).await.unwrap_or(false);
+                    let stands = self.stands(&stream, &state, current, &decided).await;
+                    let stands = stands.unwrap_or(false);
                     // Only an unknown outcome leaves the state in doubt.
                     if refusal.reason != Reason::OutcomeUnknown {
                         driving.state = Some(state);
@@ -161,7 +169,7 @@ impl Sequencer {
             foreign.extend(lost);
         };
         if drafts.is_empty() {
-            if !current && !self.is_current(stream, state).await? {
+            if !self.stands(stream, state, current, &decided).await? {
                 return Err(Failure::Reload);
             }
             self.look_again(stream, state, &decided).await;
@@ -190,6 +198,30 @@ impl Sequencer {
             Err(AppendError::Reload) => Err(Failure::Reload),
             Err(error) => Err(Failure::Failed(decided, refusal_of(&error))),
         }
+    }
+
+    /// Whether what was decided on `state` is so, and what it says of earlier events may be told. `current`: it was
+    /// loaded just now.
+    async fn stands(
+        &self,
+        stream: &StreamKey,
+        state: &StreamState,
+        current: bool,
+        decided: &Decided,
+    ) -> Result<bool, Failure> {
+        if !current && !self.is_current(stream, state).await? {
+            return Ok(false);
+        }
+        // The first receipt may have been held back because the event was not safe.
+        if decided.has_duplicates()
+            && let Err(error) = self.engine.confirm(stream, state.head).await
+        {
+            tracing::debug!(?stream, %error, "what is stored was not confirmed");
+            return Err(Failure::NotDecided(unknown(
+                "the event is stored, but it is not known how safely",
+            )));
+        }
+        Ok(true)
     }
 
     /// Whether nothing has come after `state`.

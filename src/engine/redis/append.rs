@@ -35,6 +35,7 @@ impl Inner {
         decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError> {
+        self.check_clock()?;
         let records = placed(decided_on.head, commit);
         let mut changes = Changes::new(decided_on);
         for record in &records {
@@ -66,6 +67,25 @@ impl Inner {
             }
             "replicas" => Err(AppendError::Unavailable("too few replicas".into())),
             _ => Err(call::odd("an outcome").into()),
+        }
+    }
+
+    /// Waits until the replicas that an append waits for have what `stream` holds.
+    pub(super) async fn confirm(
+        &self,
+        stream: &StreamKey,
+        head: Position,
+    ) -> Result<(), CallError> {
+        if self.config.wait_replicas == 0 {
+            return Ok(());
+        }
+        let mut call = self.call("confirm", stream.bucket());
+        call.arg(head.epoch.to_string());
+        let answer = self.send_append(&call).await;
+        let mut answer = answer.map_err(|error| self.count(error))?.into_iter();
+        match call::text(call::next(&mut answer)?)?.as_str() {
+            "ok" => Ok(()),
+            _ => Err(CallError::Refused("the epoch has changed".into())),
         }
     }
 

@@ -29,6 +29,9 @@ pub struct Config {
     pub min_replicas: usize,
     /// How long an answer may take.
     pub timeout: Duration,
+    /// How far this node's clock may be from that of Redis. Beyond that, appends are refused: by the clock of one node,
+    /// things are forgotten for all.
+    pub clock_tolerance: Duration,
     /// How much is kept.
     pub bounds: Bounds,
 }
@@ -110,6 +113,7 @@ impl Default for Config {
             wait_timeout: Duration::from_secs(1),
             min_replicas: 0,
             timeout: Duration::from_secs(2),
+            clock_tolerance: Duration::from_secs(30),
             bounds: Bounds::default(),
         }
     }

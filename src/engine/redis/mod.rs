@@ -6,6 +6,7 @@
 mod append;
 mod call;
 mod changes;
+mod clocks;
 mod config;
 mod due;
 mod hints;
@@ -24,7 +25,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,9 +33,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 
 use self::{
     call::CallError,
+    clocks::Clocks,
     due::Deadlines,
     hints::{Push, Registry},
     link::{Keeper, Link},
@@ -42,12 +45,12 @@ use self::{
     servers::Purpose,
 };
 use super::{
-    AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry, KnownRun,
-    OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Condition, Description, Due, Engine, EngineError, Key, KeyEntry,
+    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    event::{BUCKETS, Offset, Position, RunId, StreamKey},
+    event::{BUCKETS, Epoch, Offset, Position, RunId, StreamKey},
     run::Run,
     telemetry::Metrics,
     usage::{Series, Sum, UsageQuery},
@@ -85,8 +88,9 @@ struct Inner {
     published: Arc<Link>,
     hints: Arc<Registry>,
     due: Deadlines,
-    /// The buckets that were seen with an epoch.
-    known: Vec<AtomicBool>,
+    clocks: Clocks,
+    /// The epoch that each bucket was last seen with.
+    known: Vec<Mutex<Option<Epoch>>>,
     turn: AtomicUsize,
     /// When the watched streams were last kept from being evicted; milliseconds.
     pinned_at: AtomicU64,
@@ -126,7 +130,8 @@ impl RedisEngine {
             published,
             hints,
             due: Deadlines::new(),
-            known: (0..BUCKETS).map(|_| AtomicBool::new(false)).collect(),
+            clocks: Clocks::default(),
+            known: (0..BUCKETS).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
             pinned_at: AtomicU64::new(0),
         });
@@ -145,15 +150,14 @@ impl RedisEngine {
 }
 
 impl Inner {
-    /// Whether this node has seen the bucket with an epoch.
-    fn knows(&self, bucket: usize) -> bool {
-        let known = self.known.get(bucket);
-        known.is_some_and(|known| known.load(Ordering::Relaxed))
+    /// The epoch that this node has last seen the bucket with.
+    fn known(&self, bucket: usize) -> Option<Epoch> {
+        self.known.get(bucket).and_then(|known| *known.lock())
     }
 
-    fn note_known(&self, bucket: usize) {
+    fn note_known(&self, bucket: usize, epoch: Epoch) {
         if let Some(known) = self.known.get(bucket) {
-            known.store(true, Ordering::Relaxed);
+            *known.lock() = Some(epoch);
         }
     }
 
@@ -172,6 +176,7 @@ impl Inner {
 
     /// Gives back what is over in one bucket.
     async fn sweep(&self, bucket: usize) -> Result<(), CallError> {
+        self.check_clock()?;
         let (bounds, now) = (&self.config.bounds, self.clock.age_now());
         for _ in 0..SWEEPS {
             let mut call = self.call("sweep", bucket);
@@ -188,10 +193,10 @@ impl Inner {
             call.arg(SWEPT);
             let mut answer = call.on(&self.calls).await?.into_iter();
             let _ok = call::next(&mut answer)?;
-            let looked_at = call::number(call::next(&mut answer)?)?;
+            let more = call::number(call::next(&mut answer)?)? == 1;
             let trimmed = call::number(call::next(&mut answer)?)?;
             self.metrics.trimmed.increment(trimmed);
-            if looked_at < SWEPT as u64 {
+            if !more {
                 break;
             }
         }
@@ -223,6 +228,13 @@ impl Engine for RedisEngine {
                 "redis and its replicas"
             },
             loses,
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        match self.inner.check_clock() {
+            Ok(()) => Condition::Well,
+            Err(_) => Condition::Refusing("the clock is not that of Redis"),
         }
     }
 
@@ -267,6 +279,10 @@ impl Engine for RedisEngine {
         commit: Commit,
     ) -> Result<Appended, AppendError> {
         self.inner.append(stream, decided_on, commit).await
+    }
+
+    async fn confirm(&self, stream: &StreamKey, head: Position) -> Result<(), EngineError> {
+        Ok(self.inner.confirm(stream, head).await?)
     }
 
     async fn read(

@@ -54,14 +54,35 @@ impl Inner {
         call.arg(epoch.to_string())
             .arg(self.clock.now().as_millis())
             // A bucket that was known and is empty now has lost everything.
-            .arg(if self.knows(bucket) { "lost" } else { "" });
+            .arg(if self.known(bucket).is_some() {
+                "lost"
+            } else {
+                ""
+            });
         let mut answer = call.on(&self.calls).await?.into_iter();
         let _ok = call::next(&mut answer)?;
-        if call::text(call::next(&mut answer)?)? == "new" && self.knows(bucket) {
+        if call::text(call::next(&mut answer)?)? == "new" && self.known(bucket).is_some() {
             tracing::warn!(bucket, %epoch, "Redis has another history now: the bucket's streams begin a new epoch");
+            self.note_known(bucket, epoch);
         }
-        self.note_known(bucket);
         Ok(())
+    }
+
+    /// Since when the bucket's `epoch` is, of which the store says `since`. Where another node has begun it, which did
+    /// not know that there was one before, this one may.
+    async fn since(&self, bucket: usize, epoch: Epoch, since: String) -> Result<String, CallError> {
+        let known = self.known(bucket);
+        let since = match known {
+            Some(known) if known != epoch && since.is_empty() => {
+                let mut call = self.call("lost", bucket);
+                call.arg(self.clock.now().as_millis());
+                let mut answer = self.ask(bucket, &call).await?;
+                call::text(call::next(&mut answer)?)?
+            }
+            _ => since,
+        };
+        self.note_known(bucket, epoch);
+        Ok(since)
     }
 
     pub(super) async fn load(&self, stream: &StreamKey) -> Result<StreamState, CallError> {
@@ -85,7 +106,7 @@ impl Inner {
             // What comes after the head is not of this state.
             page = self.ids(stream, last.position.offset, head.offset).await?;
         }
-        self.note_known(stream.bucket());
+        let since = self.since(stream.bucket(), head.epoch, since).await?;
         let mut state = StreamState::restored(head, runs, ids);
         state.epoch_since = since.parse().ok().map(Timestamp::from_millis);
         Ok(state)

@@ -99,7 +99,6 @@ impl Inner {
         call: &call::Call,
     ) -> Result<Vec<Position>, CallError> {
         let mut answer = self.ask(bucket, call).await?;
-        self.note_known(bucket);
         let epoch = call::epoch_of(call::next(&mut answer)?)?;
         let offset = |item| {
             Ok(Position::new(
@@ -161,12 +160,13 @@ impl Inner {
         behind
     }
 
-    /// Compares heads for as long as it is polled, and sees that the connection that hints come by is alive.
+    /// Compares heads and clocks for as long as it is polled, and sees that the connection that hints come by is alive.
     pub(super) async fn compare_always(self: Arc<Self>) {
         let mut ticks = time::interval(COMPARE);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.compare_clocks().await;
             let watched = self.hints.watched();
             if watched.is_empty() {
                 continue;

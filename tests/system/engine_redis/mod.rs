@@ -1,5 +1,6 @@
 //! The engine on Redis: the conformance suite, and what only a store that nodes share must do.
 
+mod agreement;
 mod conformance;
 mod failover;
 mod faults;
@@ -38,6 +39,8 @@ fn config(server: &Redis, bounds: memory::Config) -> Config {
 fn config_of(bounds: memory::Config) -> Config {
     Config {
         timeout: Duration::from_secs(5),
+        // Tests move their clocks.
+        clock_tolerance: Duration::MAX,
         bounds: Bounds {
             retention_age: bounds.retention_age,
             retention_records: bounds.retention_records,
@@ -61,6 +64,7 @@ fn node(config: Config, clock: &Clock) -> Arc<RedisEngine> {
 fn node_on(server: &str, change: impl FnOnce(&mut Config)) -> Arc<RedisEngine> {
     let mut config = Config {
         urls: vec![Url::new(&format!("redis://{server}"))],
+        clock_tolerance: Duration::MAX,
         ..Config::default()
     };
     change(&mut config);

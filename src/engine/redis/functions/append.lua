@@ -113,7 +113,7 @@ local function append(bucket, base, stream, args)
       redis.call('ZADD', order, at, run)
       local held = redis.call('ZCARD', order)
       if held > ended_most then
-        forgotten = forgotten + forget_runs(base, sid, nil, held - ended_keep)
+        forgotten = forgotten + forget_runs(base, sid, held - ended_keep)
       end
     end
   end
@@ -144,8 +144,8 @@ local function append(bucket, base, stream, args)
   if stream.ids > ids_cutoff - SLACK then
     ids_cutoff = -1
   end
-  local trimmed = trim(base, stream, records, bytes, cutoff, math.huge)
-  local early = forget_ids(base, stream, math.max(ids, count), ids_cutoff)
+  local trimmed = trim(base, stream, records, bytes, cutoff, FORGOTTEN)
+  local early = forget_ids(base, stream, math.max(ids, count), ids_cutoff, FORGOTTEN)
   keep(base, stream, now)
   redis.call('ZADD', base .. 'i', 'LT', look, sid)
   -- A hint only: whoever may not publish stores all the same.

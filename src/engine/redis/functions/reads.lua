@@ -43,6 +43,12 @@ local function heads(bucket, base, args)
   return answer
 end
 
+-- Seconds and microseconds by the server's clock.
+local function clock()
+  return redis.call('TIME')
+end
+
+register('clock', clock, 'no-writes')
 register('load', of_stream(load), 'no-writes')
 register('open_runs', of_stream(open_runs), 'no-writes')
 register('read', of_stream(read), 'no-writes')

@@ -3,7 +3,8 @@
 --
 -- Every function gets one key: the bucket's own, which ends in 'b'. The other keys of the bucket begin like it, so that
 -- all lie in one hash slot; a stream's keys end in its name:
---   b       epoch, replid, since, floor, series: which incarnation this is, and the highest offset of evicted streams
+--   b       epoch, replid, since, floor, series, confirmed: which incarnation this is, the highest offset of evicted streams,
+--           how often replicas were waited for without an append
 --   i       the bucket's streams by when a sweep is to look at them
 --   d       open runs by when the watchdog is to look at them
 --   y, u*   days with usage; the sums of one day
@@ -17,6 +18,9 @@
 
 -- Entries that are looked at at once.
 local CHUNK = 64
+
+-- How much one call forgets of what is over, so that it holds up nobody for long; the rest is for the next.
+local FORGOTTEN = 10000
 
 -- How late an append may find what is over; sweeps find it in time.
 local SLACK = 10000
@@ -103,22 +107,23 @@ local function trim(base, stream, records, bytes, cutoff, most)
   return gone
 end
 
--- Forgets the oldest ids: beyond so many, and those recorded by `cutoff`. Returns how many went for their number.
-local function forget_ids(base, stream, limit, cutoff)
+-- Forgets the oldest ids: beyond so many, and, at most `most`, those recorded by `cutoff`. Returns how many went for
+-- their number, and how many were too old.
+local function forget_ids(base, stream, limit, cutoff, most)
   local ids = base .. 'q' .. stream.sid
   local early = redis.call('XTRIM', ids, 'MAXLEN', limit)
   local look = early > 0 or (stream.ids and stream.ids <= cutoff)
-  local upto
+  local upto, gone = nil, 0
   while look do
     local entries = redis.call('XRANGE', ids, upto and '(' .. upto or '-', '+', 'COUNT', CHUNK)
     stream.ids = nil
     for _, entry in ipairs(entries) do
       local at = tonumber(entry[2][2])
-      if at > cutoff then
+      if at > cutoff or gone == most then
         stream.ids = at
         break
       end
-      upto = entry[1]
+      upto, gone = entry[1], gone + 1
     end
     look = not stream.ids and #entries == CHUNK
   end
@@ -127,30 +132,22 @@ local function forget_ids(base, stream, limit, cutoff)
   elseif upto then
     redis.call('XTRIM', ids, 'MINID', text(tonumber(string.match(upto, '%d+')) + 1))
   end
-  return early
+  return early, gone
 end
 
--- Forgets ended runs: those that ended by `cutoff`, or the first `surplus`.
-local function forget_runs(base, sid, cutoff, surplus)
+-- Forgets ended runs, those that ended first: at most `most`, and if there is a `cutoff` only what ended by then.
+local function forget_runs(base, sid, most, cutoff)
   local order, gone = base .. 'e' .. sid, 0
-  while true do
-    local runs
-    if surplus then
-      runs = redis.call('ZRANGE', order, 0, math.min(surplus, 1000) - 1)
-      surplus = surplus - #runs
-    else
-      runs = redis.call('ZRANGEBYSCORE', order, '-inf', cutoff, 'LIMIT', 0, 1000)
-    end
+  while gone < most do
+    local runs = redis.call('ZRANGEBYSCORE', order, '-inf', cutoff or '+inf', 'LIMIT', 0, math.min(most - gone, 1000))
     if #runs == 0 then
-      return gone
+      break
     end
     redis.call('ZREM', order, unpack(runs))
     redis.call('HDEL', base .. 'x' .. sid, unpack(runs))
     gone = gone + #runs
-    if surplus and surplus <= 0 then
-      return gone
-    end
   end
+  return gone
 end
 
 local function register(name, callback, flag)

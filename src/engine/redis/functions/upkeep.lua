@@ -44,12 +44,34 @@ local function adopt(keys, args)
   return { 'ok', 'known' }
 end
 
--- Gives back what is over of one stream. When to look at it again; nothing if it is gone.
-local function tidy(base, floor, sid, now, ages, counts)
+-- Asked by a node that knew the bucket under another epoch: since when this one is, which is `args[1]` if nobody has said so.
+-- Only who knew the bucket can tell a store that has lost everything from a new one.
+local function lost(bucket, base, args)
+  if bucket.since == '' then
+    redis.call('HSET', base .. 'b', 'since', args[1])
+    return { 'ok', args[1] }
+  end
+  return { 'ok', bucket.since }
+end
+
+-- Whether the bucket's epoch is still `args[1]`. It writes, so that replicas which have this have all that came before.
+local function confirm(bucket, base, args)
+  if bucket.epoch ~= args[1] then
+    return { 'reload' }
+  end
+  redis.call('HINCRBY', base .. 'b', 'confirmed', 1)
+  return { 'ok' }
+end
+
+-- Gives back what is over of one stream, as far as `done` has something left to do. When to look at it again; nothing if
+-- it is gone.
+local function tidy(base, floor, sid, now, ages, done)
   local stream = stream_of(base, sid, floor)
-  counts[1] = counts[1] + trim(base, stream, math.huge, math.huge, now - ages.records, 1000)
-  forget_ids(base, stream, 1e15, now - ages.ids)
-  forget_runs(base, sid, now - ages.runs)
+  local trimmed = trim(base, stream, math.huge, math.huge, now - ages.records, math.min(1000, done.left))
+  done.trimmed, done.left = done.trimmed + trimmed, done.left - trimmed
+  local _, ids = forget_ids(base, stream, 1e15, now - ages.ids, done.left)
+  done.left = done.left - ids
+  done.left = done.left - forget_runs(base, sid, done.left, now - ages.runs)
   local held = redis.call('HMGET', base .. 'm' .. sid, 'touched', 'pinned')
   local touched, pinned = tonumber(held[1] or 0), tonumber(held[2] or 0)
   local ended = redis.call('ZRANGE', base .. 'e' .. sid, 0, 0, 'WITHSCORES')
@@ -71,16 +93,16 @@ local function tidy(base, floor, sid, now, ages, counts)
   return again
 end
 
--- Looks at the streams that are due, at most so many, and forgets the usage of days that are over.
+-- Looks at the streams that are due, at most so many, and forgets the usage of days that are over. Whether there is more.
 local function sweep(keys, args)
   whole(keys[1])
   local base, now = base_of(keys[1]), tonumber(args[1])
   local ages = { records = tonumber(args[2]), ids = tonumber(args[3]), runs = tonumber(args[4]), idle = tonumber(args[5]) }
   local floor = tonumber(redis.call('HGET', keys[1], 'floor') or 0)
   local due = redis.call('ZRANGEBYSCORE', base .. 'i', '-inf', now, 'LIMIT', 0, args[7])
-  local counts = { 0 }
+  local done = { trimmed = 0, left = FORGOTTEN }
   for _, sid in ipairs(due) do
-    local again, head = tidy(base, floor, sid, now, ages, counts)
+    local again, head = tidy(base, floor, sid, now, ages, done)
     if again then
       redis.call('ZADD', base .. 'i', again == math.huge and '+inf' or again, sid)
     else
@@ -102,10 +124,13 @@ local function sweep(keys, args)
       redis.call('HINCRBY', keys[1], 'series', -gone)
     end
   end
-  return { 'ok', #due, counts[1] }
+  local more = #due == tonumber(args[7]) or done.left == 0
+  return { 'ok', more and 1 or 0, done.trimmed }
 end
 
 register('pin', of_bucket(pin), 'allow-oom')
 register('look_again', of_stream(look_again), 'allow-oom')
 register('adopt', adopt, 'allow-oom')
+register('lost', of_bucket(lost), 'allow-oom')
+register('confirm', of_bucket(confirm), 'allow-oom')
 register('sweep', sweep, 'allow-oom')

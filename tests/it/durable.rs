@@ -2,6 +2,7 @@
 //! there is told.
 
 mod first_version;
+mod held;
 mod odd;
 mod open;
 mod reopen;

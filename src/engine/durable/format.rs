@@ -15,7 +15,7 @@ const FILE: &str = "FORMAT";
 
 /// Makes `directory` if it is not there, and looks whether this version can read what is in it.
 pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
-    fs::create_dir_all(directory)?;
+    make(directory)?;
     match fs::read_to_string(directory.join(FILE)) {
         Ok(found) if found.trim_end() == FORMAT => Ok(()),
         Ok(found) => Err(OpenError::Format {
@@ -30,6 +30,21 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
         }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes `directory` and what is missing above it, so that they are there after the end of the machine.
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = match directory.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    make(above)?;
+    fs::create_dir(directory)?;
+    // A name is safe once the directory is that has it.
+    File::open(above)?.sync_all()
 }
 
 /// Whether it is a data directory.

@@ -189,7 +189,7 @@ impl Writer {
         if totals.group > self.totals.group {
             self.chores.written();
         } else {
-            for (place, sum) in self.chores.take_back(&store, &self.local)? {
+            for (place, sum) in self.chores.take_back(&store)? {
                 self.sums.entry(place).or_insert(sum);
             }
         }

@@ -52,8 +52,27 @@ pub(super) struct Shelved {
     pub(super) rows: HashSet<RunId>,
     /// Runs whose rows are not as the last record left them.
     pub(super) changed: HashSet<RunId>,
+    /// No id has a row before this offset: what was removed there is not looked through again.
+    ids_from: Offset,
     /// It waits to be trimmed.
-    pub(super) waits: bool,
+    waits: bool,
+}
+
+impl Shelved {
+    /// What it takes in memory. Its runs are known anyway, or named by records, and counted with them.
+    const WEIGHT: usize = 2 * size_of::<(Shelf, Self)>();
+
+    /// A stream with rows of these runs.
+    pub(super) fn new(key: StreamKey, on_disk: OnDisk, rows: HashSet<RunId>) -> Self {
+        Self {
+            key,
+            on_disk,
+            rows,
+            changed: HashSet::new(),
+            ids_from: Offset(0),
+            waits: false,
+        }
+    }
 }
 
 /// What a batch does beside what is asked for.
@@ -71,6 +90,7 @@ struct Taken {
 
 /// What is to be done beside what is asked for.
 pub(super) struct Chores {
+    local: Arc<Local>,
     streams: HashMap<Shelf, Shelved>,
     trims: VecDeque<Shelf>,
     evictions: VecDeque<(StreamKey, Shelf, Offset)>,
@@ -85,13 +105,17 @@ pub(super) struct Chores {
 }
 
 impl Chores {
-    /// What is to be done where there are `streams`, of which those on the shelves `trims` have records to remove.
+    /// What is to be done for `local` where there are `streams`, of which those on the shelves `trims` have records to
+    /// remove.
     pub(super) fn new(
+        local: Arc<Local>,
         streams: HashMap<Shelf, Shelved>,
         trims: Vec<Shelf>,
         evictions: Vec<(StreamKey, Shelf, Offset)>,
     ) -> Self {
+        local.grow(streams.len() * Shelved::WEIGHT, 0);
         let mut chores = Self {
+            local,
             streams,
             trims: VecDeque::new(),
             evictions: evictions.into(),
@@ -140,14 +164,9 @@ impl Chores {
             checkpoint: Offset(0),
         };
         put_stream(batch, (key, shelf), on_disk, Offset(0));
-        let shelved = Shelved {
-            key: key.clone(),
-            on_disk,
-            rows: HashSet::new(),
-            changed: HashSet::new(),
-            waits: false,
-        };
+        let shelved = Shelved::new(key.clone(), on_disk, HashSet::new());
         self.streams.insert(shelf, shelved);
+        self.local.grow(Shelved::WEIGHT, 0);
         self.taken.touched.push(shelf);
     }
 
@@ -168,20 +187,27 @@ impl Chores {
     /// The batch was written.
     pub(super) fn written(&mut self) {
         for (_, shelf, _) in std::mem::take(&mut self.taken).evictions {
-            self.streams.remove(&shelf);
+            self.forget(shelf);
+        }
+    }
+
+    fn forget(&mut self, shelf: Shelf) {
+        if self.streams.remove(&shelf).is_some() {
+            self.local.grow(0, Shelved::WEIGHT);
         }
     }
 
     /// The batch was not stored: what it was to do is to be done, and streams in the directory are as that says. Returns
     /// the sums that it was to write.
-    pub(super) fn take_back(&mut self, store: &Store, local: &Local) -> Result<Sums, StoreError> {
+    pub(super) fn take_back(&mut self, store: &Store) -> Result<Sums, StoreError> {
+        let local = self.local.clone();
         let taken = std::mem::take(&mut self.taken);
         self.evictions.extend(taken.evictions);
         self.expired.extend(taken.expired);
         for shelf in taken.touched {
             let prefix = shelf.0.to_be_bytes();
             let Some(row) = store.row(Tag::Stream, &prefix)? else {
-                self.streams.remove(&shelf);
+                self.forget(shelf);
                 continue;
             };
             let Some(shelved) = self.streams.get_mut(&shelf) else {
@@ -197,6 +223,7 @@ impl Chores {
                 let runs = stream.state.runs().map(|(run_id, _)| run_id.clone());
                 shelved.changed.extend(runs);
             }
+            shelved.ids_from = Offset(0);
             shelved.waits = false;
             self.trim_soon(shelf);
         }
@@ -347,14 +374,14 @@ impl Writer {
         let is_done = removed < room;
         shelved.on_disk.trimmed = if is_done { trimmed } else { reached };
         put_stream(batch, (&shelved.key, shelf), shelved.on_disk, last);
-        for row in store.rows(Tag::Id, &shelf.0.to_be_bytes()) {
-            let (key, value) = row?;
-            let (_, offset) = store::read_place(&key)?;
+        for id in store.ids(shelf, shelved.ids_from) {
+            let (offset, value) = id?;
             let (_, entry) = stored::decode_id(Position::new(local.epoch, offset), value)?;
             if is_within(entry.recorded_at, local.config.dedupe_window, now) {
                 break;
             }
-            batch.remove(Tag::Id, &key);
+            batch.remove(Tag::Id, &place(shelf, offset.0));
+            shelved.ids_from = Offset(offset.0 + 1);
         }
         if !is_done {
             self.chores.trim_soon(shelf);

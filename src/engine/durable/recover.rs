@@ -1,11 +1,7 @@
 //! What an earlier process left in a directory: taken in whole, or refused. A hole in a stream ends it there, under a
 //! new epoch; everything else that does not fit together is damage.
 
-use std::{
-    collections::{HashMap, HashSet},
-    iter::Peekable,
-    sync::Arc,
-};
+use std::{collections::HashMap, iter::Peekable, sync::Arc};
 
 use bytes::Bytes;
 use prost::Message;
@@ -315,17 +311,8 @@ fn take_in_stream(
         runs,
         ids,
     };
-    let shelved = Shelved {
-        key: key.clone(),
-        on_disk,
-        rows: stored
-            .runs
-            .iter()
-            .map(|(run_id, _)| run_id.clone())
-            .collect(),
-        changed: HashSet::new(),
-        waits: false,
-    };
+    let rows = stored.runs.iter().map(|(run_id, _)| run_id.clone());
+    let shelved = Shelved::new(key.clone(), on_disk, rows.collect());
     found.streams.insert(shelf, shelved);
     Ok(local.begin_restoring(key, shelf, stored))
 }

@@ -74,6 +74,14 @@ const MEMTABLE: u64 = 16 << 20;
 /// After how many of its readers fjall 3.1 looks which are gone.
 const READERS_UNTIL_NOTICED: usize = 10_000;
 
+/// How many full memories of records or rows may wait for files before a write waits, and how many files for compaction.
+/// Fjall waits for the same within a write, at 4 and 30, but for ever if its threads have failed meanwhile. A write fills
+/// one more at most, beside one that was about to be full.
+const MOST_WAITING: (usize, usize) = (1, 28);
+
+/// How often it is looked whether they still wait.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How long writing what waits in memory may take.
 const FLUSH: Duration = Duration::from_secs(60);
 
@@ -155,6 +163,21 @@ impl Store {
         })
     }
 
+    /// The ids of `shelf` from the offset `from` on, oldest first.
+    pub(super) fn ids(
+        &self,
+        shelf: Shelf,
+        from: Offset,
+    ) -> impl Iterator<Item = Result<(Offset, Bytes), StoreError>> + use<> {
+        let key = |offset| tagged(Tag::Id, &place(shelf, offset));
+        let range = self.rows.range(key(from.0)..=key(u64::MAX));
+        range.map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            let (_, offset) = read_place(key.get(1..).unwrap_or_default())?;
+            Ok((offset, Bytes::from(value)))
+        })
+    }
+
     /// Writes everything that waits in memory to files of its own. Where that does not get on, such as on a full disk, it
     /// is given up after a while.
     pub(super) fn flush(&self) -> Result<(), fjall::Error> {
@@ -165,10 +188,27 @@ impl Store {
                 if Instant::now() > until {
                     return Err(fjall::Error::Io(io::ErrorKind::TimedOut.into()));
                 }
-                std::thread::park_timeout(Duration::from_millis(10));
+                self.pause()?;
             }
         }
         Ok(())
+    }
+
+    /// Waits until a write would not have to.
+    fn wait_for_room(&self) -> Result<(), fjall::Error> {
+        let (memories, files) = MOST_WAITING;
+        for keyspace in [&self.records, &self.rows] {
+            while keyspace.sealed_memtable_count() > memories || keyspace.l0_table_count() > files {
+                self.pause()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the store's threads work for a moment. Fails if one of them has failed.
+    fn pause(&self) -> Result<(), fjall::Error> {
+        std::thread::park_timeout(LOOK);
+        self.database.persist(PersistMode::Buffer)
     }
 
     /// Bytes that wait in memory to be written to files of their own.
@@ -227,8 +267,9 @@ impl Batch<'_> {
         self.batch.len()
     }
 
-    /// Writes all of it and hands it to `mode`.
+    /// Writes all of it and hands it to `mode`, once the store keeps up.
     pub(super) fn commit(self, mode: PersistMode) -> Result<(), fjall::Error> {
+        self.store.wait_for_room()?;
         self.batch.durability(Some(mode)).commit()
     }
 }
@@ -367,6 +408,47 @@ mod tests {
         assert!(keys.is_sorted(), "{keys:?}");
         for ((shelf, offset), key) in places.into_iter().zip(keys) {
             assert_eq!(read_place(&key), Ok((Shelf(shelf), Offset(offset))));
+        }
+    }
+
+    /// Where files cannot be written any more, writing fails: it does not wait for a thread that is no more.
+    #[test]
+    fn a_store_whose_threads_failed_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let put = |offset| {
+            let mut batch = store.batch();
+            batch.put_record(Shelf(1), Offset(offset), b"record");
+            batch.commit(PersistMode::Buffer)
+        };
+        put(1).unwrap();
+        std::fs::remove_dir_all(directory.path().join("keyspaces")).unwrap();
+        let since = Instant::now();
+        let flushed = store.flush();
+        assert!(flushed.is_err(), "{flushed:?}");
+        assert!(since.elapsed() < FLUSH / 2, "{:?}", since.elapsed());
+        let stored = put(2);
+        assert!(matches!(stored, Err(fjall::Error::Poisoned)), "{stored:?}");
+    }
+
+    #[test]
+    fn ids_are_found_from_an_offset_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut batch = store.batch();
+        for (shelf, offset) in [(1, 9), (2, 3), (2, 5), (2, 7), (3, 1)] {
+            batch.put(Tag::Id, &place(Shelf(shelf), offset), b"id");
+        }
+        batch.commit(PersistMode::Buffer).unwrap();
+        for (from, want) in [
+            (0, vec![3, 5, 7]),
+            (4, vec![5, 7]),
+            (7, vec![7]),
+            (8, vec![]),
+        ] {
+            let ids = store.ids(Shelf(2), Offset(from));
+            let ids: Vec<u64> = ids.map(|id| id.unwrap().0.0).collect();
+            assert_eq!(ids, want, "from {from}");
         }
     }
 

@@ -105,7 +105,12 @@ impl Writer {
     ) -> io::Result<Self> {
         let witness = Witness::begin(&config.directory, opened.totals.group)?;
         Ok(Self {
-            chores: Chores::new(opened.streams, opened.trims, opened.left),
+            chores: Chores::new(
+                opened.local.clone(),
+                opened.streams,
+                opened.trims,
+                opened.left,
+            ),
             local: opened.local,
             totals: opened.totals,
             sums: opened.sums,

@@ -157,3 +157,23 @@ async fn repair_says_what_is_there_and_gives_a_new_epoch() {
     let nowhere = inspect(&directory.path().join("nowhere"), &clock());
     assert!(matches!(nowhere, Err(OpenError::Io(_))), "{nowhere:?}");
 }
+
+/// The epoch is that of the repair, whatever becomes of the processes after it.
+#[tokio::test]
+async fn a_new_epoch_is_given_once_though_nobody_closes_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let epoch = written(directory.path()).await;
+    let renewed = renew_epoch(directory.path(), &clock(), &Entropy::seeded(5)).unwrap();
+    let (mut held, mut at) = (Vec::new(), directory);
+    for (process, note) in ["d", "e"].iter().enumerate() {
+        let engine = open(at.path(), &clock(), 10 + process as u64).unwrap();
+        assert_eq!(write(&*engine, &stream("u"), &[note]).await, renewed);
+        let killed = tempfile::tempdir().unwrap();
+        as_killed(at.path(), killed.path());
+        // Its end would be told in the witness that both have.
+        held.push((engine, std::mem::replace(&mut at, killed)));
+    }
+    let (now, notes) = found(at.path()).await;
+    assert_eq!((now, notes.join("")), (renewed, "abcde".to_owned()));
+    assert_ne!(now, epoch);
+}

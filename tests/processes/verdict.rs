@@ -133,7 +133,8 @@ async fn replay_with_ends(ledger: &Ledger, node: &str, user: &str) -> Vec<Seen> 
         let ended = seen
             .iter()
             .filter(|seen| seen.ends && abandoned.contains(&seen.run));
-        if ended.count() >= abandoned.len() || since.elapsed() > Duration::from_secs(45) {
+        // A node that takes over from one that was killed before it began gives runs a minute to come back.
+        if ended.count() >= abandoned.len() || since.elapsed() > Duration::from_secs(90) {
             return seen;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -14,6 +14,7 @@ mod engine_conformance;
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod processes;
 #[path = "../it/run_property/mod.rs"]
+#[allow(dead_code, reason = "shared by test binaries that use different parts")]
 mod run_property;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "shared by test binaries that use different parts")]

@@ -85,8 +85,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How long writing what waits in memory may take.
 const FLUSH: Duration = Duration::from_secs(60);
 
-/// The most that the journal may take on disk.
-const JOURNAL: u64 = 128 << 20;
+/// How much of the journal may lie in files that are full. Fjall does not count the one that is written: it is full at
+/// about as much, and what waits in memory comes on top. So this makes 128 MiB in all.
+const JOURNAL: u64 = 64 << 20;
 
 impl Store {
     /// Opens the store in `directory`, and makes it if there is none.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -62,11 +63,8 @@ impl Busy {
             let book = self.load.ledger.book();
             book.attempts.keys().cloned().collect()
         };
-        let full = ["STREAM_FULL", "OUTCOME_UNKNOWN"];
         until("emits are refused", async || {
-            reasons()
-                .iter()
-                .any(|reason| full.contains(&reason.as_str()))
+            self.server.metric("emitter_engine_refusing").await > 0.5
         })
         .await;
         // Every writer gets to know it.
@@ -132,12 +130,15 @@ async fn a_full_disk_refuses_until_there_is_room() {
     busy.well_again().await;
 }
 
-/// A tracer that lets every call on the files below a directory fail that would change one.
-struct ReadOnly(Child);
+/// Every call that changes a file, or opens one.
+const CHANGES: &str = "write,writev,pwrite64,pwritev,ftruncate,fallocate,fsync,fdatasync,openat";
 
-impl ReadOnly {
-    fn make(server: &Server) -> Self {
-        let calls = "write,writev,pwrite64,pwritev,ftruncate,fallocate,fsync,fdatasync,openat";
+/// A tracer that lets calls on files fail.
+struct Failing(Child);
+
+impl Failing {
+    /// These `calls` of `server` on these `files` fail with `error` from now on.
+    fn make(server: &Server, calls: &str, error: &str, files: &[PathBuf]) -> Self {
         let mut strace = tool("strace");
         strace.args([
             "-f",
@@ -147,12 +148,12 @@ impl ReadOnly {
             "-p",
             &server.pid().to_string(),
         ]);
-        for file in files(&server.data()) {
+        for file in files {
             strace.arg("-P").arg(file);
         }
         strace
             .args(["-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:error=EROFS")])
+            .args(["-e", &format!("inject={calls}:error={error}")])
             .stdin(Stdio::null());
         Self(
             strace
@@ -168,7 +169,7 @@ impl ReadOnly {
     }
 }
 
-impl Drop for ReadOnly {
+impl Drop for Failing {
     fn drop(&mut self) {
         let _ended_already = self.0.kill();
         let _gone_by_now = self.0.wait();
@@ -179,8 +180,33 @@ impl Drop for ReadOnly {
 async fn files_that_turn_read_only_refuse_until_they_are_writable() {
     let busy = busy(&[]).await;
     busy.load.acknowledged(200).await;
-    let read_only = ReadOnly::make(&busy.server);
+    let files = files(&busy.server.data());
+    let read_only = Failing::make(&busy.server, CHANGES, "EROFS", &files);
     busy.refused().await;
     read_only.end().await;
+    busy.well_again().await;
+}
+
+/// What was written and not synced is unknown, and whether it is there is found out: nothing is acknowledged on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_refuses_until_it_works() {
+    let busy = busy(&[]).await;
+    busy.load.acknowledged(200).await;
+    let files = files(&busy.server.data());
+    let failing = Failing::make(&busy.server, "fsync,fdatasync", "EIO", &files);
+    busy.refused().await;
+    failing.end().await;
+    busy.well_again().await;
+}
+
+/// What is stored and not witnessed is not acknowledged: it is shown once the witness can be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_cannot_be_written_refuses_until_it_can() {
+    let busy = busy(&[]).await;
+    busy.load.acknowledged(200).await;
+    let witness = [busy.server.data().join("witness")];
+    let failing = Failing::make(&busy.server, "pwrite64", "EIO", &witness);
+    busy.refused().await;
+    failing.end().await;
     busy.well_again().await;
 }

@@ -155,7 +155,8 @@ impl Writer {
         // What waits in memory is written next, and again when it is sorted.
         let unflushed = self.slot.read().as_ref().map_or(0, Store::unflushed);
         let room = (ROOM + 2 * unflushed).min(MOST_ROOM);
-        if let Err(error) = probe(&self.config.directory, room) {
+        let probed = probe(&self.config.directory, room);
+        if let Err(error) = probed.and_then(|()| self.witness.acknowledged(self.totals.group)) {
             broken.is_full = is_full(&error);
             return self.told.tell(broken.condition());
         }
@@ -166,7 +167,7 @@ impl Writer {
         }
     }
 
-    /// Closes the store and opens it again. Returns the totals that it has. Readers wait for nothing meanwhile: they are
+    /// Closes the store and opens it again. Returns the totals that it has. Readers wait a moment meanwhile, and are then
     /// told that it is being opened.
     fn reopen(&mut self, flush: bool) -> Result<Totals, OpenError> {
         // The directory is locked until the old one is gone, which may take as long as its threads.
@@ -179,6 +180,8 @@ impl Writer {
         })?;
         let opened = told.recv_timeout(REOPEN);
         let store = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        // It can be read, even if it cannot be written.
+        *self.slot.write() = Some(store.clone());
         if flush {
             // What a failed sync has left in the system's memory only goes to files of its own.
             store.flush()?;
@@ -193,7 +196,6 @@ impl Writer {
                 self.sums.entry(place).or_insert(sum);
             }
         }
-        *self.slot.write() = Some(store);
         Ok(totals)
     }
 

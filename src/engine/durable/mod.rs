@@ -34,6 +34,7 @@ use parking_lot::RwLock;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot},
+    time::{self, Instant},
 };
 
 use self::{
@@ -130,6 +131,9 @@ pub struct DurableEngine {
 /// How often a page is read of which records are removed meanwhile.
 const READ_ATTEMPTS: usize = 8;
 
+/// How long a read waits for the store to be opened anew.
+const OPENING: Duration = Duration::from_secs(2);
+
 /// How many requests may wait for the writer; more wait for their turn to wait.
 const WAITING: usize = 1_024;
 
@@ -197,6 +201,14 @@ impl DurableEngine {
         answered.await.ok()
     }
 
+    /// Waits while the store is opened anew, as far as that takes no long time.
+    async fn opened(&self) {
+        let until = Instant::now() + OPENING;
+        while self.store.read().is_none() && Instant::now() < until {
+            time::sleep(OPENING / 100).await;
+        }
+    }
+
     /// The records of `shelf` within `span`, as far as they are there.
     async fn records(
         &self,
@@ -204,6 +216,7 @@ impl DurableEngine {
         shelf: Shelf,
         span: (Offset, Offset),
     ) -> Result<Vec<Arc<Record>>, EngineError> {
+        self.opened().await;
         let (slot, key, epoch) = (self.store.clone(), key.clone(), self.local.epoch);
         let unavailable = |why: String| Err(EngineError::Unavailable(why));
         let reading = tokio::task::spawn_blocking(move || match &*slot.read() {

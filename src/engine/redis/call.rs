@@ -78,6 +78,23 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
 });
 
 impl Functions {
+    /// Loads them where `connection` leads, on connecting. Where nothing can be written, they may be there already, and
+    /// what there is can be read; and of a cluster some servers may be away. Calls load them where they are missing.
+    pub(super) async fn offer_to(connection: &mut Connection) -> RedisResult<()> {
+        const CANNOT_WRITE: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
+        let Err(error) = Self::load_into(connection).await else {
+            return Ok(());
+        };
+        let cannot_write = error
+            .code()
+            .is_some_and(|code| CANNOT_WRITE.contains(&code));
+        if cannot_write || matches!(connection, Connection::Cluster(_)) {
+            tracing::warn!(%error, "the functions were not loaded into Redis");
+            return Ok(());
+        }
+        Err(error)
+    }
+
     /// Loads them where `connection` leads.
     pub(super) async fn load_into(connection: &mut Connection) -> RedisResult<()> {
         let mut load = redis::cmd("FUNCTION");
@@ -129,6 +146,7 @@ impl Call {
         let (answer, have) = (answers.next(), answers.next());
         let have = match have {
             Some(Value::Int(have)) => usize::try_from(have).unwrap_or(0),
+            // It may also be refused, after the call has been run.
             _ => 0,
         };
         Ok((array(answer.unwrap_or_default())?, have))
@@ -161,7 +179,8 @@ impl Connection {
         checked(answer)
     }
 
-    /// Commands one after the other, at the server that holds `key`.
+    /// Commands one after the other, at the server that holds `key`. Fails if the first one does; what the others come to
+    /// is in their answers.
     async fn send_both(&mut self, both: &Pipeline, key: &str) -> RedisResult<Vec<Value>> {
         let answers = match self {
             Self::One(connection) => connection.req_packed_commands(both, 0, 2).await?,
@@ -171,7 +190,9 @@ impl Connection {
                 connection.route_pipeline(both.clone(), 0, 2, route).await?
             }
         };
-        answers.into_iter().map(checked).collect()
+        let mut answers = answers.into_iter();
+        let first = answers.next().map(checked).transpose()?;
+        Ok(first.into_iter().chain(answers).collect())
     }
 }
 
@@ -217,15 +238,24 @@ impl Link {
         }
     }
 
-    /// What `error` means for a command that was sent. A connection that failed is made anew; the cluster's client sees
-    /// to its own.
+    /// What `error` means for a command that was sent. A connection that failed is made anew. The cluster's client sees to
+    /// its own, but to one that only does not answer: it would wait for ever for a server whose place another has taken.
     fn failed(&self, live: &Live, error: &RedisError) -> CallError {
-        let demoted = error.code() == Some("READONLY");
-        let broken = demoted || error.is_io_error() || error.is_unrecoverable_error();
-        if broken && matches!(live.connection, Connection::One(_)) {
-            self.lost(live.number);
+        match live.connection {
+            Connection::One(_) => {
+                let demoted = error.code() == Some("READONLY");
+                if demoted || error.is_io_error() || error.is_unrecoverable_error() {
+                    self.lost(live.number);
+                }
+                meaning(error)
+            }
+            Connection::Cluster(_) => {
+                if error.is_timeout() {
+                    self.stale(live.number);
+                }
+                meaning_in_cluster(error)
+            }
         }
-        meaning(error)
     }
 }
 
@@ -281,8 +311,19 @@ fn meaning(error: &RedisError) -> CallError {
         Some("OOM") => CallError::Full,
         Some(code) if REFUSALS.contains(&code) => CallError::Refused(text),
         _ if lacks_functions(error) || is_migrating(error) => CallError::Refused(text),
-        _ if error.kind() == ErrorKind::ClusterConnectionNotFound => CallError::Refused(text),
         _ => CallError::Unknown(text),
+    }
+}
+
+/// The same of a cluster. Its client answers what is under way also with what it meets when it asks who serves which
+/// slot: what a server says on that may not be about the command.
+fn meaning_in_cluster(error: &RedisError) -> CallError {
+    const ON_ANY_COMMAND: [&str; 5] = ["LOADING", "NOAUTH", "NOPERM", "BUSY", "MASTERDOWN"];
+    let text = error.to_string();
+    match error.code() {
+        Some(code) if ON_ANY_COMMAND.contains(&code) => CallError::Unknown(text),
+        _ if error.kind() == ErrorKind::ClusterConnectionNotFound => CallError::Unknown(text),
+        _ => meaning(error),
     }
 }
 
@@ -394,6 +435,18 @@ mod tests {
             io::ErrorKind::ConnectionReset,
         ] {
             assert!(unknown(&io::Error::from(kind).into()), "{kind}");
+        }
+        for text in [
+            "LOADING Redis is loading",
+            "NOPERM this user",
+            "BUSY a script",
+        ] {
+            let meaning = meaning_in_cluster(&server(text));
+            assert!(matches!(meaning, CallError::Unknown(_)), "{text}");
+        }
+        for text in ["MOVED 1 127.0.0.1:1", "CLUSTERDOWN The cluster is down"] {
+            let meaning = meaning_in_cluster(&server(text));
+            assert!(matches!(meaning, CallError::Refused(_)), "{text}");
         }
         let migrating = "ERR Script attempted to access a non local key in a cluster node";
         assert!(refused(&server(migrating)));

@@ -30,6 +30,8 @@ pub(super) struct Live {
 /// A connection that is made anew, in the background, whenever it is lost.
 pub(super) struct Link {
     live: watch::Sender<Option<Live>>,
+    /// Connections with numbers below this are to be made anew, and used until then.
+    stale: watch::Sender<u64>,
     timeout: Duration,
 }
 
@@ -59,6 +61,7 @@ impl Link {
     ) -> (Arc<Self>, Keeper) {
         let link = Arc::new(Self {
             live: watch::Sender::new(None),
+            stale: watch::Sender::new(0),
             timeout: config.timeout,
         });
         let keeping = link.clone().keep(config, purpose, entropy, metrics);
@@ -104,6 +107,27 @@ impl Link {
         });
     }
 
+    /// The connection of that number is to be made anew, but is of use until then: to some of a cluster's servers.
+    pub(super) fn stale(&self, number: u64) {
+        self.stale.send_if_modified(|stale| {
+            let is_news = number >= *stale;
+            if is_news {
+                *stale = number + 1;
+            }
+            is_news
+        });
+    }
+
+    /// How many connections there were before this one.
+    pub(super) fn number(&self) -> Option<u64> {
+        self.live.borrow().as_ref().map(|live| live.number)
+    }
+
+    async fn is_stale(&self, number: u64) {
+        let mut stale = self.stale.subscribe();
+        let _never_closed = stale.wait_for(|stale| *stale > number).await;
+    }
+
     /// Resolves when the connection is another than that of `number`, or none.
     pub(super) async fn changed_from(&self, number: u64) {
         let mut live = self.live.subscribe();
@@ -140,7 +164,10 @@ impl Link {
                 tracing::info!(took = ?since.elapsed(), "connected to Redis again");
             }
             let connected = Instant::now();
-            self.changed_from(number).await;
+            tokio::select! {
+                () = self.changed_from(number) => {}
+                () = self.is_stale(number) => {}
+            }
             // One that is lost at once, again and again, is not asked for in a busy loop.
             if connected.elapsed() > LONGEST_WAIT {
                 wait = FIRST_WAIT;
@@ -155,7 +182,7 @@ impl Link {
         let connecting = async {
             let mut connection = servers::connect(config, purpose).await?;
             if let Purpose::Calls(_) = purpose {
-                Functions::load_into(&mut connection).await?;
+                Functions::offer_to(&mut connection).await?;
                 servers::warn_of_eviction(&mut connection).await;
             }
             Ok(connection)

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use redis::RedisResult;
 use tokio::time;
 
-use super::{Inner, call, call::CallError, link::Live, names, servers::Connection};
+use super::{Inner, Mode, call, call::CallError, link::Live, names, servers::Connection};
 use crate::{
     engine::{EngineError, Watch, Watcher},
     event::{Position, StreamKey},
@@ -162,11 +162,18 @@ impl Inner {
 
     /// Compares heads and clocks for as long as it is polled, and sees that the connection that hints come by is alive.
     pub(super) async fn compare_always(self: Arc<Self>) {
+        let mut calls = None;
         let mut ticks = time::interval(COMPARE);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             self.compare_clocks().await;
+            // A server that does not answer calls does not tell of appends either.
+            let now = self.calls.number();
+            if calls.is_some() && now.is_some() && calls != now {
+                self.hear_anew();
+            }
+            calls = now.or(calls);
             let watched = self.hints.watched();
             if watched.is_empty() {
                 continue;
@@ -178,6 +185,13 @@ impl Inner {
                 self.published.lost(live.number);
             }
             self.compare(watched).await;
+        }
+    }
+
+    /// Connects anew to a cluster for its hints; the one server's connection is seen to by itself.
+    fn hear_anew(&self) {
+        if let (Mode::Cluster, Some(number)) = (self.config.mode, self.published.number()) {
+            self.published.stale(number);
         }
     }
 

@@ -149,3 +149,54 @@ async fn whoever_knew_a_bucket_says_that_all_of_it_was_lost() {
     assert_eq!(knows.load(&user).await.unwrap().epoch_since, Some(START));
     assert_eq!(fresh.load(&user).await.unwrap().epoch_since, Some(START));
 }
+
+#[tokio::test]
+async fn a_wait_that_is_refused_leaves_the_outcome_unknown() {
+    let redis = Redis::start(AOF_ALWAYS).await;
+    redis.cli(&[
+        "acl", "setuser", "emitter", "on", "nopass", "~*", "&*", "+@all", "-wait",
+    ]);
+    let engine = node_on(&redis.address(), |config| {
+        config.wait_replicas = 1;
+        config.urls = vec![Url::new(&format!("redis://emitter:x@{}", redis.address()))];
+    });
+    let (user, clock) = (stream("u"), Clock::manual(START));
+    assert_eq!(
+        emitted(&engine, &clock, &user, "a").await,
+        "OUTCOME_UNKNOWN"
+    );
+    assert_eq!(engine.load(&user).await.unwrap().dedupe.len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_connects_to_a_store_that_takes_nothing_reads() {
+    for (takes_nothing, takes) in [
+        (["maxmemory", "1mb"], ["maxmemory", "0"]),
+        (
+            ["min-replicas-to-write", "1"],
+            ["min-replicas-to-write", "0"],
+        ),
+    ] {
+        let redis = Redis::start(AOF_ALWAYS).await;
+        let user = stream("u");
+        let before = node_on(&redis.address(), |_| {});
+        append(&*before, &user, notes(&user, &["a"], START)).await;
+        let set = |setting: [&str; 2]| redis.cli(&["config", "set", setting[0], setting[1]]);
+        set(takes_nothing);
+        redis.cli(&["client", "kill", "type", "normal"]);
+        for engine in [before, node_on(&redis.address(), |_| {})] {
+            let mut state = None;
+            until("it connects and reads", async || {
+                state = engine.load(&user).await.ok();
+                state.is_some()
+            })
+            .await;
+            let state = state.unwrap();
+            let refused = engine.append(&user, &state, notes(&user, &["b"], START));
+            assert!(refused.await.is_err(), "{takes_nothing:?}");
+        }
+        set(takes);
+        let after = node_on(&redis.address(), |_| {});
+        append(&*after, &user, notes(&user, &["c"], START)).await;
+    }
+}

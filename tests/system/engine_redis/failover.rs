@@ -344,3 +344,46 @@ async fn a_slot_that_moves_stores_nothing_by_half_and_goes_on_where_it_arrives()
     append(&*engine, &user, notes(&user, &["c"], START)).await;
     assert_eq!(ids(&all(&*engine, &user).await), ["a", "c"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_of_a_cluster_that_only_stalls_is_left_for_its_replica() {
+    let nodes = Redis::cluster_with_replicas().await;
+    for node in &nodes {
+        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
+    }
+    let engine = node_on("", |config| {
+        config.mode = Mode::Cluster;
+        config.urls = nodes.iter().map(|node| Url::new(&url(node))).collect();
+        config.timeout = Duration::from_millis(500);
+    });
+    let user = stream("u");
+    let stalls = nodes.iter().position(|node| node.is_master_of(&tag(&user)));
+    let stalls = stalls.expect("a master");
+    let other = (0..)
+        .map(|n| stream(&format!("v{n}")))
+        .find(|other| !nodes[stalls].is_master_of(&tag(other)))
+        .unwrap();
+    let told = Arc::new(Told::default());
+    let _watch = engine.watch(&user, told.clone()).await.unwrap();
+    append(&*engine, &user, notes(&user, &["a"], START)).await;
+    nodes[stalls].stall();
+    let since = Instant::now();
+    until_within(Duration::from_secs(60), "emits go on", async || {
+        // The other masters' users notice nothing.
+        engine.load(&other).await.unwrap();
+        let Ok(state) = engine.load(&user).await else {
+            return false;
+        };
+        let stored = engine.append(&user, &state, notes(&user, &["b"], START));
+        stored.await.is_ok()
+    })
+    .await;
+    println!("emits go on after {:?}", since.elapsed());
+    let last = all(&*engine, &user).await.last().unwrap().position;
+    until("the watcher knows", async || {
+        told.heads().last() == Some(&last)
+    })
+    .await;
+    append(&*engine, &user, notes(&user, &["c"], START)).await;
+    until("the hint comes", async || told.ids().last().unwrap() == "c").await;
+}

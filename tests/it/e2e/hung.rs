@@ -12,7 +12,7 @@ use tonic::Code;
 
 use super::{
     server::Server,
-    wire::{self, Grpc, Socket},
+    wire::{self, Grpc, PATIENCE, Socket},
 };
 use crate::support::{
     events,
@@ -55,8 +55,10 @@ async fn a_store_that_hangs_holds_no_reader_for_ever() {
     engine.tell_heads().await;
     let began = Instant::now();
     socket.frame_of("connection_heartbeat").await;
-    assert_eq!(socket.closed().await, 4004);
-    let (closing, code) = grpc.closed().await;
+    let closed = async { (socket.closed().await, grpc.closed().await) };
+    let closed = tokio::time::timeout(PATIENCE, closed).await;
+    let (socket_code, (closing, code)) = closed.expect("they hear heartbeats for ever");
+    assert_eq!(socket_code, 4004);
     assert_eq!(
         (closing.reason.as_str(), code),
         ("ENGINE_UNAVAILABLE", Code::Unavailable)
@@ -65,7 +67,9 @@ async fn a_store_that_hangs_holds_no_reader_for_ever() {
     // Whoever comes meanwhile is refused in time, too.
     let began = Instant::now();
     let mut client = server.subscriber().await;
-    let refused = client.subscribe(wire::with_token(&token, request())).await;
+    let refused = client.subscribe(wire::with_token(&token, request()));
+    let refused = tokio::time::timeout(PATIENCE, refused).await;
+    let refused = refused.expect("an answer");
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     assert!(began.elapsed() >= TIMEOUT, "{:?}", began.elapsed());
     engine.hold_calls(false);

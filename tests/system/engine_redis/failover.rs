@@ -16,7 +16,7 @@ use emitter::{
 };
 use tempfile::TempDir;
 
-use super::{Told, node_on, url};
+use super::{Told, admit, node_on};
 use crate::{
     processes::{
         ports,
@@ -180,6 +180,7 @@ async fn a_failover_is_followed_and_told_by_a_new_epoch() {
 async fn sentinels_are_asked_over_tls() {
     let primary = Redis::over_tls(AOF_EVERYSEC).await;
     let sentinel = Sentinel::over_tls(&primary).await;
+    admit(&primary, "node", "+role");
     let password = tempfile::NamedTempFile::new().unwrap();
     fs::write(&password, "secret\n").unwrap();
     let through = |scheme: &str, ca_file: String| {
@@ -187,7 +188,7 @@ async fn sentinels_are_asked_over_tls() {
             config.mode = Mode::Sentinel;
             config.master_name = "main".into();
             config.urls = vec![Url::new(&format!("{scheme}://127.0.0.1:{}", sentinel.port))];
-            config.username = "emitter".into();
+            config.username = "node".into();
             config.password_file = password.path().to_owned();
             config.ca_file = ca_file.into();
             config.timeout = Duration::from_secs(2);
@@ -211,7 +212,11 @@ fn tag(user: &StreamKey) -> String {
 #[tokio::test]
 async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
     let mut nodes = Redis::cluster_with_replicas().await;
-    let urls: Vec<Url> = nodes.iter().map(|node| Url::new(&url(node))).collect();
+    let as_node = |node: &Redis| {
+        admit(node, "node", "+cluster|slots");
+        Url::new(&format!("redis://node:secret@{}", node.address()))
+    };
+    let urls: Vec<Url> = nodes.iter().map(as_node).collect();
     let in_cluster = |replicas: usize| {
         node_on("", |config| {
             config.mode = Mode::Cluster;

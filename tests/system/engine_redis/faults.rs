@@ -11,7 +11,7 @@ use emitter::{
     usage::UsageQuery,
 };
 
-use super::{Told, node_on};
+use super::{Told, admit, node_on};
 use crate::{
     processes::tools::{until, until_within},
     proxy::{Proxy, Way, dropping},
@@ -418,13 +418,7 @@ async fn an_open_run_survives_a_restart_with_its_deadline() {
 #[tokio::test]
 async fn a_user_with_the_rights_that_are_documented_can_do_everything() {
     let redis = Redis::start(AOF_ALWAYS).await;
-    let rights = "emitter on >secret resetkeys ~{emitter:* resetchannels &{emitter:* -@all +@read +@write \
-                  +@pubsub -@dangerous +info +fcall +function|load +wait +ping";
-    let command: Vec<&str> = ["acl", "setuser"]
-        .into_iter()
-        .chain(rights.split_whitespace())
-        .collect();
-    assert_eq!(redis.cli(&command).trim(), "OK");
+    admit(&redis, "emitter", "");
     let engine = node_on(&format!("emitter:secret@{}", redis.address()), |_| {});
     let user = stream("u");
     let told = Arc::new(Told::default());

@@ -60,6 +60,21 @@ fn node(config: Config, clock: &Clock) -> Arc<RedisEngine> {
     RedisEngine::new(config, clock.clone(), Entropy::system(), events::metrics())
 }
 
+/// Makes `server` know a user with the rights that are documented, and `more`. The password is `secret`.
+fn admit(server: &Redis, user: &str, more: &str) {
+    let documented = include_str!("../../../deploy/README.md");
+    let rights = documented
+        .lines()
+        .find(|line| line.starts_with("~{emitter:*"));
+    let rights = rights.expect("the documented rights").split(' ');
+    let command = ["acl", "setuser", user, "reset", "on", ">secret"].into_iter();
+    let command: Vec<&str> = command
+        .chain(rights)
+        .chain(more.split_whitespace())
+        .collect();
+    assert_eq!(server.cli(&command).trim(), "OK");
+}
+
 /// A node on `server` as it is, with defaults but for `change`.
 fn node_on(server: &str, change: impl FnOnce(&mut Config)) -> Arc<RedisEngine> {
     let mut config = Config {

@@ -11,6 +11,8 @@ use emitter::{
     event::{Epoch, StreamKey},
 };
 
+use tempfile::TempDir;
+
 use super::{as_killed, clock, open, page};
 use crate::support::events::{START, append, ids, notes, stream};
 
@@ -63,15 +65,21 @@ async fn what_was_closed_or_killed_goes_on_under_its_epoch() {
     engine.close().await;
 }
 
+/// A copy of `directory`, in which nothing proves that it is whole.
+fn copied(directory: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    as_killed(directory, copy.path());
+    let witness = copy.path().join("witness");
+    fs::remove_file(&witness).unwrap();
+    fs::copy(directory.join("witness"), &witness).unwrap();
+    copy
+}
+
 #[tokio::test]
 async fn a_copy_begins_a_new_epoch_and_keeps_its_offsets() {
     let directory = tempfile::tempdir().unwrap();
     let epoch = written(directory.path()).await;
-    let copy = tempfile::tempdir().unwrap();
-    as_killed(directory.path(), copy.path());
-    let witness = copy.path().join("witness");
-    fs::remove_file(&witness).unwrap();
-    fs::copy(directory.path().join("witness"), &witness).unwrap();
+    let copy = copied(directory.path());
     let engine = open(copy.path(), &clock(), 2).unwrap();
     let state = engine.load(&stream("u")).await.unwrap();
     assert_ne!(state.head.epoch, epoch);
@@ -158,13 +166,14 @@ async fn repair_says_what_is_there_and_gives_a_new_epoch() {
     assert!(matches!(nowhere, Err(OpenError::Io(_))), "{nowhere:?}");
 }
 
-/// The epoch is that of the repair, whatever becomes of the processes after it.
+/// The epoch of a copy is that of the repair, whatever becomes of the processes after it.
 #[tokio::test]
 async fn a_new_epoch_is_given_once_though_nobody_closes_the_directory() {
     let directory = tempfile::tempdir().unwrap();
     let epoch = written(directory.path()).await;
-    let renewed = renew_epoch(directory.path(), &clock(), &Entropy::seeded(5)).unwrap();
-    let (mut held, mut at) = (Vec::new(), directory);
+    let copy = copied(directory.path());
+    let renewed = renew_epoch(copy.path(), &clock(), &Entropy::seeded(5)).unwrap();
+    let (mut held, mut at) = (Vec::new(), copy);
     for (process, note) in ["d", "e"].iter().enumerate() {
         let engine = open(at.path(), &clock(), 10 + process as u64).unwrap();
         assert_eq!(write(&*engine, &stream("u"), &[note]).await, renewed);

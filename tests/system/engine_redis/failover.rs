@@ -358,7 +358,8 @@ async fn a_master_of_a_cluster_that_only_stalls_is_left_for_its_replica() {
     }
     let engine = node_on("", |config| {
         config.mode = Mode::Cluster;
-        config.urls = nodes.iter().map(|node| Url::new(&url(node))).collect();
+        let as_node = |node: &Redis| Url::new(&format!("redis://{}", node.address()));
+        config.urls = nodes.iter().map(as_node).collect();
         config.timeout = Duration::from_millis(500);
     });
     let user = stream("u");

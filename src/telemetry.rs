@@ -30,6 +30,8 @@ pub struct Metrics {
     pub runs_forgotten_early: Counter,
     /// Events accepted though the store has lost what came before them.
     pub events_recovered: Counter,
+    /// Claims of open runs that were to be renewed and named another user.
+    pub run_claims_lost: Counter,
     /// Runs ended by the watchdog.
     pub runs_stalled: Counter,
     /// Ranges of buckets whose runs this node watches over, of 16.
@@ -167,6 +169,11 @@ impl Metrics {
                 "emitter_events_recovered_total",
                 vec![],
                 "Events accepted though the store has lost what came before them.",
+            ),
+            run_claims_lost: r.counter(
+                "emitter_run_claims_lost_total",
+                vec![],
+                "Claims of open runs that were to be renewed and named another user.",
             ),
             runs_stalled: r.counter(
                 "emitter_runs_stalled_total",

@@ -14,6 +14,7 @@ use crate::{
     engine::{AppendError, Commit, EngineError, Key, ReadLimit, StreamState, claim},
     event::{Record, RunId, StreamKey, UserId},
     reason::{Reason, Refusal},
+    run::Book,
 };
 
 /// How often an append is decided again because other writers came first.
@@ -158,6 +159,7 @@ impl Sequencer {
                 .claim_all(stream, &due)
                 .await
                 .map_err(Failure::NotDecided)?;
+            lost.retain(|run_id| !self.goes_on_unclaimed(stream, state, run_id));
             for run_id in unknown {
                 if self.is_of_another_user(stream, &run_id).await {
                     lost.push(run_id);
@@ -317,6 +319,17 @@ impl Sequencer {
             }
         }
         Ok(lost)
+    }
+
+    /// Whether the run is open here, though its claim names another user: the claim lies in another place, which may have
+    /// lost it. What is under way is not refused for that.
+    fn goes_on_unclaimed(&self, stream: &StreamKey, state: &StreamState, run_id: &RunId) -> bool {
+        let is_open = state.run(run_id).is_some_and(|run| run.state.is_open());
+        if is_open {
+            tracing::warn!(?stream, ?run_id, "another user has claimed this open run");
+            self.metrics.run_claims_lost.increment(1);
+        }
+        is_open
     }
 
     /// Puts or renews the claim on a run's id. Whether the run is this user's.

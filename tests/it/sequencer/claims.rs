@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use emitter::{
-    engine::memory,
-    event::{Event, Kind, StreamKey, Tenant, UserId},
+    engine::{Engine, Key, claim, memory},
+    event::{Event, Kind, Step, StreamKey, Tenant, UserId},
 };
 
 use crate::support::{
-    events::{event, hours, maintain_all, stream},
+    events::{event, hours, maintain_all, run_id, stream},
     faulty_engine::{Fault, Odds},
     rig::{Rig, observing, words},
 };
@@ -157,5 +157,53 @@ async fn of_two_users_that_find_an_old_claim_at_once_one_gets_the_run() {
         let mut got = [mine, other];
         got.sort_unstable();
         assert_eq!(got, [REFUSED, "stored"], "seed {seed}");
+    }
+}
+
+/// The store of the claim has lost it, and not that of the run: its failover may lose one of the two.
+async fn lose_claim(rig: &Rig, run: &str, to: &StreamKey) {
+    let key = Key::RunClaim(to.tenant().clone(), run_id(run));
+    let there = rig.memory.get(&key).await.unwrap().expect("a claim");
+    let claim = claim::encode(to.user(), 7);
+    let set = rig
+        .memory
+        .compare_and_set(&key, &there.value, claim, hours(96));
+    assert!(set.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_run_goes_on_though_its_claim_was_lost_to_another_user() {
+    for has_begun in [false, true] {
+        let rig = Rig::with(
+            emitter::sequencer::Config::default(),
+            memory::Config::default(),
+            1,
+        );
+        let (mine, other, third) = (stream("mine"), stream("other"), stream("third"));
+        assert_eq!(emit(&rig, &mine, "e1", "r").await, "stored");
+        lose_claim(&rig, "r", &other).await;
+        if has_begun {
+            assert_eq!(emit(&rig, &other, "x1", "r").await, "stored");
+        }
+        // Where it begins to wait, the claim is to be renewed.
+        let waits = Event {
+            step: Step::Wait { max_wait: None },
+            ..event(&mine, "e2", Some("r"), Kind::AgentWaiting)
+        };
+        let case = format!("the other has begun: {has_begun}");
+        assert_eq!(words(&rig.emit(&mine, [waits]).await), ["stored"], "{case}");
+        assert_eq!(emit(&rig, &third, "y1", "r").await, REFUSED, "{case}");
+        // A wait of a day, and then the watchdog.
+        rig.clock.advance(hours(23));
+        let thinks = event(&mine, "e3", Some("r"), Kind::AgentThinking);
+        assert_eq!(
+            words(&rig.emit(&mine, [thinks]).await),
+            ["stored"],
+            "{case}"
+        );
+        rig.clock.advance(MINUTE * 20);
+        rig.sequencer.sweep().await;
+        let stored = rig.stored_ids(&mine).await;
+        assert_eq!(stored.len(), 4, "{case}: {stored:?}");
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::time;
 
 use super::{
-    AppendError, Appended, Commit, Condition, Description, Due, Engine, EngineError, Key, KeyEntry,
-    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Condition, Description, Due, DueInReach, Engine, EngineError,
+    Key, KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::Timestamp,
@@ -77,6 +77,17 @@ impl Engine for Bounded {
         limit: usize,
     ) -> Result<Vec<Due>, EngineError> {
         self.within(self.engine.due(buckets, now, limit)).await
+    }
+
+    async fn due_in_reach(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> DueInReach {
+        let due = self.engine.due_in_reach(buckets.clone(), now, limit);
+        let answer = time::timeout(self.timeout, due).await;
+        answer.unwrap_or_else(|_| DueInReach::none(buckets))
     }
 
     async fn look_again(

@@ -69,6 +69,22 @@ pub trait Engine: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Due>, EngineError>;
 
+    /// The same, where a part of `buckets` may be away: what is due in the others, and which could not be asked.
+    async fn due_in_reach(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> DueInReach {
+        match self.due(buckets.clone(), now, limit).await {
+            Ok(due) => DueInReach {
+                due,
+                out_of_reach: Vec::new(),
+            },
+            Err(_) => DueInReach::none(buckets),
+        }
+    }
+
     /// Moves when these open runs are due, if `head` is still the head of the stream.
     async fn look_again(
         &self,
@@ -238,6 +254,25 @@ pub struct Due {
     pub stream: StreamKey,
     /// The run.
     pub run_id: RunId,
+}
+
+/// The runs that a watchdog is to look at, as far as an engine can tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DueInReach {
+    /// As `Engine::due` has them.
+    pub due: Vec<Due>,
+    /// The buckets that could not be asked.
+    pub out_of_reach: Vec<usize>,
+}
+
+impl DueInReach {
+    /// None of `buckets` could be asked.
+    pub fn none(buckets: Range<usize>) -> Self {
+        Self {
+            due: Vec::new(),
+            out_of_reach: buckets.collect(),
+        }
+    }
 }
 
 /// Where a value of the key store lies.

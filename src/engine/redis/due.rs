@@ -1,22 +1,30 @@
 //! Which runs the watchdog is to look at.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use redis::Value;
+use tokio::time::Instant;
 
 use super::{Inner, call, call::CallError, names};
-use crate::{clock::Timestamp, engine::Due, event::BUCKETS};
+use crate::{
+    clock::Timestamp,
+    engine::{Due, DueInReach},
+    event::BUCKETS,
+};
 
-/// How long it is taken for granted when a bucket's first run is due: other nodes arm deadlines too.
-const FRESH: Duration = Duration::from_secs(10);
+/// How long it is taken for granted when a bucket's first run is due: other nodes arm deadlines too, and a bucket that is
+/// away is to be noticed.
+const FRESH: Duration = Duration::from_secs(5);
 
-/// How many buckets are asked at once when the first deadlines are looked up, and when runs are.
-const LOOKED_UP: usize = 64;
+/// How many buckets are asked at once when the first deadlines are looked up, and when runs are. Where a third of them
+/// does not answer in time, two times `timeout` go by until all were looked up.
+const LOOKED_UP: usize = 256;
 const VISITED: usize = 16;
 
 /// When the first run of each bucket is due, as far as this node knows: an idle second asks Redis nothing.
@@ -67,31 +75,54 @@ impl Deadlines {
 }
 
 impl Inner {
-    pub(super) async fn due(
+    /// A part of the buckets may be away: the others are asked all the same.
+    pub(super) async fn due_in_reach(
         &self,
         buckets: Range<usize>,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Due>, CallError> {
-        let stale = buckets
-            .clone()
-            .filter(|bucket| self.due.is_stale(*bucket, now));
-        let look_ups = stream::iter(stale).map(|bucket| self.look_up(bucket, now));
-        let mut look_ups = look_ups.buffer_unordered(LOOKED_UP);
-        while look_ups.try_next().await?.is_some() {}
-
-        let due = buckets.filter(|bucket| self.due.is_due(*bucket, now));
-        let visits = stream::iter(due).map(|bucket| self.visit(bucket, now, limit));
-        let mut visits = visits.buffered(VISITED);
-        let mut found = Vec::new();
-        while let Some(more) = visits.try_next().await? {
-            found.extend(more);
-            if found.len() >= limit {
-                found.truncate(limit);
-                break;
+    ) -> DueInReach {
+        let mut away = self.look_up_stale(buckets.clone(), now).await;
+        let due = buckets.filter(|bucket| self.due.is_due(*bucket, now) && !away.contains(bucket));
+        let due: Vec<usize> = due.collect();
+        let visits = stream::iter(due);
+        let visits = visits.map(async |bucket| (bucket, self.visit(bucket, now, limit).await));
+        let mut visits = visits.buffer_unordered(VISITED);
+        let (began, mut found) = (Instant::now(), Vec::new());
+        // Where visits fail late, those that come after them have to wait for the next question.
+        while found.len() < limit
+            && began.elapsed() < self.config.timeout
+            && let Some((bucket, visited)) = visits.next().await
+        {
+            match visited {
+                Ok(more) => found.extend(more),
+                Err(error) => {
+                    tracing::debug!(?error, bucket, "a bucket was not visited");
+                    away.insert(bucket);
+                }
             }
         }
-        Ok(found)
+        found.truncate(limit);
+        DueInReach {
+            due: found,
+            out_of_reach: away.into_iter().collect(),
+        }
+    }
+
+    /// Looks up the first deadlines that are not known by now. Returns the buckets that are away.
+    async fn look_up_stale(&self, buckets: Range<usize>, now: Timestamp) -> BTreeSet<usize> {
+        let stale = buckets.filter(|bucket| self.due.is_stale(*bucket, now));
+        let look_ups = stream::iter(stale);
+        let look_ups = look_ups.map(async |bucket| (bucket, self.look_up(bucket, now).await));
+        let mut look_ups = look_ups.buffer_unordered(LOOKED_UP);
+        let mut away = BTreeSet::new();
+        while let Some((bucket, looked_up)) = look_ups.next().await {
+            if let Err(error) = looked_up {
+                tracing::debug!(?error, bucket, "a bucket's first deadline is not known");
+                away.insert(bucket);
+            }
+        }
+        away
     }
 
     /// Looks up when the first run of the bucket is due.

@@ -45,8 +45,8 @@ use self::{
     servers::Purpose,
 };
 use super::{
-    AppendError, Appended, Commit, Condition, Description, Due, Engine, EngineError, Key, KeyEntry,
-    KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+    AppendError, Appended, Commit, Condition, Description, Due, DueInReach, Engine, EngineError,
+    Key, KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
@@ -260,7 +260,23 @@ impl Engine for RedisEngine {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Due>, EngineError> {
-        Ok(self.inner.due(buckets, now, limit).await?)
+        let found = self.inner.due_in_reach(buckets, now, limit).await;
+        match found.out_of_reach.first() {
+            None => Ok(found.due),
+            Some(bucket) => {
+                let error = format!("bucket {bucket} cannot be asked");
+                Err(EngineError::Unavailable(error))
+            }
+        }
+    }
+
+    async fn due_in_reach(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> DueInReach {
+        self.inner.due_in_reach(buckets, now, limit).await
     }
 
     async fn look_again(

@@ -9,10 +9,10 @@ use std::{
 
 use emitter::{
     engine::{
-        AppendError, Engine,
+        AppendError, Commit, Engine,
         redis::{Mode, Url},
     },
-    event::StreamKey,
+    event::{BUCKETS, Kind, StreamKey},
 };
 use tempfile::TempDir;
 
@@ -23,7 +23,7 @@ use crate::{
         tools::{output, tool, until, until_within},
     },
     redis::{AOF_EVERYSEC, Redis},
-    support::events::{START, all, append, ids, notes, stream},
+    support::events::{START, all, append, draft, event, ids, notes, stream},
 };
 
 /// A sentinel of a master named `main`, which it alone decides about. Killed when dropped.
@@ -279,6 +279,58 @@ async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
         told.iter().all(|head| head.epoch == before[1].epoch),
         "{told:?}"
     );
+}
+
+/// What is due elsewhere is found all the same.
+#[tokio::test]
+async fn a_master_of_a_cluster_that_does_not_answer_hides_no_runs_but_its_own() {
+    let nodes = Redis::cluster().await;
+    for node in &nodes {
+        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
+    }
+    let engine = node_on("", |config| {
+        config.mode = Mode::Cluster;
+        config.urls = nodes.iter().map(|node| Url::new(&url(node))).collect();
+        config.timeout = Duration::from_millis(500);
+    });
+    let there = stream("u");
+    let stalls = nodes.iter().find(|node| node.is_master_of(&tag(&there)));
+    let stalls = stalls.expect("a master");
+    let other = (0..)
+        .map(|n| stream(&format!("v{n}")))
+        .find(|other| !stalls.is_master_of(&tag(other)))
+        .unwrap();
+    for user in [&there, &other] {
+        let started = event(user, "s", Some("r"), Kind::AgentStarted);
+        let drafts = vec![draft(started, 1, START)];
+        append(&*engine, user, Commit { drafts }).await;
+    }
+    let late = START + Duration::from_secs(60 * 60);
+    let due = async |now| {
+        let found = engine.due_in_reach(0..BUCKETS, now, 10).await;
+        let mut users: Vec<_> = found.due.into_iter().map(|due| due.stream).collect();
+        users.sort();
+        (users, found.out_of_reach)
+    };
+    let mut both = vec![there.clone(), other.clone()];
+    both.sort();
+    assert_eq!(due(late).await, (both.clone(), vec![]));
+    stalls.stall();
+    // Once where it is known which runs are due, and once where that is to be looked up.
+    for now in [late, late + Duration::from_secs(60)] {
+        let began = Instant::now();
+        let (users, away) = due(now).await;
+        let took = began.elapsed();
+        assert_eq!(users, std::slice::from_ref(&other), "away: {away:?}");
+        assert!(away.contains(&there.bucket()), "{away:?}");
+        assert!(!away.contains(&other.bucket()), "{away:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    stalls.go_on();
+    until("the master answers again", async || {
+        due(late + Duration::from_secs(120)).await == (both.clone(), vec![])
+    })
+    .await;
 }
 
 #[tokio::test]

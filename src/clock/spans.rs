@@ -31,11 +31,8 @@ impl Spans {
         });
         let at = self.0.partition_point(|(b, _)| *b < begin);
         self.0.insert(at, (begin, end));
-        if self.0.len() > SPANS
-            && let Some((begin, _)) = self.0.pop_front()
-            && let Some((next, _)) = self.0.front_mut()
-        {
-            *next = begin;
+        if self.0.len() > SPANS {
+            self.join_oldest();
         }
     }
 
@@ -62,6 +59,23 @@ impl Spans {
     pub fn are_over(&self, now: Timestamp) -> bool {
         let last = self.0.back();
         last.is_none_or(|(_, end)| *end + MEMORY < now)
+    }
+
+    /// The same, but at most `count` of them, and at least one: the oldest are taken for one.
+    #[must_use]
+    pub fn at_most(mut self, count: usize) -> Self {
+        while self.0.len() > count.max(1) {
+            self.join_oldest();
+        }
+        self
+    }
+
+    fn join_oldest(&mut self) {
+        if let Some((begin, _)) = self.0.pop_front()
+            && let Some((next, _)) = self.0.front_mut()
+        {
+            *next = begin;
+        }
     }
 
     /// Each one's begin and end, oldest first.
@@ -147,6 +161,8 @@ mod tests {
         }
         assert_eq!(spans.iter().len(), SPANS);
         assert!(spans.between(at(0), at(200_000)).as_secs() >= 200 * 60);
+        let few = spans.clone().at_most(2);
+        assert_eq!(seconds(&few), [(0, 198_060), (199_000, 199_060)]);
         spans.add(at(0) + 2 * MEMORY, at(60) + 2 * MEMORY);
         assert_eq!(spans.iter().len(), 1);
     }

@@ -124,14 +124,11 @@ impl Sequencer {
         refuse_all(jobs, &refusal);
     }
 
-    /// Notes that the engine could not store something, for `refusal`: silence may have another reason now. That there
-    /// is no room is told to one user; for others there may be.
+    /// Notes that the engine could not store something of a user, for `refusal`: silence may have another reason now. For
+    /// others it may store all the same.
     fn could_not_store(&self, stream: &StreamKey, refusal: Refusal) -> Refusal {
-        let (mut outages, now) = (self.outages.lock(), self.clock.now());
-        match refusal.reason {
-            Reason::StreamFull => outages.user_failed(stream, now),
-            _ => outages.failed(now),
-        }
+        let now = self.clock.now();
+        self.outages.lock().user_failed(stream, now);
         refusal
     }
 
@@ -262,9 +259,8 @@ impl Sequencer {
 
     /// The time that is not held against a user's silent runs.
     fn uncounted(&self, stream: &StreamKey) -> Vec<Spans> {
-        let mut spans = self.outages.lock().of(stream, self.clock.now());
-        spans.push(self.clock.skipped());
-        spans
+        let outages = self.outages.lock().of(stream, self.clock.now());
+        vec![outages, self.clock.skipped()]
     }
 
     /// Tells the engine when the watchdog looks again at runs that are not silent for too long.

@@ -3,7 +3,7 @@
 //! What a lease says is who sweeps, no more: a verdict is an ordinary append under a derived id, so that two nodes that
 //! believe to hold the same lease do no harm.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -21,7 +21,7 @@ const RANGES: usize = 16;
 /// For how many buckets each is.
 const RANGE: usize = BUCKETS / RANGES;
 
-/// How long a lease holds after it was put.
+/// How long another node's lease holds after this node first saw it as it is.
 const HOLDS: Duration = Duration::from_secs(15);
 
 /// How old a lease is when its holder renews it.
@@ -30,32 +30,55 @@ const RENEWED: Duration = Duration::from_secs(5);
 /// How long it is kept, so that one can tell since when nobody watched: longer than any run may be silent.
 const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
+/// How many spans of time that does not count are told of each bucket; the oldest are taken for one.
+const TOLD: usize = 8;
+
 /// The leases of this node.
 pub(super) struct Leases {
     /// Names the node; never 0.
     node: u64,
     /// How often a lease was put, so that no value comes twice.
     puts: u64,
-    held: [Option<Held>; RANGES],
+    known: [Known; RANGES],
     /// Nothing is taken any more.
     given_back: bool,
+}
+
+/// What is known of a lease.
+#[derive(Clone, Default)]
+struct Known {
+    /// As this node put it, if it holds it. It holds it until it is told otherwise: where the engine cannot be asked,
+    /// nobody else can take it.
+    held: Option<Held>,
+    /// What this node found there last.
+    seen: Option<Seen>,
+}
+
+/// A lease as it was put last.
+#[derive(Clone)]
+struct Held {
+    value: Bytes,
+    /// By the steady clock, just before it was put.
+    put_at: Duration,
+}
+
+/// A lease as it was found. When it was put tells nothing of its age: that is by its holder's clock.
+#[derive(Clone)]
+struct Seen {
+    value: Bytes,
+    /// When this node first found it so, by the steady clock.
+    since: Duration,
+    /// Since when nobody is known to have run, until this node did. Only of what was found first.
+    unwatched_since: Option<Timestamp>,
 }
 
 /// A lease that is about to be put.
 struct Draw {
     range: usize,
-    /// What is under its key, if this node holds it.
-    held: Option<Bytes>,
+    known: Known,
     /// Who is to hold it.
     node: u64,
     puts: u64,
-}
-
-/// A lease as it was put last.
-struct Held {
-    value: Bytes,
-    /// By the steady clock, just before it was put.
-    put_at: Duration,
 }
 
 impl Leases {
@@ -63,29 +86,30 @@ impl Leases {
         Self {
             node: entropy.bits().max(1),
             puts: 0,
-            held: [const { None }; RANGES],
+            known: Default::default(),
             given_back: false,
         }
     }
 
     /// Which are to be renewed or taken at `steady`, by their ranges.
     fn due(&self, steady: Duration) -> Vec<usize> {
-        let is_due = |held: &Option<Held>| match held {
+        let is_due = |range: &usize| match &self.known[*range].held {
             Some(held) => held.put_at + RENEWED <= steady,
             None => true,
         };
-        let held = self.held.iter().enumerate();
-        held.filter(|(_, held)| is_due(held))
-            .map(|(range, _)| range)
-            .collect()
+        (0..RANGES).filter(is_due).collect()
     }
 
-    /// Lets the lease of `range` go, to be put for `node`.
+    fn holds(&self, range: usize) -> bool {
+        self.known[range].held.is_some()
+    }
+
+    /// The lease of `range`, to be put for `node`.
     fn draw(&mut self, range: usize, node: u64) -> Draw {
         self.puts += 1;
         Draw {
             range,
-            held: self.held[range].take().map(|held| held.value),
+            known: self.known[range].clone(),
             node,
             puts: self.puts,
         }
@@ -94,8 +118,8 @@ impl Leases {
     /// The buckets of the leases that are held, neighbours together.
     fn buckets(&self) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
-        for (range, _) in self.held.iter().enumerate().filter(|(_, h)| h.is_some()) {
-            let buckets = range * RANGE..(range + 1) * RANGE;
+        for range in (0..RANGES).filter(|range| self.holds(*range)) {
+            let buckets = buckets_of(range);
             match ranges.last_mut() {
                 Some(last) if last.end == buckets.start => last.end = buckets.end,
                 _ => ranges.push(buckets),
@@ -105,20 +129,24 @@ impl Leases {
     }
 }
 
+/// The buckets that a lease is for.
+fn buckets_of(range: usize) -> Range<usize> {
+    range * RANGE..(range + 1) * RANGE
+}
+
 impl Sequencer {
     /// Renews the leases that this node holds, and takes those that nobody holds any more. Returns the buckets that
     /// are its own to sweep.
+    ///
+    /// # Errors
+    /// None of the leases can be asked for.
     pub(super) async fn hold_leases(&self) -> Result<Vec<Range<usize>>, EngineError> {
         let mut leases = self.leases.lock().await;
         let held = match leases.given_back {
             true => Ok(()),
             false => self.hold_due(&mut leases).await,
         };
-        let steady = self.clock.steady();
-        for lease in &mut leases.held {
-            lease.take_if(|lease| lease.put_at + HOLDS <= steady);
-        }
-        let count = leases.held.iter().flatten().count();
+        let count = (0..RANGES).filter(|range| leases.holds(*range)).count();
         self.metrics.watchdog_ranges.set(count as f64);
         held.map(|()| leases.buckets())
     }
@@ -127,62 +155,80 @@ impl Sequencer {
     pub async fn stop_watching(&self) {
         let mut leases = self.leases.lock().await;
         leases.given_back = true;
-        let ranges = (0..RANGES).filter(|range| leases.held[*range].is_some());
-        for ranges in one_first(&ranges.collect::<Vec<_>>()) {
-            let draws = ranges.iter().map(|range| leases.draw(*range, 0));
-            let giving = draws.collect::<Vec<_>>().into_iter();
-            let given = join_all(giving.map(|draw| self.put(draw))).await;
-            if let Some(error) = given.into_iter().find_map(Result::err) {
-                // They are taken over when they have run out.
-                tracing::debug!(%error, "leases were not given back");
-                break;
-            }
+        let ranges: Vec<usize> = (0..RANGES).filter(|range| leases.holds(*range)).collect();
+        for (_, error) in self.put_all(&mut leases, &ranges, 0).await {
+            // They are taken over when they have not changed for a while.
+            tracing::debug!(%error, "a lease was not given back");
         }
+        leases.known = Default::default();
         self.metrics.watchdog_ranges.set(0.0);
     }
 
-    /// Renews and takes what is due, all at once: an engine that syncs does it once for all that wait.
+    /// Renews and takes what is due. Where all of that fails, the others are asked for too: it may be one place that is
+    /// away, or everything.
     async fn hold_due(&self, leases: &mut Leases) -> Result<(), EngineError> {
         let node = leases.node;
-        for ranges in one_first(&leases.due(self.clock.steady())) {
-            let draws: Vec<_> = ranges
-                .iter()
-                .map(|range| leases.draw(*range, node))
-                .collect();
-            let put = join_all(draws.into_iter().map(|draw| self.put(draw))).await;
-            let mut all = Ok(());
-            for (range, put) in ranges.iter().zip(put) {
-                match put {
-                    Ok(held) => leases.held[*range] = held,
-                    Err(error) => all = Err(error),
-                }
+        let mut asked = leases.due(self.clock.steady());
+        let mut failed = self.put_all(leases, &asked, node).await;
+        if !failed.is_empty() && failed.len() == asked.len() {
+            let others: Vec<_> = (0..RANGES).filter(|range| !asked.contains(range)).collect();
+            failed.extend(self.put_all(leases, &others, node).await);
+            asked.extend(others);
+        }
+        let all_failed = failed.len() == asked.len();
+        let (mut outages, now) = (self.outages.lock(), self.clock.now());
+        for (range, error) in failed {
+            if all_failed {
+                return Err(error);
             }
-            all?;
+            tracing::debug!(%error, range, "a lease was neither renewed nor taken");
+            // Whoever holds it sees what is away there; else nobody may.
+            if !leases.holds(range) {
+                outages.buckets_failed(buckets_of(range), now);
+            }
         }
         Ok(())
     }
 
+    /// Puts the leases of `ranges` for `node`, all at once: an engine that syncs does it once for all that wait. Returns
+    /// those that it failed for.
+    async fn put_all(
+        &self,
+        leases: &mut Leases,
+        ranges: &[usize],
+        node: u64,
+    ) -> Vec<(usize, EngineError)> {
+        let draws = ranges.iter().map(|range| leases.draw(*range, node));
+        let draws: Vec<_> = draws.collect();
+        let put = join_all(draws.into_iter().map(|draw| self.put(draw))).await;
+        let mut failed = Vec::new();
+        for (range, put) in ranges.iter().zip(put) {
+            match put {
+                Ok(known) => leases.known[*range] = known,
+                Err(error) => failed.push((*range, error)),
+            }
+        }
+        failed
+    }
+
     /// Puts a lease, unless another node holds it.
-    async fn put(&self, draw: Draw) -> Result<Option<Held>, EngineError> {
+    async fn put(&self, draw: Draw) -> Result<Known, EngineError> {
         let (key, put_at) = (Key::Lease(draw.range), self.clock.steady());
-        let value = || {
-            let lease = Lease {
-                node: draw.node,
-                puts: draw.puts,
-                uncounted: self.uncounted_of_node(),
-            };
-            lease.encode()
-        };
-        let expected = match draw.held {
-            Some(held) => held,
+        let value = || self.lease(&draw).encode();
+        let mut seen = draw.known.seen.clone();
+        let expected = match &draw.known.held {
+            Some(held) => held.value.clone(),
             None => {
                 let value = value();
                 let there = self.engine.put_if_absent(&key, value.clone(), KEPT).await?;
                 let Some(there) = there else {
-                    return Ok(Some(Held { value, put_at }));
+                    return Ok(Known::put(value, put_at));
                 };
-                if !self.may_take(&there, draw.node) {
-                    return Ok(None);
+                let found = self.see(seen, &there);
+                let may_take = self.may_take(&found, draw.node);
+                seen = Some(found);
+                if !may_take {
+                    return Ok(Known { held: None, seen });
                 }
                 there.value
             }
@@ -192,46 +238,99 @@ impl Sequencer {
         let set = self
             .engine
             .compare_and_set(&key, &expected, value.clone(), KEPT);
-        Ok(set.await?.then_some(Held { value, put_at }))
+        match set.await? {
+            true => Ok(Known::put(value, put_at)),
+            false => Ok(Known { held: None, seen }),
+        }
     }
 
-    /// Whether the lease `there` may be replaced: it is this node's own, nobody's, or has run out. What its holder knew
-    /// of time that does not count is taken over before any run is judged. Nobody is known to have run between its
-    /// holder's last sign and this node's begin; where this node ran all the while, producers had where to go.
-    fn may_take(&self, there: &KeyEntry, node: u64) -> bool {
-        let (lease, now) = (Lease::decode(&there.value), self.clock.now());
+    fn lease(&self, draw: &Draw) -> Lease {
+        Lease {
+            node: draw.node,
+            puts: draw.puts,
+            uncounted: self.uncounted_of(draw.range),
+        }
+    }
+
+    /// Takes note of a lease that is there, where `before` is what was found before.
+    fn see(&self, before: Option<Seen>, there: &KeyEntry) -> Seen {
+        let is_first = before.is_none();
+        before
+            .filter(|seen| seen.value == there.value)
+            .unwrap_or_else(|| Seen {
+                value: there.value.clone(),
+                since: self.clock.steady(),
+                unwatched_since: self.last_sign(there.put_at).filter(|_| is_first),
+            })
+    }
+
+    /// When the holder of a lease that was put at `put_at` is last known to have run, if that is before this node did.
+    /// By a clock that is ahead of this node's, nobody knows.
+    fn last_sign(&self, put_at: Timestamp) -> Option<Timestamp> {
+        let is_ahead = put_at > self.clock.now();
+        let last = if is_ahead { self.began_at } else { put_at };
+        (is_ahead || last < self.began_at).then_some(last)
+    }
+
+    /// Whether the lease may be replaced: it is this node's own, nobody's, or has not changed for as long as one holds.
+    /// What its holder knew of time that does not count is taken over before any run is judged. Nobody is known to have
+    /// run between its holder's last sign and this node's begin; where this node ran all the while, producers had where
+    /// to go.
+    fn may_take(&self, seen: &Seen, node: u64) -> bool {
+        let lease = Lease::decode(&seen.value);
         if lease.node == node {
             return true;
         }
-        let ran_out = there.put_at + HOLDS <= now;
-        let clock_went_back = there.put_at > now + HOLDS;
-        if lease.node != 0 && !ran_out && !clock_went_back {
+        if lease.node != 0 && self.clock.steady() < seen.since + HOLDS {
             return false;
         }
-        let mut outages = self.outages.lock();
-        for (begin, end) in lease.uncounted.iter() {
-            outages.inherit(begin, end, now);
+        let (mut outages, now) = (self.outages.lock(), self.clock.now());
+        for (bucket, spans) in &lease.uncounted {
+            for span in spans.iter() {
+                outages.inherit(*bucket, span, now);
+            }
         }
-        outages.over(there.put_at, self.began_at.min(now));
+        if let Some(since) = seen.unwatched_since {
+            let end = self.began_at.min(now);
+            outages.over(since.min(end), end);
+        }
         true
     }
 
-    /// The time that is not held against any user's silent runs.
-    fn uncounted_of_node(&self) -> Spans {
-        let mut spans = self.clock.skipped();
-        let mut outages = self.outages.lock();
-        for (begin, end) in outages.of_node(self.clock.now()).iter() {
-            spans.add(begin, end);
+    /// The time that is not held against any user's silent runs, and against those of each bucket of a range.
+    fn uncounted_of(&self, range: usize) -> Uncounted {
+        let mut all = self.clock.skipped();
+        let (mut outages, now) = (self.outages.lock(), self.clock.now());
+        for (begin, end) in outages.of_node(now).iter() {
+            all.add(begin, end);
         }
-        spans
+        let buckets = outages.of_buckets(buckets_of(range), now).into_iter();
+        let buckets = buckets.map(|(bucket, spans)| (Some(bucket), spans.at_most(TOLD)));
+        [(None, all)]
+            .into_iter()
+            .chain(buckets)
+            .filter(|(_, spans)| spans.iter().len() > 0)
+            .collect()
     }
 }
 
-/// The first alone, then the others: an engine that fails is asked once, not for every range.
-fn one_first(ranges: &[usize]) -> [&[usize]; 2] {
-    let (first, others) = ranges.split_at(ranges.len().min(1));
-    [first, others]
+impl Known {
+    /// A lease that this node put: what comes after it, if another takes it, comes while this node runs.
+    fn put(value: Bytes, put_at: Duration) -> Self {
+        let seen = Seen {
+            value: value.clone(),
+            since: put_at,
+            unwatched_since: None,
+        };
+        Self {
+            held: Some(Held { value, put_at }),
+            seen: Some(seen),
+        }
+    }
 }
+
+/// Time that is not held against silent runs: of a bucket, or of everybody.
+type Uncounted = Vec<(Option<usize>, Spans)>;
 
 /// What is under a lease's key.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -241,19 +340,24 @@ struct Lease {
     /// Counts the values that its holder put.
     puts: u64,
     /// What its holder knew of time that is not held against silent runs.
-    uncounted: Spans,
+    uncounted: Uncounted,
 }
 
+/// Stands for everybody where a bucket stands else.
+const EVERYBODY: u64 = u64::MAX;
+
 impl Lease {
-    /// Numbers of eight bytes, the lowest first: node, puts, then begin and end of each span.
+    /// Numbers of eight bytes, the lowest first: node, puts, then bucket, begin and end of each span.
     fn encode(&self) -> Bytes {
-        let spans = self.uncounted.iter();
-        let spans = spans.flat_map(|(begin, end)| [begin.as_millis(), end.as_millis()]);
-        let numbers = [self.node, self.puts].into_iter().chain(spans);
-        numbers
-            .flat_map(u64::to_le_bytes)
-            .collect::<Vec<_>>()
-            .into()
+        let mut numbers = vec![self.node, self.puts];
+        for (bucket, spans) in &self.uncounted {
+            let bucket = bucket.map_or(EVERYBODY, |bucket| bucket as u64);
+            for (begin, end) in spans.iter() {
+                numbers.extend([bucket, begin.as_millis(), end.as_millis()]);
+            }
+        }
+        let bytes = numbers.into_iter().flat_map(u64::to_le_bytes);
+        bytes.collect::<Vec<_>>().into()
     }
 
     /// The lease of which `bytes` were made; nobody's, if they are none.
@@ -265,15 +369,22 @@ impl Lease {
         let [node, puts, spans @ ..] = numbers.as_slice() else {
             return Self::default();
         };
-        let mut uncounted = Spans::default();
-        for span in spans.as_chunks::<2>().0 {
-            let [begin, end] = span.map(Timestamp::from_millis);
-            uncounted.add(begin, end);
+        let mut uncounted = BTreeMap::<_, Spans>::new();
+        for [bucket, begin, end] in spans.as_chunks::<3>().0 {
+            let bucket = match *bucket {
+                EVERYBODY => None,
+                bucket => match usize::try_from(bucket) {
+                    Ok(bucket) if bucket < BUCKETS => Some(bucket),
+                    _ => continue,
+                },
+            };
+            let [begin, end] = [*begin, *end].map(Timestamp::from_millis);
+            uncounted.entry(bucket).or_default().add(begin, end);
         }
         Self {
             node: *node,
             puts: *puts,
-            uncounted,
+            uncounted: uncounted.into_iter().collect(),
         }
     }
 }
@@ -285,31 +396,37 @@ mod tests {
     #[test]
     fn a_lease_is_read_as_it_was_written() {
         let at = |seconds: u64| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
-        let mut uncounted = Spans::default();
-        for spans in [0, 1, 64] {
-            for n in 0..spans {
-                uncounted.add(at(n * 100), at(n * 100 + 60));
+        let mut spans = Spans::default();
+        for (count, buckets) in [
+            (0, vec![]),
+            (1, vec![None]),
+            (64, vec![None, Some(0), Some(1023)]),
+        ] {
+            for n in 0..count {
+                spans.add(at(n * 100), at(n * 100 + 60));
             }
+            let uncounted = buckets.into_iter().map(|bucket| (bucket, spans.clone()));
             let lease = Lease {
                 node: u64::MAX,
                 puts: 7,
-                uncounted: uncounted.clone(),
+                uncounted: uncounted.collect(),
             };
             assert_eq!(Lease::decode(&lease.encode()), lease);
         }
         for none in [&b""[..], b"1234567", b"12345678", b"12345678123456789"] {
             assert_eq!(Lease::decode(none), Lease::default(), "{none:?}");
         }
+        // A bucket that there is not.
+        let odd = [1, 2, BUCKETS as u64, 3, 4].into_iter();
+        let odd: Vec<u8> = odd.flat_map(u64::to_le_bytes).collect();
+        assert_eq!(Lease::decode(&odd).uncounted, []);
     }
 
     #[test]
     fn neighbours_are_swept_together() {
         let mut leases = Leases::new(&Entropy::seeded(1));
         for range in [0, 1, 2, 7, 15] {
-            leases.held[range] = Some(Held {
-                value: Bytes::new(),
-                put_at: Duration::ZERO,
-            });
+            leases.known[range] = Known::put(Bytes::new(), Duration::ZERO);
         }
         assert_eq!(leases.buckets(), [0..192, 448..512, 960..1024]);
     }

@@ -1,13 +1,21 @@
 //! Ends runs that were silent for too long.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 use tokio::time::Instant;
 
 use super::Sequencer;
 use crate::{
-    engine::EngineError,
+    engine::Due,
     event::{BUCKETS, RunId, StreamKey},
 };
 
@@ -41,16 +49,20 @@ impl Sequencer {
     /// looked at.
     pub async fn sweep(self: &Arc<Self>) -> usize {
         let first = self.begin_sweep();
-        let mut looked_at = 0;
-        match self.hold_leases().await {
+        let looked_at = match self.hold_leases().await {
             Ok(held) => {
-                let mut pages = PAGES;
-                for buckets in rotated(held, first) {
-                    looked_at += self.sweep_buckets(buckets, &mut pages).await;
-                }
+                let left = AtomicUsize::new(PAGES);
+                // All at once: a part of the engine that does not answer holds up no other.
+                let held = rotated(held, first).into_iter();
+                let sweeps = held.map(|buckets| self.sweep_buckets(buckets, &left));
+                join_all(sweeps).await.into_iter().sum()
             }
-            Err(error) => self.cannot_see(&error),
-        }
+            Err(error) => {
+                tracing::debug!(%error, "the watchdog cannot see");
+                self.outages.lock().failed(self.clock.now());
+                0
+            }
+        };
         self.sweeps.lock().over_at = Some(Instant::now());
         looked_at
     }
@@ -68,44 +80,45 @@ impl Sequencer {
         first
     }
 
-    fn cannot_see(&self, error: &EngineError) {
-        tracing::debug!(%error, "the watchdog cannot see");
-        self.outages.lock().failed(self.clock.now());
-    }
-
-    async fn sweep_buckets(self: &Arc<Self>, buckets: Range<usize>, pages: &mut usize) -> usize {
+    async fn sweep_buckets(self: &Arc<Self>, buckets: Range<usize>, left: &AtomicUsize) -> usize {
+        let take_page = |left: usize| left.checked_sub(1);
         let mut looked_at = 0;
-        while *pages > 0 {
-            *pages -= 1;
+        while left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_page)
+            .is_ok()
+        {
             let now = self.clock.now();
-            let due = match self.engine.due(buckets.clone(), now, PAGE).await {
-                Ok(due) => due,
-                Err(error) => {
-                    self.cannot_see(&error);
-                    *pages = 0;
-                    return looked_at;
-                }
-            };
-            let last = due.len() < PAGE;
-            looked_at += due.len();
-            // In an order, so that simulations replay.
-            let mut by_user: BTreeMap<StreamKey, Vec<RunId>> = BTreeMap::new();
-            for due in due {
-                by_user.entry(due.stream).or_default().push(due.run_id);
+            let found = self.engine.due_in_reach(buckets.clone(), now, PAGE).await;
+            if !found.out_of_reach.is_empty() {
+                tracing::debug!(buckets = ?found.out_of_reach, "the watchdog cannot see");
+                let away = found.out_of_reach.into_iter();
+                self.outages.lock().buckets_failed(away, self.clock.now());
             }
-            let looks = stream::iter(by_user).map(|(stream, runs)| {
-                // Nobody waits for an answer: a run that could not be ended stays due.
-                let looked = self.enqueue_new(stream, Vec::new(), runs, None);
-                async { looked.await.is_ok() }
-            });
-            let looked = looks.buffer_unordered(USERS);
+            let last = found.due.len() < PAGE;
+            looked_at += found.due.len();
             // One user who cannot be helped keeps nobody else of the page from being looked at.
-            let all = looked.fold(true, async |all, looked| all && looked).await;
+            let all = self.look_at(found.due).await;
             if last || !all {
                 break;
             }
         }
         looked_at
+    }
+
+    /// Looks at the runs, each in its user's order. Whether that could be done for all users.
+    async fn look_at(self: &Arc<Self>, due: Vec<Due>) -> bool {
+        // In an order, so that simulations replay.
+        let mut by_user: BTreeMap<StreamKey, Vec<RunId>> = BTreeMap::new();
+        for due in due {
+            by_user.entry(due.stream).or_default().push(due.run_id);
+        }
+        let looks = stream::iter(by_user).map(|(stream, runs)| {
+            // Nobody waits for an answer: a run that could not be ended stays due.
+            let looked = self.enqueue_new(stream, Vec::new(), runs, None);
+            async { looked.await.is_ok() }
+        });
+        let looked = looks.buffer_unordered(USERS);
+        looked.fold(true, async |all, looked| all && looked).await
     }
 }
 

@@ -9,5 +9,7 @@ mod hung;
 mod lanes;
 mod leases;
 mod nodes;
+mod places;
 mod recovery;
 mod runs;
+mod skew;

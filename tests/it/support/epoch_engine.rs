@@ -11,8 +11,8 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry,
-        KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Description, Due, DueInReach, Engine, EngineError, Key,
+        KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
     event::{Epoch, Offset, Position, Record, RunId, StreamKey},
     run::Run,
@@ -105,6 +105,15 @@ impl Engine for EpochEngine {
         limit: usize,
     ) -> Result<Vec<Due>, EngineError> {
         self.inner.due(buckets, now, limit).await
+    }
+
+    async fn due_in_reach(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> DueInReach {
+        self.inner.due_in_reach(buckets, now, limit).await
     }
 
     async fn look_again(

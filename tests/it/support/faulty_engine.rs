@@ -15,17 +15,22 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Description, Due, Engine, EngineError, Key, KeyEntry,
-        KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Description, Due, DueInReach, Engine, EngineError, Key,
+        KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
-    event::{MAX_OFFSET, Offset, Position, Record, RunId, StreamKey},
+    event::{MAX_OFFSET, Offset, Position, RunId, StreamKey},
     run::Run,
     usage::{Series, Sum, UsageQuery},
 };
-use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::Semaphore;
 
-use super::gate::Gate;
+use super::{
+    chance::{Chance, Forgetful},
+    gate::Gate,
+    places::Places,
+};
+
+pub(crate) use super::chance::Odds;
 
 /// What becomes of an append.
 #[derive(Clone, Debug)]
@@ -52,19 +57,6 @@ pub(crate) enum Fault {
     Panic,
 }
 
-/// How often things go wrong, from 0 to 1.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Odds {
-    /// An append has a fault.
-    pub(crate) append: f64,
-    /// Another call is answered with `Unavailable`.
-    pub(crate) call: f64,
-    /// A call takes some milliseconds.
-    pub(crate) delay: f64,
-    /// A watcher does not hear of an append.
-    pub(crate) lost_hint: f64,
-}
-
 /// Wraps an engine.
 pub(crate) struct FaultyEngine {
     inner: Arc<dyn Engine>,
@@ -73,6 +65,7 @@ pub(crate) struct FaultyEngine {
     appends_gate: Gate,
     calls_gate: Gate,
     broken: Mutex<HashSet<StreamKey>>,
+    pub(crate) places: Places,
     watchers: Mutex<Vec<(StreamKey, Weak<Forgetful>)>>,
     appends: AtomicUsize,
     waiting: AtomicUsize,
@@ -85,38 +78,17 @@ pub(crate) struct FaultyEngine {
     open_runs_left: Semaphore,
 }
 
-struct Chance {
-    rng: Mutex<StdRng>,
-    odds: Mutex<Odds>,
-}
-
-impl Chance {
-    fn odds(&self) -> Odds {
-        *self.odds.lock().unwrap()
-    }
-
-    fn happens(&self, odds: f64) -> bool {
-        odds > 0.0 && self.rng.lock().unwrap().random_bool(odds)
-    }
-
-    fn below(&self, bound: u64) -> u64 {
-        self.rng.lock().unwrap().random_range(0..bound)
-    }
-}
-
 impl FaultyEngine {
     /// `inner`, as it is until told otherwise.
     pub(crate) fn new(inner: Arc<dyn Engine>, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             inner,
-            chance: Arc::new(Chance {
-                rng: Mutex::new(StdRng::seed_from_u64(seed)),
-                odds: Mutex::default(),
-            }),
+            chance: Chance::new(seed),
             script: Mutex::default(),
             appends_gate: Gate::default(),
             calls_gate: Gate::default(),
             broken: Mutex::default(),
+            places: Places::default(),
             watchers: Mutex::default(),
             appends: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -132,7 +104,7 @@ impl FaultyEngine {
 
     /// How often things go wrong from now on.
     pub(crate) fn set_odds(&self, odds: Odds) {
-        *self.chance.odds.lock().unwrap() = odds;
+        self.chance.set_odds(odds);
     }
 
     /// What becomes of the next appends.
@@ -255,6 +227,18 @@ impl FaultyEngine {
         }
     }
 
+    /// A call about what is in one place.
+    async fn call_of(&self, stream: &StreamKey) -> Result<(), EngineError> {
+        self.call().await?;
+        self.places.reach(stream.bucket())
+    }
+
+    async fn call_key(&self, key: &Key) -> Result<(), EngineError> {
+        self.looks.fetch_add(1, Ordering::AcqRel);
+        self.call().await?;
+        self.places.reach_key(key)
+    }
+
     /// A call other than an append.
     async fn call(&self) -> Result<(), EngineError> {
         self.calls_gate.pass().await;
@@ -274,12 +258,12 @@ impl Engine for FaultyEngine {
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         self.loads.fetch_add(1, Ordering::AcqRel);
-        self.call().await?;
+        self.call_of(stream).await?;
         self.inner.load(stream).await
     }
 
     async fn run(&self, stream: &StreamKey, run_id: &RunId) -> Result<Option<Run>, EngineError> {
-        self.call().await?;
+        self.call_of(stream).await?;
         self.inner.run(stream, run_id).await
     }
 
@@ -289,7 +273,7 @@ impl Engine for FaultyEngine {
     }
 
     async fn open_runs(&self, stream: &StreamKey) -> Result<OpenRuns, EngineError> {
-        self.call().await?;
+        self.call_of(stream).await?;
         let left = self.open_runs_left.acquire().await;
         left.expect("open for ever").forget();
         let open = self.inner.open_runs(stream).await?;
@@ -310,7 +294,23 @@ impl Engine for FaultyEngine {
         limit: usize,
     ) -> Result<Vec<Due>, EngineError> {
         self.call().await?;
+        buckets
+            .clone()
+            .try_for_each(|bucket| self.places.reach(bucket))?;
         self.inner.due(buckets, now, limit).await
+    }
+
+    async fn due_in_reach(
+        &self,
+        buckets: Range<usize>,
+        now: Timestamp,
+        limit: usize,
+    ) -> DueInReach {
+        if self.call().await.is_err() {
+            return DueInReach::none(buckets);
+        }
+        let found = self.inner.due_in_reach(buckets.clone(), now, limit).await;
+        self.places.in_reach(found, buckets)
     }
 
     async fn look_again(
@@ -319,14 +319,14 @@ impl Engine for FaultyEngine {
         head: Position,
         runs: &[(RunId, Timestamp)],
     ) -> Result<(), EngineError> {
-        self.call().await?;
+        self.call_of(stream).await?;
         self.inner.look_again(stream, head, runs).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError> {
-        self.looks.fetch_add(1, Ordering::AcqRel);
-        self.call().await?;
-        self.inner.get(key).await
+        self.call_key(key).await?;
+        let entry = self.inner.get(key).await?;
+        Ok(entry.map(|entry| self.places.read_stamp(key, entry)))
     }
 
     async fn append(
@@ -338,7 +338,8 @@ impl Engine for FaultyEngine {
         self.appends.fetch_add(1, Ordering::AcqRel);
         self.wait_while_held().await;
         self.delay().await;
-        if self.broken.lock().unwrap().contains(stream) {
+        let is_broken = self.broken.lock().unwrap().contains(stream);
+        if is_broken || self.places.reach(stream.bucket()).is_err() {
             return Err(AppendError::Unavailable("broken".into()));
         }
         match self.next_fault() {
@@ -387,7 +388,7 @@ impl Engine for FaultyEngine {
         if !time.is_zero() {
             tokio::time::sleep(time).await;
         }
-        self.call().await?;
+        self.call_of(stream).await?;
         let page = self.inner.read(stream, after, limit).await;
         self.delay().await;
         page
@@ -398,11 +399,8 @@ impl Engine for FaultyEngine {
         stream: &StreamKey,
         watcher: Arc<dyn Watcher>,
     ) -> Result<Watch, EngineError> {
-        self.call().await?;
-        let watcher = Arc::new(Forgetful {
-            chance: self.chance.clone(),
-            watcher,
-        });
+        self.call_of(stream).await?;
+        let watcher = Forgetful::new(self.chance.clone(), watcher);
         let told = (stream.clone(), Arc::downgrade(&watcher));
         self.watchers.lock().unwrap().push(told);
         self.inner.watch(stream, watcher).await
@@ -419,9 +417,12 @@ impl Engine for FaultyEngine {
         value: Bytes,
         ttl: Duration,
     ) -> Result<Option<KeyEntry>, EngineError> {
-        self.looks.fetch_add(1, Ordering::AcqRel);
-        self.call().await?;
-        self.inner.put_if_absent(key, value, ttl).await
+        self.call_key(key).await?;
+        let there = self.inner.put_if_absent(key, value, ttl).await?;
+        if there.is_none() {
+            self.places.stamp(key);
+        }
+        Ok(there.map(|entry| self.places.read_stamp(key, entry)))
     }
 
     async fn compare_and_set(
@@ -431,13 +432,19 @@ impl Engine for FaultyEngine {
         value: Bytes,
         ttl: Duration,
     ) -> Result<bool, EngineError> {
-        self.looks.fetch_add(1, Ordering::AcqRel);
-        self.call().await?;
+        self.call_key(key).await?;
         if self.failing_sets.load(Ordering::Acquire) > 0 {
             self.failing_sets.fetch_sub(1, Ordering::AcqRel);
             return Ok(false);
         }
-        self.inner.compare_and_set(key, expected, value, ttl).await
+        let set = self
+            .inner
+            .compare_and_set(key, expected, value, ttl)
+            .await?;
+        if set {
+            self.places.stamp(key);
+        }
+        Ok(set)
     }
 
     async fn maintain(&self) {
@@ -462,23 +469,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Does not pass every hint on.
-struct Forgetful {
-    chance: Arc<Chance>,
-    watcher: Arc<dyn Watcher>,
-}
-
-impl Watcher for Forgetful {
-    fn stands_at(&self, head: Position) {
-        self.watcher.stands_at(head);
-    }
-
-    fn appended(&self, records: &[Arc<Record>]) {
-        if !self.chance.happens(self.chance.odds().lost_hint) {
-            self.watcher.appended(records);
-        }
     }
 }

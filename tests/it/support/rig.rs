@@ -13,7 +13,7 @@ use emitter::{
     sequencer::{Config, Mode, Rules, Sequencer},
 };
 
-use super::{epoch_engine::EpochEngine, events, faulty_engine::FaultyEngine};
+use super::{epoch_engine::EpochEngine, events, faulty_engine::FaultyEngine, places::PutAt};
 
 /// How long the engine may take.
 pub(crate) const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,6 +61,19 @@ impl Rig {
             self.clock.clone(),
             Entropy::seeded(seed),
             config,
+            events::metrics(),
+        )
+    }
+
+    /// Another node over the same store, with a way to it and a clock of its own.
+    pub(crate) fn node_by(&self, clock: &Clock, put_at: &PutAt, seed: u64) -> Arc<Sequencer> {
+        let engine = FaultyEngine::new(self.epochs.clone(), seed);
+        engine.places.stamp_by(clock, put_at);
+        Sequencer::new(
+            Bounded::new(engine, ENGINE_TIMEOUT),
+            clock.clone(),
+            Entropy::seeded(seed),
+            Config::default(),
             events::metrics(),
         )
     }

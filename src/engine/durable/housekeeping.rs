@@ -3,6 +3,8 @@
 //! A record's run is known from the records themselves, until retention is about to remove one that no row has: then
 //! the rows of all runs that have changed are written, in the same batch. So most runs are written once.
 
+mod taken;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
@@ -12,6 +14,7 @@ use std::{
 
 use prost::Message;
 
+use self::taken::Taken;
 use super::{
     group::{Group, is_within},
     recover::{OnDisk, Totals},
@@ -22,7 +25,7 @@ use crate::{
     engine::{
         DedupeEntry, Key,
         local::{Local, Shelf, Stream, Sums, Swept},
-        stored::{self, Corrupt},
+        stored,
     },
     event::{Offset, Position, Record, RunId, StreamKey},
     proto::stored as proto,
@@ -73,19 +76,6 @@ impl Shelved {
             waits: false,
         }
     }
-}
-
-/// What a batch does beside what is asked for.
-#[derive(Default)]
-struct Taken {
-    /// Streams that it changes.
-    touched: Vec<Shelf>,
-    /// Streams that it removes.
-    evictions: Vec<(StreamKey, Shelf, Offset)>,
-    /// Keys that it removes.
-    expired: Vec<Key>,
-    /// Sums that it writes.
-    sums: Sums,
 }
 
 /// What is to be done beside what is asked for.
@@ -195,39 +185,6 @@ impl Chores {
         if self.streams.remove(&shelf).is_some() {
             self.local.grow(0, Shelved::WEIGHT);
         }
-    }
-
-    /// The batch was not stored: what it was to do is to be done, and streams in the directory are as that says. Returns
-    /// the sums that it was to write.
-    pub(super) fn take_back(&mut self, store: &Store) -> Result<Sums, StoreError> {
-        let local = self.local.clone();
-        let taken = std::mem::take(&mut self.taken);
-        self.evictions.extend(taken.evictions);
-        self.expired.extend(taken.expired);
-        for shelf in taken.touched {
-            let prefix = shelf.0.to_be_bytes();
-            let Some(row) = store.row(Tag::Stream, &prefix)? else {
-                self.forget(shelf);
-                continue;
-            };
-            let Some(shelved) = self.streams.get_mut(&shelf) else {
-                continue;
-            };
-            let row = proto::Stream::decode(row).map_err(Corrupt::from)?;
-            shelved.on_disk = OnDisk {
-                trimmed: Offset(row.trimmed),
-                checkpoint: Offset(row.checkpoint),
-            };
-            // Which rows are as their runs is not known: all are written again.
-            if let Some(stream) = local.bucket(&shelved.key).lock().streams.get(&shelved.key) {
-                let runs = stream.state.runs().map(|(run_id, _)| run_id.clone());
-                shelved.changed.extend(runs);
-            }
-            shelved.ids_from = Offset(0);
-            shelved.waits = false;
-            self.trim_soon(shelf);
-        }
-        Ok(taken.sums)
     }
 
     /// Gives space back, if much was removed.

@@ -6,15 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     Sequencer,
-    decide::{Claim, Decision, Group, Verdict},
+    decide::{Decision, Group, Verdict},
     lane::{Answers, Driving, Job},
 };
 use crate::{
     clock::{Spans, Timestamp},
-    engine::{AppendError, Commit, EngineError, Key, ReadLimit, StreamState, claim},
-    event::{Record, RunId, StreamKey, UserId},
+    engine::{AppendError, Commit, EngineError, ReadLimit, StreamState},
+    event::{Record, RunId, StreamKey},
     reason::{Reason, Refusal},
-    run::Book,
 };
 
 /// How often an append is decided again because other writers came first.
@@ -25,12 +24,6 @@ const BACKOFF: Duration = Duration::from_millis(2);
 
 /// How many groups one driver handles before it lets others run.
 const GROUPS_PER_TURN: usize = 16;
-
-/// After this time a claim that its stream knows nothing of may be replaced.
-const CLAIM_SETTLES: Duration = Duration::from_secs(60);
-
-/// How often a claim that changes meanwhile is looked at.
-const CLAIM_ATTEMPTS: usize = 3;
 
 /// What a group came to, before the append.
 #[derive(Default)]
@@ -155,7 +148,7 @@ impl Sequencer {
             let mut lost = self
                 .claim_all(stream, &due)
                 .await
-                .map_err(Failure::NotDecided)?;
+                .map_err(|error| Failure::NotDecided(unavailable(&error)))?;
             lost.retain(|run_id| !self.goes_on_unclaimed(stream, state, run_id));
             for run_id in unknown {
                 if self.is_of_another_user(stream, &run_id).await {
@@ -303,91 +296,6 @@ impl Sequencer {
                 self.refused_sources.note(event, refusal, self.clock.now());
             }
         }
-    }
-
-    /// Puts or renews `claims`. Returns the runs that belong to other users.
-    async fn claim_all(&self, stream: &StreamKey, claims: &[Claim]) -> Result<Vec<RunId>, Refusal> {
-        let mut lost = Vec::new();
-        for claim in claims {
-            let claimed = self.claim(stream, claim).await;
-            if !claimed.map_err(|error| unavailable(&error))? {
-                lost.push(claim.run_id.clone());
-            }
-        }
-        Ok(lost)
-    }
-
-    /// Whether the run is open here, though its claim names another user: the claim lies in another place, which may have
-    /// lost it. What is under way is not refused for that.
-    fn goes_on_unclaimed(&self, stream: &StreamKey, state: &StreamState, run_id: &RunId) -> bool {
-        let is_open = state.run(run_id).is_some_and(|run| run.state.is_open());
-        if is_open {
-            tracing::warn!(?stream, ?run_id, "another user has claimed this open run");
-            self.metrics.run_claims_lost.increment(1);
-        }
-        is_open
-    }
-
-    /// Puts or renews the claim on a run's id. Whether the run is this user's.
-    async fn claim(&self, stream: &StreamKey, claim: &Claim) -> Result<bool, EngineError> {
-        let Claim { run_id, ttl } = claim;
-        let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
-        for _ in 0..CLAIM_ATTEMPTS {
-            let mine = claim::encode(stream.user(), self.entropy.bits());
-            let put = self.engine.put_if_absent(&key, mine.clone(), *ttl).await?;
-            let Some(there) = put else { return Ok(true) };
-            let owner = claim::user(&there.value);
-            if owner.as_ref() != Some(stream.user()) {
-                // A claim may have outlived the append that it was put for.
-                let settled = there.put_at + CLAIM_SETTLES <= self.clock.now();
-                if !settled || self.knows_run(stream, owner, run_id).await? {
-                    return Ok(false);
-                }
-            }
-            let renewed = self
-                .engine
-                .compare_and_set(&key, &there.value, mine, *ttl)
-                .await?;
-            if renewed {
-                return Ok(true);
-            }
-            // It changed since: look again.
-        }
-        Err(EngineError::Unavailable(
-            "a run's claim keeps changing".into(),
-        ))
-    }
-
-    /// Whether another user owns the run. It is refused in any case; this tells why.
-    async fn is_of_another_user(&self, stream: &StreamKey, run_id: &RunId) -> bool {
-        let key = Key::RunClaim(stream.tenant().clone(), run_id.clone());
-        let Ok(Some(there)) = self.engine.get(&key).await else {
-            return false;
-        };
-        let owner = claim::user(&there.value);
-        if owner.as_ref() == Some(stream.user()) {
-            return false;
-        }
-        // The same rule as in `claim`, so that one pass over a call's events finds all of them.
-        let settled = there.put_at + CLAIM_SETTLES <= self.clock.now();
-        let known = self.knows_run(stream, owner, run_id).await;
-        !settled || known.unwrap_or_default()
-    }
-
-    /// Whether the user that a claim names knows the run.
-    async fn knows_run(
-        &self,
-        stream: &StreamKey,
-        claimed_by: Option<UserId>,
-        run_id: &RunId,
-    ) -> Result<bool, EngineError> {
-        let Some(owner) = claimed_by else {
-            return Ok(false);
-        };
-        let owner = StreamKey::new(stream.tenant().clone(), owner);
-        let run = self.engine.run(&owner, run_id).await?;
-        let memory = self.config.rules.run_memory;
-        Ok(run.is_some_and(|run| !run.is_forgotten(memory, self.clock.age_now())))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each active user has a lane. Whoever puts events into an idle lane drives it; what arrives meanwhile waits and goes
 //! into the next append together.
 
+mod claims;
 mod decide;
 mod drive;
 mod lane;

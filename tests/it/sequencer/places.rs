@@ -125,10 +125,15 @@ async fn what_cannot_be_stored_for_one_user_excuses_no_other() {
     assert!(is_over(&rig, &other).await, "not in time");
 }
 
-/// The node that watched goes without a word, after the place was away or while it is.
+/// The node that watched goes without a word, after the place was away or while it is. Its leases tell of the outage
+/// where they could be renewed.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_takes_over_knows_which_place_was_away() {
-    for (one_until, two_from) in [(306, 306), (60, 0)] {
+    for (one_until, two_from, leases) in [
+        (306, 306, AWAY_LEASES),
+        (299, 300, 8..16),
+        (60, 0, AWAY_LEASES),
+    ] {
         let case = format!("one until {one_until} s, two from {two_from} s");
         let rig = rig();
         let (one, two) = (&rig.sequencer, &rig.node(Config::default(), 2));
@@ -145,7 +150,7 @@ async fn a_node_that_takes_over_knows_which_place_was_away() {
         };
         until(2).await;
         start(&rig, &there, 2 * MINUTE).await;
-        rig.engine.places.set_away(AWAY, AWAY_LEASES);
+        rig.engine.places.set_away(AWAY, leases);
         until(300).await;
         rig.engine.places.set_away(0..0, 0..0);
         until(306).await;

@@ -6,12 +6,12 @@ use emitter::{
     clock::Clock,
     engine::{
         Engine,
-        redis::{Config, Mode, Url},
+        redis::{Config, Mode},
     },
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::{config, config_of, node, url};
+use super::{config, config_of, node};
 use crate::{
     engine_conformance::{bounds, conformance},
     redis::Redis,
@@ -73,8 +73,7 @@ type Case =
 fn the_suite_holds_on_a_cluster() {
     let (urls, held) = elsewhere(async || {
         let nodes = Redis::cluster().await;
-        let urls: Vec<Url> = nodes.iter().map(|node| Url::new(&url(node))).collect();
-        (urls, nodes.into())
+        (super::urls(&nodes), nodes.into())
     });
     let runtime = held.runtime.as_ref().unwrap();
     let mut failed = Vec::new();

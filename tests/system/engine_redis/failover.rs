@@ -16,7 +16,7 @@ use emitter::{
 };
 use tempfile::TempDir;
 
-use super::{Told, admit, node_on};
+use super::{Told, admit, node_on, urls};
 use crate::{
     processes::{
         ports,
@@ -290,7 +290,7 @@ async fn a_master_of_a_cluster_that_does_not_answer_hides_no_runs_but_its_own() 
     }
     let engine = node_on("", |config| {
         config.mode = Mode::Cluster;
-        config.urls = nodes.iter().map(|node| Url::new(&url(node))).collect();
+        config.urls = urls(&nodes);
         config.timeout = Duration::from_millis(500);
     });
     let there = stream("u");
@@ -410,8 +410,7 @@ async fn a_master_of_a_cluster_that_only_stalls_is_left_for_its_replica() {
     }
     let engine = node_on("", |config| {
         config.mode = Mode::Cluster;
-        let as_node = |node: &Redis| Url::new(&format!("redis://{}", node.address()));
-        config.urls = nodes.iter().map(as_node).collect();
+        config.urls = urls(&nodes);
         config.timeout = Duration::from_millis(500);
     });
     let user = stream("u");

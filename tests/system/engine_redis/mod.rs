@@ -27,6 +27,11 @@ fn url(server: &Redis) -> String {
     format!("redis://{}", server.address())
 }
 
+/// Where the nodes of a cluster are.
+fn urls(nodes: &[Redis]) -> Vec<Url> {
+    nodes.iter().map(|node| Url::new(&url(node))).collect()
+}
+
 /// The settings for `server`, for tests: within `bounds`.
 fn config(server: &Redis, bounds: memory::Config) -> Config {
     Config {

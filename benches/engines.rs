@@ -36,6 +36,9 @@ const SPAN: Duration = Duration::from_secs(4);
 /// So many callers that emit so many events a call, each after its last call was answered.
 struct Load(usize, usize);
 
+/// How many events of a user are retained: few, so that retention is at work and no store fills up.
+const RETAINED: &str = "500";
+
 /// What was measured of one server under one load.
 struct Figures {
     p50: Duration,
@@ -86,7 +89,8 @@ async fn durable(name: &str, sync: &str, directory: &Path) {
 }
 
 async fn row(name: &str, settings: &[(&str, &str)], redis: Option<&Redis>) {
-    let server = Measured::emitter(settings.iter().copied());
+    let retained = [("EMITTER_RETENTION__EVENTS", RETAINED)];
+    let server = Measured::emitter(settings.iter().copied().chain(retained));
     let calm = measure(&server, redis, Load(FEW, 1)).await;
     let single = measure(&server, redis, Load(MANY, 1)).await;
     let batched = measure(&server, redis, Load(MANY, 100)).await;

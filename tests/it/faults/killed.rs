@@ -30,14 +30,27 @@ fn readings(config: &LoadConfig, server: &Server) -> Vec<Reading> {
 /// nothing is missing is known, too: the epoch stays, and nobody is told a gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_keeps_what_it_acknowledged_soak() {
-    let mut server = Server::start("durable", DURABLE).await;
+    kept_through_kills(DURABLE, cases(10, 100)).await;
+}
+
+/// What was given to the system is kept by it, synced or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_it_keeps_what_it_acknowledged_without_a_sync() {
+    for sync in ["interval(200)", "os"] {
+        let toml = format!("{DURABLE}sync = \"{sync}\"\n");
+        kept_through_kills(&toml, 3).await;
+    }
+}
+
+async fn kept_through_kills(toml: &str, kills: u64) {
+    let mut server = Server::start("durable", toml).await;
     let nodes = [server.grpc.clone()];
     let seed = seed();
     let config = LoadConfig::new(nodes.to_vec(), seed);
     let readings = readings(&config, &server);
     let load = Load::start(&config);
     let mut rng = StdRng::seed_from_u64(seed);
-    for _ in 0..cases(10, 100) {
+    for _ in 0..kills {
         load.acknowledged(rng.random_range(50..200)).await;
         let pause = rng.random_range(0..5_000);
         tokio::time::sleep(Duration::from_micros(pause)).await;

@@ -84,6 +84,19 @@ impl fmt::Debug for RedisUrl {
 const REPLICAS: usize = 16;
 
 impl Redis {
+    /// Tells `report` if the engine's answers, of up to four calls of Redis, have less time than those.
+    pub(super) fn check_within(
+        &self,
+        engine_timeout: Duration,
+        report: &mut dyn FnMut(&str, String),
+    ) {
+        if engine_timeout < 5 * self.timeout {
+            let least = humantime::format_duration(5 * self.timeout);
+            let problem = format!("must be at least {least}, five times redis.timeout");
+            report("limits.engine_timeout", problem);
+        }
+    }
+
     /// Tells `report` of every value outside its bounds: key, problem.
     pub(super) fn check(&self, report: &mut dyn FnMut(&str, String)) {
         for (index, url) in self.urls.iter().enumerate() {

@@ -272,6 +272,9 @@ impl Settings {
         self.check_texts(report);
         self.check_prices(report);
         self.redis.check(report);
+        if self.engine.kind == EngineKind::Redis {
+            self.redis.check_within(self.limits.engine_timeout, report);
+        }
         if self.engine.kind == EngineKind::Redis && cfg!(not(feature = "redis")) {
             report("engine.kind", "this build has no engine on Redis".into());
         }

@@ -192,6 +192,8 @@ pub enum Condition {
     Well,
     /// It stores nothing, and will again by itself. Why.
     Refusing(&'static str),
+    /// It stores nothing from here, though other nodes may, until something about this node is set right. Why.
+    Unfit(&'static str),
     /// It stores nothing until the service is started again. Why.
     Failed(&'static str),
 }

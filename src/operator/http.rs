@@ -44,7 +44,9 @@ pub fn routes(metrics: PrometheusHandle, drain: Drain, engine: Arc<dyn Engine>) 
 
 async fn alive(State(operator): State<Operator>) -> (StatusCode, String) {
     match operator.engine.condition() {
-        Condition::Well | Condition::Refusing(_) => (StatusCode::OK, "ok\n".into()),
+        Condition::Well | Condition::Refusing(_) | Condition::Unfit(_) => {
+            (StatusCode::OK, "ok\n".into())
+        }
         Condition::Failed(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
@@ -56,6 +58,7 @@ async fn ready(State(operator): State<Operator>) -> Response {
         (Phase::Serving, Condition::Well) => (StatusCode::OK, "ready"),
         // Readers are served, and no other node could do more for them.
         (Phase::Serving, Condition::Refusing(_)) => (StatusCode::OK, "refusing"),
+        (Phase::Serving, Condition::Unfit(_)) => (StatusCode::SERVICE_UNAVAILABLE, "unfit"),
         (Phase::Serving, Condition::Failed(_)) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
     };
     let Description { kind, level, loses } = operator.engine.describe();
@@ -64,7 +67,7 @@ async fn ready(State(operator): State<Operator>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "engine": { "kind": kind, "level": level, "loses": loses },
     });
-    if let Condition::Refusing(why) | Condition::Failed(why) = condition {
+    if let Condition::Refusing(why) | Condition::Unfit(why) | Condition::Failed(why) = condition {
         body["engine"]["refuses"] = why.into();
     }
     let json = [(header::CONTENT_TYPE, "application/json")];

@@ -360,6 +360,10 @@ fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal, stands: 
         .into_iter()
         .map(|decision| match decision {
             Ok(Decision::Duplicate(receipt)) if stands => Ok(receipt),
+            // It may be stored, however this went.
+            Ok(Decision::Duplicate(_)) => {
+                Err(unknown("it is not known whether the event is stored"))
+            }
             Err(refused) if stands => Err(refused),
             _ => fail(),
         })

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use super::Sequencer;
 use crate::{
     clock::{Entropy, Spans, Timestamp},
-    engine::{EngineError, Key, KeyEntry},
+    engine::{Condition, EngineError, Key, KeyEntry},
     event::BUCKETS,
 };
 
@@ -27,8 +27,8 @@ const HOLDS: Duration = Duration::from_secs(15);
 /// How old a lease is when its holder renews it.
 const RENEWED: Duration = Duration::from_secs(5);
 
-/// How long it is kept, so that one can tell since when nobody watched: longer than any run may be silent.
-const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+/// How long it is kept, so that one can tell since when nobody watched: longer than any service is down.
+const KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// How many spans of time that does not count are told of each bucket; the oldest are taken for one.
 const TOLD: usize = 8;
@@ -142,9 +142,14 @@ impl Sequencer {
     /// None of the leases can be asked for.
     pub(super) async fn hold_leases(&self) -> Result<Vec<Range<usize>>, EngineError> {
         let mut leases = self.leases.lock().await;
-        let held = match leases.given_back {
-            true => Ok(()),
-            false => self.hold_due(&mut leases).await,
+        let held = if leases.given_back {
+            Ok(())
+        } else if let Condition::Unfit(_) = self.engine.condition() {
+            // It could store no verdict; other nodes may.
+            self.give_back(&mut leases).await;
+            Ok(())
+        } else {
+            self.hold_due(&mut leases).await
         };
         let count = (0..RANGES).filter(|range| leases.holds(*range)).count();
         self.metrics.watchdog_ranges.set(count as f64);
@@ -155,13 +160,17 @@ impl Sequencer {
     pub async fn stop_watching(&self) {
         let mut leases = self.leases.lock().await;
         leases.given_back = true;
+        self.give_back(&mut leases).await;
+        self.metrics.watchdog_ranges.set(0.0);
+    }
+
+    async fn give_back(&self, leases: &mut Leases) {
         let ranges: Vec<usize> = (0..RANGES).filter(|range| leases.holds(*range)).collect();
-        for (_, error) in self.put_all(&mut leases, &ranges, 0).await {
+        for (_, error) in self.put_all(leases, &ranges, 0).await {
             // They are taken over when they have not changed for a while.
             tracing::debug!(%error, "a lease was not given back");
         }
         leases.known = Default::default();
-        self.metrics.watchdog_ranges.set(0.0);
     }
 
     /// Renews and takes what is due. Where all of that fails, the others are asked for too: it may be one place that is

@@ -234,32 +234,54 @@ impl Writer {
         // More than the group adds, so that removing never falls behind.
         let added = totals.records.saturating_sub(self.totals.records);
         let most = REMOVALS.max(2 * usize::try_from(added).unwrap_or(REMOVALS));
-        let (mut room, mut removed_in_all) = (most, 0);
-        while room > 0
-            && let Some(shelf) = self.chores.trims.pop_front()
-        {
-            let removed = self.trim(store, batch, totals, shelf, room)?;
-            removed_in_all += removed;
-            room -= removed.min(room);
-        }
-        while room > 0
-            && let Some((key, shelf, evicted)) = self.chores.evictions.pop_front()
-        {
-            let removed = remove_stream(store, batch, totals, shelf)?;
-            let bucket = (key.bucket() as u64).to_be_bytes();
-            batch.put(Tag::Evicted, &bucket, &evicted.0.to_be_bytes());
-            self.chores.taken.evictions.push((key, shelf, evicted));
-            removed_in_all += removed;
-            room -= removed.min(room);
-        }
+        let mut removed = 0;
+        let done = self.remove_what_is_over(store, batch, totals, (most, &mut removed));
         for key in std::mem::take(&mut self.chores.expired) {
             if !written.contains(&key) && self.local.get(&key).is_none() {
                 batch.remove(Tag::Key, &key_name(&key));
             }
             self.chores.taken.expired.push(key);
         }
-        self.chores.removed += removed_in_all as u64;
-        self.write_sums(store, batch, totals, removed_in_all > 0)?;
+        self.chores.removed += removed as u64;
+        // Also where something could not be read: what sums were made of may be in the batch, and go.
+        self.write_sums(store, batch, totals, removed > 0)?;
+        done
+    }
+
+    /// Removes about so many records, and counts them. What cannot be read stays to be done.
+    fn remove_what_is_over(
+        &mut self,
+        store: &Store,
+        batch: &mut Batch<'_>,
+        totals: &mut Totals,
+        (most, removed): (usize, &mut usize),
+    ) -> Result<(), StoreError> {
+        while *removed < most
+            && let Some(shelf) = self.chores.trims.pop_front()
+        {
+            let room = most - *removed;
+            match self.trim(store, batch, totals, shelf, room) {
+                Ok(count) => *removed += count,
+                Err(error) => {
+                    self.chores.trim_soon(shelf);
+                    return Err(error);
+                }
+            }
+        }
+        while *removed < most
+            && let Some((key, shelf, evicted)) = self.chores.evictions.pop_front()
+        {
+            match remove_stream(store, batch, totals, shelf) {
+                Ok(count) => *removed += count,
+                Err(error) => {
+                    self.chores.evictions.push_front((key, shelf, evicted));
+                    return Err(error);
+                }
+            }
+            let bucket = (key.bucket() as u64).to_be_bytes();
+            batch.put(Tag::Evicted, &bucket, &evicted.0.to_be_bytes());
+            self.chores.taken.evictions.push((key, shelf, evicted));
+        }
         Ok(())
     }
 

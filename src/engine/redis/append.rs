@@ -35,7 +35,7 @@ impl Inner {
         decided_on: &StreamState,
         commit: Commit,
     ) -> Result<Appended, AppendError> {
-        self.check_clock()?;
+        self.await_clock().await?;
         let records = placed(decided_on.head, commit);
         let mut changes = Changes::new(decided_on);
         for record in &records {

@@ -261,18 +261,8 @@ impl Link {
 
 /// Whether a cluster's slot was elsewhere, or nowhere: nothing was run.
 fn is_moving(error: &RedisError) -> bool {
-    const CODES: [&str; 7] = [
-        "MOVED",
-        "ASK",
-        "TRYAGAIN",
-        "CLUSTERDOWN",
-        "MASTERDOWN",
-        "LOADING",
-        "READONLY",
-    ];
-    error.code().is_some_and(|code| CODES.contains(&code))
-        || error.kind() == ErrorKind::ClusterConnectionNotFound
-        || is_migrating(error)
+    const CODES: [&str; 5] = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY"];
+    error.code().is_some_and(|code| CODES.contains(&code)) || is_migrating(error)
 }
 
 /// Whether the slot is on its way to another server: the functions ask for a key that is nowhere before they change

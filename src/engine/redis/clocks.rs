@@ -2,24 +2,43 @@
 //! more than the dedupe window would forget ids, and one that is ahead by more than the retention records, for all nodes.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicI64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use super::{Inner, call, call::CallError};
+use crate::event::BUCKETS;
 
-/// The bucket by whose server's clock this node's is judged.
-const JUDGE: usize = 0;
+/// How far apart the buckets are that are asked in turn, until one answers: a cluster's server may be away.
+const STEP: usize = 389;
 
-/// By how many milliseconds this node's clock was ahead when they were last compared; 0 before.
-#[derive(Default)]
-pub(super) struct Clocks(AtomicI64);
+/// Before the clocks were compared.
+const NEVER: i64 = i64::MIN;
+
+/// By how many milliseconds this node's clock was ahead when they were last compared, and who is asked next time.
+pub(super) struct Clocks {
+    ahead: AtomicI64,
+    judge: AtomicUsize,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            ahead: AtomicI64::new(NEVER),
+            judge: AtomicUsize::new(0),
+        }
+    }
+}
 
 impl Inner {
     /// # Errors
     /// When the clocks are too far apart for this node to store or forget anything.
     pub(super) fn check_clock(&self) -> Result<(), CallError> {
-        let ahead = self.clocks.0.load(Ordering::Relaxed);
+        let ahead = self.clocks.ahead.load(Ordering::Relaxed);
+        if ahead == NEVER && self.config.clock_tolerance < Duration::MAX {
+            let why = "the clock of Redis is not known yet".to_owned();
+            return Err(CallError::Refused(why));
+        }
         if Duration::from_millis(ahead.unsigned_abs()) <= self.config.clock_tolerance {
             return Ok(());
         }
@@ -28,14 +47,25 @@ impl Inner {
         )))
     }
 
+    /// The same, once the clocks were compared.
+    pub(super) async fn await_clock(&self) -> Result<(), CallError> {
+        if self.clocks.ahead.load(Ordering::Relaxed) == NEVER {
+            self.compare_clocks().await;
+        }
+        self.check_clock()
+    }
+
     /// Compares the clocks; what cannot be asked leaves what was known.
     pub(super) async fn compare_clocks(&self) {
         let ahead = match self.ahead().await {
             Ok(ahead) => ahead,
-            Err(error) => return tracing::debug!(?error, "the clock of Redis was not read"),
+            Err(error) => return tracing::warn!(?error, "the clock of Redis was not read"),
         };
-        let agreed = self.check_clock().is_ok();
-        self.clocks.0.store(ahead, Ordering::Relaxed);
+        let before = self.clocks.ahead.load(Ordering::Relaxed);
+        let agreed = before == NEVER || self.check_clock().is_ok();
+        self.clocks.ahead.store(ahead, Ordering::Relaxed);
+        let refuses = u8::from(self.check_clock().is_err());
+        self.metrics.engine_refusing.set(refuses);
         self.metrics.redis_clock_ahead.set(ahead as f64 / 1e3);
         match (agreed, self.check_clock()) {
             (true, Err(_)) => tracing::error!(
@@ -49,7 +79,13 @@ impl Inner {
 
     async fn ahead(&self) -> Result<i64, CallError> {
         let before = self.clock.now();
-        let mut answer = self.call("clock", JUDGE).on(&self.calls).await?.into_iter();
+        let judge = self.clocks.judge.load(Ordering::Relaxed);
+        let answer = self.call("clock", judge).on(&self.calls).await;
+        if answer.is_err() {
+            let next = (judge + STEP) % BUCKETS;
+            self.clocks.judge.store(next, Ordering::Relaxed);
+        }
+        let mut answer = answer?.into_iter();
         let ours = before + self.clock.now().since(before) / 2;
         let seconds = call::number(call::next(&mut answer)?)?;
         let micros = call::number(call::next(&mut answer)?)?;

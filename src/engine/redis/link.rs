@@ -20,6 +20,9 @@ use crate::{clock::Entropy, telemetry::Metrics};
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// A connection of which this much came without a fault is well; after one that was not, the wait stays as it is.
+const WELL: Duration = Duration::from_secs(30);
+
 /// A connection, and how many there were before it.
 #[derive(Clone)]
 pub(super) struct Live {
@@ -169,7 +172,7 @@ impl Link {
                 () = self.is_stale(number) => {}
             }
             // One that is lost at once, again and again, is not asked for in a busy loop.
-            if connected.elapsed() > LONGEST_WAIT {
+            if connected.elapsed() > WELL {
                 wait = FIRST_WAIT;
             } else {
                 time::sleep(wait.mul_f64(0.5 + entropy.fraction())).await;

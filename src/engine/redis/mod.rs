@@ -234,7 +234,7 @@ impl Engine for RedisEngine {
     fn condition(&self) -> Condition {
         match self.inner.check_clock() {
             Ok(()) => Condition::Well,
-            Err(_) => Condition::Refusing("the clock is not that of Redis"),
+            Err(_) => Condition::Unfit("the clock is not known to be that of Redis"),
         }
     }
 

@@ -414,7 +414,12 @@ impl Settings {
     }
 
     fn check_texts(&self, report: &mut dyn FnMut(&str, String)) {
-        if self.engine.kind == EngineKind::Durable && self.engine.data_dir.as_os_str().is_empty() {
+        let has_directory = !self.engine.data_dir.as_os_str().is_empty();
+        if self.engine.kind != EngineKind::Durable && has_directory {
+            let problem = "is set, but engine.kind is not \"durable\"";
+            report("engine.data_dir", problem.into());
+        }
+        if self.engine.kind == EngineKind::Durable && !has_directory {
             report(
                 "engine.data_dir",
                 "is required where `engine.kind` is durable".into(),

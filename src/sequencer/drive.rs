@@ -395,9 +395,10 @@ fn refuse_all(jobs: Vec<Job>, refusal: &Refusal) {
 fn unavailable(error: &EngineError) -> Refusal {
     match error {
         EngineError::Full => Refusal::new(Reason::StreamFull, "the store is full"),
-        EngineError::Unavailable(_) => {
-            Refusal::new(Reason::EngineUnavailable, "the engine cannot be reached")
-        }
+        EngineError::Unavailable(_) => Refusal::new(
+            Reason::EngineUnavailable,
+            "the store cannot be reached, or takes nothing at present",
+        ),
     }
 }
 
@@ -406,7 +407,10 @@ fn refusal_of(error: &AppendError) -> Refusal {
         AppendError::Full => Refusal::new(Reason::StreamFull, "the store is full"),
         AppendError::Unknown(_) => unknown("the engine did not say whether it stored the event"),
         AppendError::Conflict(_) | AppendError::Reload | AppendError::Unavailable(_) => {
-            Refusal::new(Reason::EngineUnavailable, "the engine cannot be reached")
+            Refusal::new(
+                Reason::EngineUnavailable,
+                "the store cannot be reached, or takes nothing at present",
+            )
         }
     }
 }

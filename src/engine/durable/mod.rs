@@ -84,7 +84,9 @@ pub enum OpenError {
         found: String,
     },
     /// What is in it is not what was once written.
-    #[error("it is damaged: {0}; see `emitter repair`")]
+    #[error(
+        "it is damaged: {0}; restore a backup, or move it away and begin anew: readers are told by a gap"
+    )]
     Damaged(String),
     /// It cannot be read or written.
     #[error("{0}")]

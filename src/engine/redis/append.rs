@@ -1,6 +1,10 @@
 //! Storing a commit: all that follows from it is worked out here and stored by one call.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use redis::Value;
@@ -46,6 +50,7 @@ impl Inner {
         let answer = self.send_append(&call).await;
         let mut answer = answer.map_err(|error| self.count(error))?.into_iter();
         let outcome = call::text(call::next(&mut answer)?)?;
+        self.note_replicas(outcome != "replicas");
         match outcome.as_str() {
             "ok" => {
                 self.note_counts(&mut answer)?;
@@ -173,6 +178,14 @@ impl Inner {
             .retention_age
             .min(bounds.dedupe_window)
             .min(bounds.run_memory)
+    }
+
+    /// Whether enough replicas are connected, or nothing is known of it.
+    fn note_replicas(&self, enough: bool) {
+        let lacked = self.lacks_replicas.swap(!enough, Ordering::Relaxed);
+        if !enough && !lacked {
+            tracing::error!("too few replicas of Redis are connected: emits are refused");
+        }
     }
 
     fn note_counts(&self, answer: &mut impl Iterator<Item = Value>) -> Result<(), CallError> {

@@ -30,12 +30,19 @@ impl Default for Clocks {
     }
 }
 
+impl Clocks {
+    /// Whether they were ever compared.
+    pub(super) fn are_known(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed) != NEVER
+    }
+}
+
 impl Inner {
     /// # Errors
     /// When the clocks are too far apart for this node to store or forget anything.
     pub(super) fn check_clock(&self) -> Result<(), CallError> {
         let ahead = self.clocks.ahead.load(Ordering::Relaxed);
-        if ahead == NEVER && self.config.clock_tolerance < Duration::MAX {
+        if !self.clocks.are_known() && self.config.clock_tolerance < Duration::MAX {
             let why = "the clock of Redis is not known yet".to_owned();
             return Err(CallError::Refused(why));
         }
@@ -49,7 +56,7 @@ impl Inner {
 
     /// The same, once the clocks were compared.
     pub(super) async fn await_clock(&self) -> Result<(), CallError> {
-        if self.clocks.ahead.load(Ordering::Relaxed) == NEVER {
+        if !self.clocks.are_known() {
             self.compare_clocks().await;
         }
         self.check_clock()
@@ -61,11 +68,8 @@ impl Inner {
             Ok(ahead) => ahead,
             Err(error) => return tracing::warn!(?error, "the clock of Redis was not read"),
         };
-        let before = self.clocks.ahead.load(Ordering::Relaxed);
-        let agreed = before == NEVER || self.check_clock().is_ok();
+        let agreed = !self.clocks.are_known() || self.check_clock().is_ok();
         self.clocks.ahead.store(ahead, Ordering::Relaxed);
-        let refuses = u8::from(self.check_clock().is_err());
-        self.metrics.engine_refusing.set(refuses);
         self.metrics.redis_clock_ahead.set(ahead as f64 / 1e3);
         match (agreed, self.check_clock()) {
             (true, Err(_)) => tracing::error!(

@@ -25,7 +25,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -89,6 +89,8 @@ struct Inner {
     hints: Arc<Registry>,
     due: Deadlines,
     clocks: Clocks,
+    /// Whether the last append was refused because too few replicas are connected.
+    lacks_replicas: AtomicBool,
     /// The epoch that each bucket was last seen with.
     known: Vec<Mutex<Option<Epoch>>>,
     turn: AtomicUsize,
@@ -131,6 +133,7 @@ impl RedisEngine {
             hints,
             due: Deadlines::new(),
             clocks: Clocks::default(),
+            lacks_replicas: AtomicBool::new(false),
             known: (0..BUCKETS).map(|_| Mutex::default()).collect(),
             turn: AtomicUsize::new(0),
             pinned_at: AtomicU64::new(0),
@@ -166,6 +169,22 @@ impl Inner {
         let next = self.writer.fetch_add(1, Ordering::Relaxed);
         let writer = self.writers.get(next % self.writers.len().max(1));
         writer.unwrap_or(&self.calls)
+    }
+
+    fn condition(&self) -> Condition {
+        if self.check_clock().is_err() {
+            return match self.clocks.are_known() {
+                true => Condition::Unfit("the clock is not that of Redis"),
+                false => Condition::Unfit("Redis was not reached yet"),
+            };
+        }
+        if !self.calls.is_live() {
+            return Condition::Refusing("Redis cannot be reached");
+        }
+        match self.lacks_replicas.load(Ordering::Relaxed) {
+            true => Condition::Refusing("too few replicas are connected"),
+            false => Condition::Well,
+        }
     }
 
     /// Counts a call that failed.
@@ -232,10 +251,7 @@ impl Engine for RedisEngine {
     }
 
     fn condition(&self) -> Condition {
-        match self.inner.check_clock() {
-            Ok(()) => Condition::Well,
-            Err(_) => Condition::Unfit("the clock is not known to be that of Redis"),
-        }
+        self.inner.condition()
     }
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {

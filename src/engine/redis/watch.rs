@@ -8,7 +8,7 @@ use tokio::time;
 
 use super::{Inner, Mode, call, call::CallError, link::Live, names, servers::Connection};
 use crate::{
-    engine::{EngineError, Watch, Watcher},
+    engine::{Condition, EngineError, Watch, Watcher},
     event::{Position, StreamKey},
 };
 
@@ -168,6 +168,8 @@ impl Inner {
         loop {
             ticks.tick().await;
             self.compare_clocks().await;
+            let refuses = self.condition() != Condition::Well;
+            self.metrics.engine_refusing.set(u8::from(refuses));
             // A server that does not answer calls does not tell of appends either.
             let now = self.calls.number();
             if calls.is_some() && now.is_some() && calls != now {

@@ -208,3 +208,30 @@ async fn a_node_that_connects_to_a_store_that_takes_nothing_reads() {
         append(&*after, &user, notes(&user, &["c"], START)).await;
     }
 }
+
+#[tokio::test]
+async fn a_node_says_that_redis_is_away() {
+    let mut redis = Redis::start(AOF_ALWAYS).await;
+    let at = |address: &str| {
+        let config = Config {
+            urls: vec![Url::new(&format!("redis://{address}"))],
+            ..Config::default()
+        };
+        node(config, &Clock::system())
+    };
+    let engine = at(&redis.address());
+    let says = async |what: Condition| {
+        until("it says so", async || engine.condition() == what).await;
+    };
+    says(Condition::Well).await;
+    redis.kill().await;
+    says(Condition::Refusing("Redis cannot be reached")).await;
+    // One that never was there may be another's.
+    let nowhere = at(&redis.address());
+    assert_eq!(
+        nowhere.condition(),
+        Condition::Unfit("Redis was not reached yet")
+    );
+    redis.restart().await;
+    says(Condition::Well).await;
+}

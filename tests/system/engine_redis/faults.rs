@@ -322,6 +322,8 @@ async fn too_few_replicas_refuse_an_emit_before_it_is_stored() {
     let state = engine.load(&user).await.unwrap();
     assert_eq!(outcome(&*engine, &user, &state).await, "unavailable");
     assert_eq!(ids(&all(&*engine, &user).await), [""; 0]);
+    let lacks = Condition::Refusing("too few replicas are connected");
+    assert_eq!(engine.condition(), lacks);
     let mut replica = Redis::replica_of(&primary, &[]).await;
     until("the replica is online", async || {
         primary
@@ -332,6 +334,7 @@ async fn too_few_replicas_refuse_an_emit_before_it_is_stored() {
     // A server's first replica begins another history, as far as it tells.
     let state = engine.load(&user).await.unwrap();
     assert_eq!(outcome(&*engine, &user, &state).await, "stored");
+    assert_eq!(engine.condition(), Condition::Well);
     replica.kill().await;
     until("the replica is gone", async || {
         primary

@@ -27,8 +27,9 @@ const HOLDS: Duration = Duration::from_secs(15);
 /// How old a lease is when its holder renews it.
 const RENEWED: Duration = Duration::from_secs(5);
 
-/// How long it is kept, so that one can tell since when nobody watched: longer than any service is down.
-const KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+/// How long it is kept, so that one can tell since when nobody watched: longer than any run may be silent. Where no node
+/// ran for longer than this, that is not known any more, and counts as silence.
+const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
 /// How many spans of time that does not count are told of each bucket; the oldest are taken for one.
 const TOLD: usize = 8;

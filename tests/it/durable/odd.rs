@@ -128,7 +128,7 @@ async fn a_stream_whose_rows_know_more_than_its_records_is_refused() {
         "{refused:?}"
     );
     let text = refused.map(|error| error.to_string()).unwrap_or_default();
-    assert!(text.contains("emitter repair"), "{text}");
+    assert!(text.contains("restore a backup"), "{text}");
 }
 
 #[test]

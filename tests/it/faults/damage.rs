@@ -90,7 +90,7 @@ fn restore(original: &Path, directory: &Path) {
 
 /// What a refusal says: how to go on, or that this is no directory of this version's.
 const CLEAR: [&str; 3] = [
-    "emitter repair",
+    "restore a backup",
     "its format is",
     "not a data directory of emitter",
 ];

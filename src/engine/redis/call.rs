@@ -438,6 +438,22 @@ mod tests {
             let meaning = meaning_in_cluster(&server(text));
             assert!(matches!(meaning, CallError::Refused(_)), "{text}");
         }
+        // What goes again to a cluster surely had no effect, so that the last answer holds for all.
+        for code in [
+            "MOVED",
+            "ASK",
+            "TRYAGAIN",
+            "CLUSTERDOWN",
+            "READONLY",
+            "LOADING",
+            "MASTERDOWN",
+        ] {
+            let error = server(&format!("{code} why"));
+            let had_none = matches!(meaning_in_cluster(&error), CallError::Refused(_));
+            assert_eq!(is_moving(&error), had_none, "{code}");
+        }
+        let gone: RedisError = (ErrorKind::ClusterConnectionNotFound, "gone").into();
+        assert!(!is_moving(&gone) && matches!(meaning_in_cluster(&gone), CallError::Unknown(_)));
         let migrating = "ERR Script attempted to access a non local key in a cluster node";
         assert!(refused(&server(migrating)));
         assert!(unknown(&(ErrorKind::Parse, "garbage").into()));

@@ -237,3 +237,26 @@ async fn where_an_append_fails_nothing_is_refused_on_an_old_state() {
     assert_eq!(words(&answers), ["stored", "stored"]);
     assert_eq!(rig.stored_ids(&user).await, ["a1", "b1", "a2", "b2"]);
 }
+
+/// The first receipt may have been held back because the event was not safe yet. Until it is, nobody is told that it is
+/// stored, nor that it is not.
+#[tokio::test(start_paused = true)]
+async fn a_retry_waits_for_its_event_to_be_safe() {
+    let rig = Rig::new();
+    let user = stream("u");
+    let notes = |ids: &[&str]| {
+        let each = ids.iter().map(|id| event(&user, id, None, custom("other")));
+        each.collect::<Vec<_>>()
+    };
+    assert_eq!(words(&rig.emit(&user, notes(&["x"])).await), ["stored"]);
+    rig.engine.confirm_nothing(true);
+    let answers = rig.emit(&user, notes(&["x"])).await;
+    assert_eq!(words(&answers), ["OUTCOME_UNKNOWN"]);
+    rig.engine.script([Fault::Unavailable]);
+    let answers = rig.emit(&user, notes(&["x", "y"])).await;
+    assert_eq!(words(&answers), ["OUTCOME_UNKNOWN", "ENGINE_UNAVAILABLE"]);
+    rig.engine.confirm_nothing(false);
+    let answers = rig.emit(&user, notes(&["x", "y"])).await;
+    assert_eq!(words(&answers), ["duplicate", "stored"]);
+    assert_eq!(rig.stored_ids(&user).await, ["x", "y"]);
+}

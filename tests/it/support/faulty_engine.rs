@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -65,6 +65,7 @@ pub(crate) struct FaultyEngine {
     appends_gate: Gate,
     calls_gate: Gate,
     broken: Mutex<HashSet<StreamKey>>,
+    unconfirmed: AtomicBool,
     pub(crate) places: Places,
     watchers: Mutex<Vec<(StreamKey, Weak<Forgetful>)>>,
     appends: AtomicUsize,
@@ -88,6 +89,7 @@ impl FaultyEngine {
             appends_gate: Gate::default(),
             calls_gate: Gate::default(),
             broken: Mutex::default(),
+            unconfirmed: AtomicBool::new(false),
             places: Places::default(),
             watchers: Mutex::default(),
             appends: AtomicUsize::new(0),
@@ -125,6 +127,11 @@ impl FaultyEngine {
     /// Holds every other call up, or no more.
     pub(crate) fn hold_calls(&self, held: bool) {
         self.calls_gate.set_shut(held);
+    }
+
+    /// What is stored is not as safe as it has to be, until it is again.
+    pub(crate) fn confirm_nothing(&self, nothing: bool) {
+        self.unconfirmed.store(nothing, Ordering::Release);
     }
 
     /// From now on nothing can be stored in `stream`.
@@ -375,6 +382,14 @@ impl Engine for FaultyEngine {
         let appended = self.inner.append(stream, decided_on, commit).await;
         self.delay().await;
         appended
+    }
+
+    async fn confirm(&self, stream: &StreamKey, head: Position) -> Result<(), EngineError> {
+        self.call().await?;
+        if self.unconfirmed.load(Ordering::Acquire) {
+            return Err(EngineError::Unavailable("not confirmed".into()));
+        }
+        self.inner.confirm(stream, head).await
     }
 
     async fn read(

@@ -173,6 +173,14 @@ fn a_wrong_variable_is_told_by_its_name() {
             "auth.secret: the secret has 5 bytes; it needs 32 or more (EMITTER_AUTH__SECRET)",
         ),
         (
+            ("EMITTER_ENGINE__DATA_DIR", "events"),
+            "engine.data_dir: is set, but engine.kind is not \"durable\" (EMITTER_ENGINE__DATA_DIR)",
+        ),
+        (
+            ("EMITTER_REDIS__CLOCK_TOLERANCE", "1s"),
+            "redis.clock_tolerance: 1s is not within 5s to 1h (EMITTER_REDIS__CLOCK_TOLERANCE)",
+        ),
+        (
             ("EMITTER_ORIGINS", "https://a.example/"),
             "origins: \"https://a.example/\" is not an origin, such as https://app.example.com (EMITTER_ORIGINS)",
         ),
@@ -194,6 +202,22 @@ fn a_wrong_variable_is_told_by_its_name() {
         error.to_string().contains("(EMITTER_GRPC_LISTEN)"),
         "{error}"
     );
+}
+
+/// Else what a part of Redis answered would be dropped because another part did not.
+#[cfg(feature = "redis")]
+#[test]
+fn the_engine_has_time_for_several_calls_of_redis() {
+    let redis = ("EMITTER_ENGINE__KIND", "redis");
+    for (timeout, fits) in [("2s", true), ("3s", false)] {
+        let loaded = load(&[redis, ("EMITTER_REDIS__TIMEOUT", timeout)]);
+        let problem = loaded.err().map(|error| error.to_string());
+        let problem = problem.unwrap_or_default();
+        let told = problem.starts_with("limits.engine_timeout: must be at least 15s");
+        assert_eq!((problem.is_empty(), told), (fits, !fits), "{problem}");
+    }
+    // No other engine asks Redis.
+    assert!(load(&[("EMITTER_REDIS__TIMEOUT", "3s")]).is_ok());
 }
 
 #[test]

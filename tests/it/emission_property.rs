@@ -24,7 +24,7 @@ use crate::support::{
     events::{self, stream},
     faulty_engine::Odds,
     rig::{Rig, observing, until},
-    seed,
+    schedule, seed,
 };
 
 /// What the tasks of one case share.
@@ -131,8 +131,7 @@ async fn case(seed: u64) {
 async fn keep(world: Arc<World>, mut rng: StdRng) {
     let clock: &Clock = &world.rig.clock;
     loop {
-        // A step of the drawn schedule: the clock is paused, so no time passes and nothing is waited for.
-        tokio::time::sleep(Duration::from_millis(rng.random_range(1..30))).await;
+        schedule::pass(&mut rng, 1..30).await;
         let jump = match rng.random_range(0..40) {
             0 => rng.random_range(0..8_000_000),
             1..4 => rng.random_range(0..700_000),

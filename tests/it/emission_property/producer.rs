@@ -13,6 +13,7 @@ use super::{
 use crate::support::{
     events::{custom, sized},
     rig::Answer,
+    schedule,
 };
 
 /// How many calls a producer makes, retries not counted.
@@ -53,9 +54,7 @@ impl Producer {
                 0 => self.give_up(user, events).await,
                 _ => self.insist(user, events).await,
             }
-            // A step of the drawn schedule: the clock is paused, so no time passes and nothing is waited for.
-            let pause = Duration::from_millis(self.rng.random_range(0..15));
-            tokio::time::sleep(pause).await;
+            schedule::pass(&mut self.rng, 0..15).await;
         }
         self.history
     }

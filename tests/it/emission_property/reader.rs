@@ -10,7 +10,10 @@ use emitter::{
 use rand::{Rng, rngs::StdRng};
 
 use super::{World, model::Log};
-use crate::support::events::{ALL, run_id};
+use crate::support::{
+    events::{ALL, run_id},
+    schedule,
+};
 
 pub(super) struct Reader {
     world: Arc<World>,
@@ -89,7 +92,7 @@ impl Reader {
     }
 
     async fn pause(&mut self, most: u64) {
-        tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..most))).await;
+        schedule::pass(&mut self.rng, 0..most).await;
     }
 
     /// Subscribes anew, at the head, the oldest, or somewhere that is none.

@@ -9,4 +9,5 @@ pub(crate) mod gate;
 pub(crate) mod places;
 pub(crate) mod readers;
 pub(crate) mod rig;
+pub(crate) mod schedule;
 pub(crate) mod seed;

@@ -82,6 +82,17 @@ impl Balancer {
         .await;
         balancer
     }
+
+    /// Two readers of each user, who know nothing but the balancer.
+    pub(crate) fn readings(&self, config: &LoadConfig) -> Vec<Reading> {
+        let both = config.users.iter().flat_map(|user| {
+            [
+                Reading::grpc(user, std::slice::from_ref(&self.grpc), config.seed),
+                Reading::websocket(user, &self.http),
+            ]
+        });
+        both.collect()
+    }
 }
 
 impl Drop for Balancer {
@@ -112,13 +123,7 @@ async fn nodes_that_are_gone_get_nothing() {
         pause: Duration::from_millis(20),
         ..LoadConfig::new(front.to_vec(), seed())
     };
-    let readings = config.users.iter().flat_map(|user| {
-        [
-            Reading::grpc(user, &front, config.seed),
-            Reading::websocket(user, &balancer.http),
-        ]
-    });
-    let readings = readings.collect();
+    let readings = balancer.readings(&config);
     let load = Load::start(&config);
     load.acknowledged(300).await;
     // Longer than a node may take to answer a check: the last one is there all the time.

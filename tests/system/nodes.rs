@@ -96,13 +96,7 @@ async fn a_rolling_restart_behind_a_balancer_loses_nothing() {
         pause: Duration::from_millis(5),
         ..LoadConfig::new(front.to_vec(), seed())
     };
-    let readings = config.users.iter().flat_map(|user| {
-        [
-            Reading::grpc(user, &front, config.seed),
-            Reading::websocket(user, &balancer.http),
-        ]
-    });
-    let readings = readings.collect();
+    let readings = balancer.readings(&config);
     let load = Load::start(&config);
     for node in &mut nodes {
         load.acknowledged(200).await;

@@ -10,7 +10,7 @@ use std::{
 use emitter::{
     engine::{
         AppendError, Commit, Engine,
-        redis::{Mode, Url},
+        redis::{Mode, RedisEngine, Url},
     },
     event::{BUCKETS, Kind, StreamKey},
 };
@@ -204,6 +204,24 @@ async fn sentinels_are_asked_over_tls() {
     }
 }
 
+/// A user whose stream is on another master than `node`.
+fn not_on(node: &Redis) -> StreamKey {
+    let mut users = (0..).map(|n| stream(&format!("v{n}")));
+    users.find(|user| !node.is_master_of(&tag(user))).unwrap()
+}
+
+/// An engine on a cluster whose masters serve their users also while another one is away.
+fn without_full_coverage(nodes: &[Redis]) -> Arc<RedisEngine> {
+    for node in nodes {
+        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
+    }
+    node_on("", |config| {
+        config.mode = Mode::Cluster;
+        config.urls = urls(nodes);
+        config.timeout = Duration::from_millis(500);
+    })
+}
+
 /// The key that says in which slot a user's stream is.
 fn tag(user: &StreamKey) -> String {
     format!("{{emitter:{}}}", user.bucket())
@@ -229,10 +247,7 @@ async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
     let user = stream("u");
     let dies = nodes.iter().position(|node| node.is_master_of(&tag(&user)));
     let dies = dies.expect("a master");
-    let other = (0..)
-        .map(|n| stream(&format!("v{n}")))
-        .find(|other| !nodes[dies].is_master_of(&tag(other)))
-        .unwrap();
+    let other = not_on(&nodes[dies]);
     let mut before = Vec::new();
     let mut watched = Vec::new();
     for user in [&user, &other] {
@@ -285,21 +300,11 @@ async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
 #[tokio::test]
 async fn a_master_of_a_cluster_that_does_not_answer_hides_no_runs_but_its_own() {
     let nodes = Redis::cluster().await;
-    for node in &nodes {
-        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
-    }
-    let engine = node_on("", |config| {
-        config.mode = Mode::Cluster;
-        config.urls = urls(&nodes);
-        config.timeout = Duration::from_millis(500);
-    });
+    let engine = without_full_coverage(&nodes);
     let there = stream("u");
     let stalls = nodes.iter().find(|node| node.is_master_of(&tag(&there)));
     let stalls = stalls.expect("a master");
-    let other = (0..)
-        .map(|n| stream(&format!("v{n}")))
-        .find(|other| !stalls.is_master_of(&tag(other)))
-        .unwrap();
+    let other = not_on(stalls);
     for user in [&there, &other] {
         let started = event(user, "s", Some("r"), Kind::AgentStarted);
         let drafts = vec![draft(started, 1, START)];
@@ -405,21 +410,11 @@ async fn a_slot_that_moves_stores_nothing_by_half_and_goes_on_where_it_arrives()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_of_a_cluster_that_only_stalls_is_left_for_its_replica() {
     let nodes = Redis::cluster_with_replicas().await;
-    for node in &nodes {
-        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
-    }
-    let engine = node_on("", |config| {
-        config.mode = Mode::Cluster;
-        config.urls = urls(&nodes);
-        config.timeout = Duration::from_millis(500);
-    });
+    let engine = without_full_coverage(&nodes);
     let user = stream("u");
     let stalls = nodes.iter().position(|node| node.is_master_of(&tag(&user)));
     let stalls = stalls.expect("a master");
-    let other = (0..)
-        .map(|n| stream(&format!("v{n}")))
-        .find(|other| !nodes[stalls].is_master_of(&tag(other)))
-        .unwrap();
+    let other = not_on(&nodes[stalls]);
     let told = Arc::new(Told::default());
     let _watch = engine.watch(&user, told.clone()).await.unwrap();
     append(&*engine, &user, notes(&user, &["a"], START)).await;

@@ -154,7 +154,7 @@ async fn joined_deltas(examples: &mut Examples) {
 }
 
 async fn heartbeat(examples: &mut Examples) {
-    let quick = |settings: &mut Settings| settings.limits.heartbeat = Duration::from_millis(20);
+    let quick = |settings: &mut Settings| settings.limits.heartbeat = Duration::from_millis(400);
     let server = told(4, memory::Config::default(), quick).await;
     let mut socket = connect(&server, "").await;
     let frame = socket.frame_of("connection_heartbeat").await;

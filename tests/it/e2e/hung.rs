@@ -33,7 +33,7 @@ async fn a_store_that_hangs_holds_no_reader_for_ever() {
     };
     let server = Server::start_in(environment, |settings| {
         settings.limits.engine_timeout = TIMEOUT;
-        settings.limits.heartbeat = Duration::from_millis(200);
+        settings.limits.heartbeat = Duration::from_millis(400);
     })
     .await;
     let token = server.token("alice", "subscribe");

@@ -251,7 +251,7 @@ async fn nothing_speaks_of_what_is_behind_a_gap_before_the_gap_is_told() {
         engine: Some(engine.clone()),
     };
     let server = Server::start_in(environment, |settings| {
-        settings.limits.heartbeat = Duration::from_millis(20);
+        settings.limits.heartbeat = Duration::from_millis(400);
     })
     .await;
     server.start_runs("alice", &["run-1"]).await;

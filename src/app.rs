@@ -231,10 +231,8 @@ impl App {
         let (shutdown, core) = (self.shutdown, self.core);
         let engine = core.engine.clone();
         let mut upkeep = core.upkeep(shutdown.drain());
-        upkeep.spawn(grpc::not_serving_once_failed(
-            self.health.clone(),
-            engine.clone(),
-        ));
+        let drain = shutdown.drain();
+        upkeep.spawn(grpc::tell_health(self.health, engine.clone(), drain));
         let mut serving = JoinSet::new();
         let (server, listener) = self.grpc;
         serving.spawn(grpc::serve(server, listener, shutdown.drain()));
@@ -255,7 +253,6 @@ impl App {
 
         tracing::info!("draining");
         shutdown.advance(Phase::Draining);
-        grpc::not_serving(&self.health).await;
         let deadline = shutdown.drain().deadline();
         // A tenth of the time is for what the listeners still have under way.
         let begun = Instant::now();

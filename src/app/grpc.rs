@@ -56,11 +56,7 @@ pub(super) async fn server(
     (ingest, egress, operator): (EmitterService, Subscriber, Operator),
 ) -> Result<(Server, HealthReporter), Error> {
     let (reporter, health) = health_reporter();
-    for service in HEALTHY {
-        reporter
-            .set_service_status(service, ServingStatus::Serving)
-            .await;
-    }
+    set_health(&reporter, ServingStatus::Serving).await;
     // What an emit holds in memory is bounded by its size, so that all of them are bounded by their number.
     let ingest =
         GlobalConcurrencyLimitLayer::new(limits.grpc_calls).named_layer(ingest.into_server());
@@ -150,19 +146,29 @@ pub(super) async fn serve(
         .await
 }
 
-/// Waits until nothing but a restart helps, and tells whoever asks.
-pub(super) async fn not_serving_once_failed(reporter: HealthReporter, engine: Arc<dyn Engine>) {
-    while !matches!(engine.condition(), Condition::Failed(_)) {
-        time::sleep(LOOK).await;
+/// Tells whoever asks whether new work is taken here, as long as it is polled: not while the engine is unfit or has
+/// failed, nor from the drain on.
+pub(super) async fn tell_health(reporter: HealthReporter, engine: Arc<dyn Engine>, drain: Drain) {
+    let mut told = ServingStatus::Serving;
+    loop {
+        let status = match engine.condition() {
+            _ if drain.is_draining() => ServingStatus::NotServing,
+            Condition::Well | Condition::Refusing(_) => ServingStatus::Serving,
+            Condition::Unfit(_) | Condition::Failed(_) => ServingStatus::NotServing,
+        };
+        if status != told {
+            told = status;
+            set_health(&reporter, status).await;
+        }
+        tokio::select! {
+            () = time::sleep(LOOK) => {}
+            () = drain.reached(Phase::Draining), if !drain.is_draining() => {}
+        }
     }
-    not_serving(&reporter).await;
 }
 
-/// Tells whoever asks that no new work is taken.
-pub(super) async fn not_serving(reporter: &HealthReporter) {
+async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     for service in HEALTHY {
-        reporter
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
+        reporter.set_service_status(service, status).await;
     }
 }

@@ -1,4 +1,4 @@
-//! An engine that stores nothing until the service is started again: every door says so.
+//! An engine that stores nothing until the service is started again, or nothing from here: every door says so.
 
 use std::sync::Arc;
 
@@ -21,7 +21,10 @@ use tonic_health::pb::{
 use super::server::Server;
 use crate::{
     processes::tools::until,
-    support::events::{START, all, append, ids, notes, stream},
+    support::{
+        events::{self, START, all, append, ids, notes, stream},
+        faulty_engine::FaultyEngine,
+    },
 };
 
 /// The writer calls it.
@@ -102,5 +105,34 @@ async fn a_writer_that_failed_is_told_at_every_door() {
     // What is stored can be read.
     let read = ids(&all(&*engine, &user).await);
     assert_eq!(read.first().map(String::as_str), Some("a"), "{read:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_can_store_nothing_is_told_at_every_door_until_it_can() {
+    let (memory, clock) = events::memory(memory::Config::default());
+    let engine = FaultyEngine::new(memory, 1);
+    let environment = Environment {
+        clock,
+        entropy: Entropy::seeded(1),
+        engine: Some(engine.clone()),
+    };
+    let server = Server::start_in(environment, |_| {}).await;
+    let mut health = health(&server).await;
+    for (unfit, code, word, serving) in [
+        (false, 200, "ready", ServingStatus::Serving),
+        (true, 503, "unfit", ServingStatus::NotServing),
+        (false, 200, "ready", ServingStatus::Serving),
+    ] {
+        engine.set_unfit(unfit);
+        let (found, said) = ready(&server).await;
+        assert_eq!((found, &said["status"]), (code, &word.into()), "{said}");
+        // Only a restart would help where this fails.
+        assert_eq!(server.admin("/healthz").await.0, 200);
+        until("health follows", async || {
+            status(&mut health).await == serving
+        })
+        .await;
+    }
     server.stop().await;
 }

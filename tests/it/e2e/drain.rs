@@ -25,7 +25,7 @@ use super::{
     server::Server,
     wire::{self, Socket},
 };
-use crate::support::events::metrics;
+use crate::{processes::tools::until, support::events::metrics};
 
 #[tokio::test]
 async fn readers_are_told_when_to_come_back_and_everything_stops() {
@@ -134,11 +134,15 @@ async fn new_work_is_refused_as_draining_while_a_reader_is_slow_to_leave() {
     assert!(details.retry_info().is_some());
     println!("{stored} stored before");
     for service in ["", "emitter.v1.EventEmitter", "emitter.v1.EventSubscriber"] {
-        let request = HealthCheckRequest {
+        let request = || HealthCheckRequest {
             service: service.into(),
         };
-        let status = health.check(request).await.unwrap().into_inner().status();
-        assert_eq!(status, ServingStatus::NotServing, "{service:?}");
+        // It is told a moment after the first refusal.
+        until("it is not serving", async || {
+            let checked = health.check(request()).await.unwrap();
+            checked.into_inner().status() == ServingStatus::NotServing
+        })
+        .await;
     }
     assert_eq!(super::http::get(admin, "/readyz").await.0, 503);
     assert_eq!(super::http::get(admin, "/healthz").await.0, 200);

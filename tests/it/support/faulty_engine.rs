@@ -15,8 +15,9 @@ use bytes::Bytes;
 use emitter::{
     clock::Timestamp,
     engine::{
-        AppendError, Appended, Commit, Description, Due, DueInReach, Engine, EngineError, Key,
-        KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
+        AppendError, Appended, Commit, Condition, Description, Due, DueInReach, Engine,
+        EngineError, Key, KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState,
+        Watch, Watcher,
     },
     event::{MAX_OFFSET, Offset, Position, RunId, StreamKey},
     run::Run,
@@ -66,6 +67,7 @@ pub(crate) struct FaultyEngine {
     calls_gate: Gate,
     broken: Mutex<HashSet<StreamKey>>,
     unconfirmed: AtomicBool,
+    unfit: AtomicBool,
     pub(crate) places: Places,
     watchers: Mutex<Vec<(StreamKey, Weak<Forgetful>)>>,
     appends: AtomicUsize,
@@ -90,6 +92,7 @@ impl FaultyEngine {
             calls_gate: Gate::default(),
             broken: Mutex::default(),
             unconfirmed: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
             places: Places::default(),
             watchers: Mutex::default(),
             appends: AtomicUsize::new(0),
@@ -112,6 +115,11 @@ impl FaultyEngine {
     /// What becomes of the next appends.
     pub(crate) fn script(&self, faults: impl IntoIterator<Item = Fault>) {
         self.script.lock().unwrap().extend(faults);
+    }
+
+    /// Whether it says that nothing is stored from here.
+    pub(crate) fn set_unfit(&self, unfit: bool) {
+        self.unfit.store(unfit, Ordering::Relaxed);
     }
 
     /// Holds appends up until `release`.
@@ -261,6 +269,13 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     fn describe(&self) -> Description {
         self.inner.describe()
+    }
+
+    fn condition(&self) -> Condition {
+        match self.unfit.load(Ordering::Relaxed) {
+            true => Condition::Unfit("on purpose"),
+            false => self.inner.condition(),
+        }
     }
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {

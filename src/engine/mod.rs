@@ -286,6 +286,8 @@ pub enum Key {
     Acks(StreamKey),
     /// Which node watches over the runs of a range of buckets, by the range's number.
     Lease(usize),
+    /// What nodes could not store of a range of buckets, by its first bucket.
+    Missed(usize),
 }
 
 /// A value of the key store.

@@ -144,6 +144,12 @@ impl StreamKey {
         &self.0.user
     }
 
+    /// A number that hardly any other user has, the same on every node and in every version. Its rest by `BUCKETS` is
+    /// the bucket.
+    pub fn number(&self) -> u64 {
+        number(self.tenant(), self.user())
+    }
+
     /// The bucket that everything of this user lies in, below `BUCKETS`. It is the same on every node and in every
     /// version.
     pub fn bucket(&self) -> usize {
@@ -152,14 +158,18 @@ impl StreamKey {
 }
 
 fn bucket(tenant: &Tenant, user: &UserId) -> usize {
+    (number(tenant, user) % BUCKETS as u64) as usize
+}
+
+fn number(tenant: &Tenant, user: &UserId) -> u64 {
     let mut hash = blake3::Hasher::new();
     // The length says where the tenant ends.
     hash.update(&(tenant.as_str().len() as u64).to_le_bytes());
     hash.update(tenant.as_str().as_bytes());
     hash.update(user.as_str().as_bytes());
-    let hash = hash.finalize();
-    let bytes = hash.as_bytes();
-    usize::from(u16::from_le_bytes([bytes[0], bytes[1]])) % BUCKETS
+    let mut bytes = [0; 8];
+    hash.finalize_xof().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
 }
 
 impl fmt::Debug for StreamKey {

@@ -63,7 +63,7 @@ impl Sequencer {
         let started = Instant::now();
         let stream = driving.lane.stream.clone();
         for attempt in 0..ATTEMPTS {
-            refuse_expired(&mut jobs);
+            self.refuse_expired(&stream, &mut jobs);
             if jobs.is_empty() {
                 return;
             }
@@ -114,12 +114,30 @@ impl Sequencer {
             }
         }
         let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
+        let is_tried = jobs.iter().any(|job| !job.events.is_empty());
+        if is_tried {
+            self.could_not_store(&stream, refusal.clone());
+        }
         refuse_all(jobs, &refusal);
     }
 
-    /// Notes that the engine could not store something of a user, for `refusal`: silence may have another reason now. For
-    /// others it may store all the same.
-    fn could_not_store(&self, stream: &StreamKey, refusal: Refusal) -> Refusal {
+    /// Takes out the jobs whose callers have stopped waiting: they are not stored.
+    fn refuse_expired(&self, stream: &StreamKey, jobs: &mut Vec<Job>) {
+        if jobs.iter().all(|job| job.deadline.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let is_expired = |job: &mut Job| job.deadline.is_some_and(|deadline| deadline <= now);
+        let expired: Vec<_> = jobs.extract_if(.., is_expired).collect();
+        if !expired.is_empty() {
+            let refusal = Refusal::new(Reason::DeadlineExceeded, "the deadline passed; not stored");
+            refuse_all(expired, &self.could_not_store(stream, refusal));
+        }
+    }
+
+    /// Notes that something of a user could not be stored, for `refusal`: silence may have another reason now. For others
+    /// the engine may store all the same.
+    pub(super) fn could_not_store(&self, stream: &StreamKey, refusal: Refusal) -> Refusal {
         let now = self.clock.now();
         self.outages.lock().user_failed(stream, now);
         refusal
@@ -368,20 +386,6 @@ fn failed(decisions: Vec<Result<Decision, Refusal>>, refusal: &Refusal, stands: 
             _ => fail(),
         })
         .collect()
-}
-
-/// Takes out the jobs whose callers have stopped waiting: they are not stored.
-fn refuse_expired(jobs: &mut Vec<Job>) {
-    if jobs.iter().all(|job| job.deadline.is_none()) {
-        return;
-    }
-    let now = Instant::now();
-    let (expired, live) = std::mem::take(jobs)
-        .into_iter()
-        .partition(|job| job.deadline.is_some_and(|deadline| deadline <= now));
-    *jobs = live;
-    let refusal = Refusal::new(Reason::DeadlineExceeded, "the deadline passed; not stored");
-    refuse_all(expired, &refusal);
 }
 
 /// Refuses whole jobs before anything of them was attempted.

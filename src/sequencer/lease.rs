@@ -3,20 +3,23 @@
 //! What a lease says is who sweeps, no more: a verdict is an ordinary append under a derived id, so that two nodes that
 //! believe to hold the same lease do no harm.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
-use super::Sequencer;
+use super::{
+    Sequencer,
+    uncounted::{self, Uncounted, Whose},
+};
 use crate::{
-    clock::{Entropy, Spans, Timestamp},
+    clock::{Entropy, Timestamp},
     engine::{Condition, EngineError, Key, KeyEntry},
     event::BUCKETS,
 };
 
 /// How many leases there are.
-const RANGES: usize = 16;
+pub(super) const RANGES: usize = 16;
 
 /// For how many buckets each is.
 const RANGE: usize = BUCKETS / RANGES;
@@ -29,10 +32,10 @@ const RENEWED: Duration = Duration::from_secs(5);
 
 /// How long it is kept, so that one can tell since when nobody watched: longer than any run may be silent. Where no node
 /// ran for longer than this, that is not known any more, and counts as silence.
-const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+pub(super) const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
-/// How many spans of time that does not count are told of each bucket; the oldest are taken for one.
-const TOLD: usize = 8;
+/// How many spans of time that does not count are told of each bucket or user; the oldest are taken for one.
+pub(super) const TOLD: usize = 8;
 
 /// The leases of this node.
 pub(super) struct Leases {
@@ -131,8 +134,13 @@ impl Leases {
 }
 
 /// The buckets that a lease is for.
-fn buckets_of(range: usize) -> Range<usize> {
+pub(super) fn buckets_of(range: usize) -> Range<usize> {
     range * RANGE..(range + 1) * RANGE
+}
+
+/// The lease that a bucket is of.
+pub(super) fn range_of(bucket: usize) -> usize {
+    bucket / RANGE
 }
 
 impl Sequencer {
@@ -157,11 +165,12 @@ impl Sequencer {
         held.map(|()| leases.buckets())
     }
 
-    /// Gives all leases back, so that other nodes take them at once, and takes no more.
+    /// Gives all leases back, so that other nodes take them at once, and takes no more. They are told what could not be
+    /// stored here.
     pub async fn stop_watching(&self) {
         let mut leases = self.leases.lock().await;
         leases.given_back = true;
-        self.give_back(&mut leases).await;
+        join(self.tell_missed(), self.give_back(&mut leases)).await;
         self.metrics.watchdog_ranges.set(0.0);
     }
 
@@ -194,7 +203,7 @@ impl Sequencer {
             tracing::debug!(%error, range, "a lease was neither renewed nor taken");
             // Whoever holds it sees what is away there; else nobody may.
             if !leases.holds(range) {
-                outages.buckets_failed(buckets_of(range), now);
+                outages.unwatched(buckets_of(range), now);
             }
         }
         Ok(())
@@ -295,11 +304,7 @@ impl Sequencer {
             return false;
         }
         let (mut outages, now) = (self.outages.lock(), self.clock.now());
-        for (bucket, spans) in &lease.uncounted {
-            for span in spans.iter() {
-                outages.inherit(*bucket, span, now);
-            }
-        }
+        outages.inherit(&lease.uncounted, now);
         if let Some(since) = seen.unwatched_since {
             let end = self.began_at.min(now);
             outages.over(since.min(end), end);
@@ -307,18 +312,18 @@ impl Sequencer {
         true
     }
 
-    /// The time that is not held against any user's silent runs, and against those of each bucket of a range.
+    /// The time that is not held against anybody's silent runs, and against those of each bucket of a range. Of single
+    /// users, other nodes are told by `missed`.
     fn uncounted_of(&self, range: usize) -> Uncounted {
         let mut all = self.clock.skipped();
         let (mut outages, now) = (self.outages.lock(), self.clock.now());
-        for (begin, end) in outages.of_node(now).iter() {
+        for (begin, end) in outages.of_everybody(now).iter() {
             all.add(begin, end);
         }
         let buckets = outages.of_buckets(buckets_of(range), now).into_iter();
-        let buckets = buckets.map(|(bucket, spans)| (Some(bucket), spans.at_most(TOLD)));
-        [(None, all)]
-            .into_iter()
-            .chain(buckets)
+        let buckets = buckets.map(|(bucket, spans)| (bucket, spans.at_most(TOLD)));
+        buckets
+            .chain([(Whose::Everybody, all)])
             .filter(|(_, spans)| spans.iter().len() > 0)
             .collect()
     }
@@ -339,9 +344,6 @@ impl Known {
     }
 }
 
-/// Time that is not held against silent runs: of a bucket, or of everybody.
-type Uncounted = Vec<(Option<usize>, Spans)>;
-
 /// What is under a lease's key.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Lease {
@@ -353,55 +355,28 @@ struct Lease {
     uncounted: Uncounted,
 }
 
-/// Stands for everybody where a bucket stands else.
-const EVERYBODY: u64 = u64::MAX;
-
 impl Lease {
-    /// Numbers of eight bytes, the lowest first: node, puts, then bucket, begin and end of each span.
+    /// Node and puts, then what does not count.
     fn encode(&self) -> Bytes {
-        let mut numbers = vec![self.node, self.puts];
-        for (bucket, spans) in &self.uncounted {
-            let bucket = bucket.map_or(EVERYBODY, |bucket| bucket as u64);
-            for (begin, end) in spans.iter() {
-                numbers.extend([bucket, begin.as_millis(), end.as_millis()]);
-            }
-        }
-        let bytes = numbers.into_iter().flat_map(u64::to_le_bytes);
-        bytes.collect::<Vec<_>>().into()
+        uncounted::encode(&[self.node, self.puts], &self.uncounted)
     }
 
     /// The lease of which `bytes` were made; nobody's, if they are none.
     fn decode(bytes: &[u8]) -> Self {
-        let (numbers, []) = bytes.as_chunks::<8>() else {
-            return Self::default();
-        };
-        let numbers: Vec<u64> = numbers.iter().map(|n| u64::from_le_bytes(*n)).collect();
-        let [node, puts, spans @ ..] = numbers.as_slice() else {
-            return Self::default();
-        };
-        let mut uncounted = BTreeMap::<_, Spans>::new();
-        for [bucket, begin, end] in spans.as_chunks::<3>().0 {
-            let bucket = match *bucket {
-                EVERYBODY => None,
-                bucket => match usize::try_from(bucket) {
-                    Ok(bucket) if bucket < BUCKETS => Some(bucket),
-                    _ => continue,
-                },
-            };
-            let [begin, end] = [*begin, *end].map(Timestamp::from_millis);
-            uncounted.entry(bucket).or_default().add(begin, end);
-        }
-        Self {
-            node: *node,
-            puts: *puts,
-            uncounted: uncounted.into_iter().collect(),
-        }
+        let decoded = uncounted::decode(bytes);
+        let lease = decoded.map(|([node, puts], uncounted)| Self {
+            node,
+            puts,
+            uncounted,
+        });
+        lease.unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Spans;
 
     #[test]
     fn a_lease_is_read_as_it_was_written() {
@@ -409,13 +384,16 @@ mod tests {
         let mut spans = Spans::default();
         for (count, buckets) in [
             (0, vec![]),
-            (1, vec![None]),
-            (64, vec![None, Some(0), Some(1023)]),
+            (1, vec![Whose::Everybody]),
+            (
+                64,
+                vec![Whose::Everybody, Whose::Bucket(0), Whose::Bucket(1023)],
+            ),
         ] {
             for n in 0..count {
                 spans.add(at(n * 100), at(n * 100 + 60));
             }
-            let uncounted = buckets.into_iter().map(|bucket| (bucket, spans.clone()));
+            let uncounted = buckets.into_iter().map(|whose| (whose, spans.clone()));
             let lease = Lease {
                 node: u64::MAX,
                 puts: 7,
@@ -426,10 +404,6 @@ mod tests {
         for none in [&b""[..], b"1234567", b"12345678", b"12345678123456789"] {
             assert_eq!(Lease::decode(none), Lease::default(), "{none:?}");
         }
-        // A bucket that there is not.
-        let odd = [1, 2, BUCKETS as u64, 3, 4].into_iter();
-        let odd: Vec<u8> = odd.flat_map(u64::to_le_bytes).collect();
-        assert_eq!(Lease::decode(&odd).uncounted, []);
     }
 
     #[test]

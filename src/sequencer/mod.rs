@@ -8,9 +8,11 @@ mod decide;
 mod drive;
 mod lane;
 mod lease;
+mod missed;
 mod outage;
 mod own;
 mod refused_sources;
+mod uncounted;
 mod watchdog;
 
 pub use decide::{Claim, Decision, Group, Mode, Rules, Verdict};
@@ -126,11 +128,14 @@ impl Sequencer {
         deadline: Option<Instant>,
     ) -> Vec<Result<Receipt, Refusal>> {
         let count = events.len();
-        let answered = self.enqueue_new(stream, events, Vec::new(), deadline);
+        let answered = self.enqueue_new(stream.clone(), events, Vec::new(), deadline);
         let answers = match answered.await {
             Ok(answers) => answers,
             // The driver ended before its time.
-            Err(_) => vec![Err(drive::unknown("the server failed")); count],
+            Err(_) => {
+                let refusal = self.could_not_store(&stream, drive::unknown("the server failed"));
+                vec![Err(refusal); count]
+            }
         };
         let duplicates = answers.iter().flatten().filter(|receipt| receipt.duplicate);
         self.metrics.duplicates.increment(duplicates.count() as u64);
@@ -197,10 +202,11 @@ impl Sequencer {
 
     /// Too much waits already. That is no silence of the user's runs.
     fn refuse_overfull(&self, stream: &StreamKey, job: Job) {
-        if !job.events.is_empty() {
-            self.outages.lock().user_failed(stream, self.clock.now());
-        }
-        job.refuse(&overfull());
+        let refusal = match job.events.is_empty() {
+            true => overfull(),
+            false => self.could_not_store(stream, overfull()),
+        };
+        job.refuse(&refusal);
     }
 
     /// Pushed under the shard's lock: a lane with something in its queue is never let go, so a user never has two.

@@ -1,11 +1,15 @@
 //! When events could not be stored: such time is not held against a silent run.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     time::Duration,
 };
 
+use super::{
+    lease::{RANGES, range_of},
+    uncounted::{Uncounted, Whose},
+};
 use crate::{
     clock::{Spans, Timestamp},
     event::StreamKey,
@@ -13,7 +17,7 @@ use crate::{
 
 /// How long after a failure to store, or after an outage, a producer may still be kept from storing: it retries within
 /// this time.
-const RECOVERY: Duration = Duration::from_secs(60);
+pub(super) const RECOVERY: Duration = Duration::from_secs(60);
 
 /// How many users' own outages are remembered. Beyond that those of further users count for their buckets.
 const USERS: usize = 10_000;
@@ -21,27 +25,21 @@ const USERS: usize = 10_000;
 /// How often users are looked through for those whose outages are over and forgotten.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
-/// The outages of the node, of buckets, and of single users: a part of an engine may be away.
+/// The outages of nodes, of buckets, and of single users: a part of an engine may be away.
 #[derive(Default)]
 pub(super) struct OutageBook {
-    node: Spans,
-    buckets: BTreeMap<usize, Bucket>,
-    /// How many users there are in all buckets.
+    known: Uncounted,
+    /// How many users there are among them.
     users: usize,
     tidy_at: Timestamp,
-}
-
-/// What lies in one place.
-#[derive(Default)]
-struct Bucket {
-    all: Spans,
-    users: HashMap<StreamKey, Spans>,
+    /// What this node noted itself and has not told the others, each with the range that it is to be told of.
+    untold: BTreeSet<(usize, Whose)>,
 }
 
 impl OutageBook {
     /// Nothing could be stored at `now`, whoever's.
     pub(super) fn failed(&mut self, now: Timestamp) {
-        fail(&mut self.node, now);
+        self.fail(Whose::Everybody, now);
     }
 
     /// What is in `buckets` could not be reached at `now`.
@@ -51,101 +49,149 @@ impl OutageBook {
         now: Timestamp,
     ) {
         for bucket in buckets {
-            fail(&mut self.buckets.entry(bucket).or_default().all, now);
+            self.fail(Whose::Bucket(bucket), now);
         }
     }
 
-    /// Nobody could store anything from `begin` to `end`: an outage that is over.
-    pub(super) fn over(&mut self, begin: Timestamp, end: Timestamp) {
-        self.node.add(begin, end + RECOVERY);
-    }
-
-    /// Another node knew at `now` of time that does not count, from `begin` to `end`: for a bucket, or for everybody.
-    pub(super) fn inherit(
-        &mut self,
-        bucket: Option<usize>,
-        (begin, end): (Timestamp, Timestamp),
-        now: Timestamp,
-    ) {
-        let spans = match bucket {
-            Some(bucket) => &mut self.buckets.entry(bucket).or_default().all,
-            None => &mut self.node,
-        };
-        spans.add(begin, end.min(now + RECOVERY));
+    /// Nobody may have watched over what is in `buckets` at `now`, as far as this node can see: it is no news for one that
+    /// does.
+    pub(super) fn unwatched(&mut self, buckets: Range<usize>, now: Timestamp) {
+        for bucket in buckets {
+            self.note(Whose::Bucket(bucket), now);
+        }
     }
 
     /// Something of one user could not be stored at `now`.
     pub(super) fn user_failed(&mut self, stream: &StreamKey, now: Timestamp) {
+        self.fail(Whose::of(stream), now);
+    }
+
+    /// Nobody could store anything from `begin` to `end`: an outage that is over.
+    pub(super) fn over(&mut self, begin: Timestamp, end: Timestamp) {
+        let spans = self.known.entry(Whose::Everybody).or_default();
+        spans.add(begin, end + RECOVERY);
+        self.is_news(Whose::Everybody);
+    }
+
+    fn fail(&mut self, whose: Whose, now: Timestamp) {
+        let whose = self.note(whose, now);
+        self.is_news(whose);
+    }
+
+    /// Notes an outage, and returns whose. Where the clock went back, what was noted for a time that comes again is cut
+    /// off.
+    fn note(&mut self, whose: Whose, now: Timestamp) -> Whose {
+        let whose = self.place(whose, now);
+        let spans = self.known.entry(whose).or_default();
+        spans.cut(now + RECOVERY);
+        spans.add(now, now + RECOVERY);
+        whose
+    }
+
+    /// Where it is noted: with the user's bucket, if there are too many users.
+    fn place(&mut self, whose: Whose, now: Timestamp) -> Whose {
+        let (Whose::User(_), Some(bucket)) = (whose, whose.bucket()) else {
+            return whose;
+        };
+        if self.known.contains_key(&whose) {
+            return whose;
+        }
         if self.users >= USERS && now >= self.tidy_at {
             self.tidy(now);
         }
-        let bucket = self.buckets.entry(stream.bucket()).or_default();
-        if let Some(own) = bucket.users.get_mut(stream) {
-            fail(own, now);
-        } else if self.users < USERS {
-            self.users += 1;
-            fail(bucket.users.entry(stream.clone()).or_default(), now);
-        } else {
-            fail(&mut bucket.all, now);
+        if self.users >= USERS {
+            return Whose::Bucket(bucket);
         }
+        self.users += 1;
+        whose
     }
 
     fn tidy(&mut self, now: Timestamp) {
         self.tidy_at = now + TIDY_EVERY;
-        for bucket in self.buckets.values_mut() {
-            bucket.users.retain(|_, spans| !spans.are_over(now));
-        }
-        self.users = self.buckets.values().map(|bucket| bucket.users.len()).sum();
+        self.known.retain(|_, spans| !spans.are_over(now));
+        let is_user = |whose: &&Whose| matches!(whose, Whose::User(_));
+        self.users = self.known.keys().filter(is_user).count();
     }
 
-    /// Those of the node as of `now`.
-    pub(super) fn of_node(&mut self, now: Timestamp) -> &Spans {
-        self.node.cut(now + RECOVERY);
-        &self.node
+    fn is_news(&mut self, whose: Whose) {
+        let ranges = match whose.bucket() {
+            Some(bucket) => range_of(bucket)..range_of(bucket) + 1,
+            None => 0..RANGES,
+        };
+        self.untold.extend(ranges.map(|range| (range, whose)));
     }
 
-    /// Those of each of `buckets` as of `now`, and of anybody there.
-    pub(super) fn of_buckets(
-        &mut self,
-        buckets: Range<usize>,
-        now: Timestamp,
-    ) -> Vec<(usize, Spans)> {
-        let mut found = Vec::new();
-        for (number, bucket) in self.buckets.range_mut(buckets) {
-            let mut spans = Spans::default();
-            for own in bucket.users.values_mut().chain([&mut bucket.all]) {
-                join(&mut spans, own, now);
+    /// Another node knew at `now` of time that does not count.
+    pub(super) fn inherit(&mut self, known: &Uncounted, now: Timestamp) {
+        for (whose, spans) in known {
+            let whose = self.place(*whose, now);
+            let here = self.known.entry(whose).or_default();
+            for (begin, end) in spans.iter() {
+                here.add(begin, end.min(now + RECOVERY));
             }
-            found.push((*number, spans));
         }
-        found
+    }
+
+    /// What other nodes have not been told, as of `now`, by the ranges that it is to be told of.
+    pub(super) fn news(&mut self, now: Timestamp) -> BTreeMap<usize, Uncounted> {
+        let mut news = BTreeMap::<usize, Uncounted>::new();
+        let known = &mut self.known;
+        self.untold.retain(|(range, whose)| {
+            let Some(spans) = known.get_mut(whose) else {
+                return false;
+            };
+            spans.cut(now + RECOVERY);
+            news.entry(*range)
+                .or_default()
+                .insert(*whose, spans.clone());
+            true
+        });
+        news
+    }
+
+    /// The others were told `news` of a range. What has happened meanwhile they have not.
+    pub(super) fn told(&mut self, range: usize, news: &Uncounted) {
+        for (whose, spans) in news {
+            if self.known.get(whose).is_none_or(|known| known == spans) {
+                self.untold.remove(&(range, *whose));
+            }
+        }
+    }
+
+    /// Those of everybody as of `now`.
+    pub(super) fn of_everybody(&mut self, now: Timestamp) -> Spans {
+        self.joined([Whose::Everybody], now)
+    }
+
+    /// Those of each of `buckets` as of `now`.
+    pub(super) fn of_buckets(&mut self, buckets: Range<usize>, now: Timestamp) -> Uncounted {
+        let [first, end] = [buckets.start, buckets.end].map(Whose::Bucket);
+        let found = self.known.range_mut(first..end).map(|(bucket, spans)| {
+            spans.cut(now + RECOVERY);
+            (*bucket, spans.clone())
+        });
+        found.collect()
     }
 
     /// Those that concern a user as of `now`.
     pub(super) fn of(&mut self, stream: &StreamKey, now: Timestamp) -> Spans {
-        let mut spans = self.of_node(now).clone();
-        if let Some(bucket) = self.buckets.get_mut(&stream.bucket()) {
-            join(&mut spans, &mut bucket.all, now);
-            if let Some(own) = bucket.users.get_mut(stream) {
-                join(&mut spans, own, now);
+        let bucket = Whose::Bucket(stream.bucket());
+        self.joined([Whose::Everybody, bucket, Whose::of(stream)], now)
+    }
+
+    /// What several tell of is one outage.
+    fn joined<const N: usize>(&mut self, of: [Whose; N], now: Timestamp) -> Spans {
+        let mut joined = Spans::default();
+        for whose in of {
+            if let Some(known) = self.known.get_mut(&whose) {
+                known.cut(now + RECOVERY);
+                for (begin, end) in known.iter() {
+                    joined.add(begin, end);
+                }
             }
         }
-        spans
+        joined
     }
-}
-
-/// Adds what is known as of `now` to `spans`: what several tell of is one outage.
-fn join(spans: &mut Spans, known: &mut Spans, now: Timestamp) {
-    known.cut(now + RECOVERY);
-    for (begin, end) in known.iter() {
-        spans.add(begin, end);
-    }
-}
-
-/// Where the clock went back, what was noted for a time that comes again is cut off.
-fn fail(spans: &mut Spans, now: Timestamp) {
-    spans.cut(now + RECOVERY);
-    spans.add(now, now + RECOVERY);
 }
 
 #[cfg(test)]
@@ -192,14 +238,12 @@ mod tests {
         assert_eq!(covered(&mut book, &one, 200), 70);
         assert_eq!(covered(&mut book, &other, 200), 0);
         let told = book.of_buckets(0..crate::event::BUCKETS, at(200));
-        let told: Vec<_> = told
-            .iter()
-            .map(|(b, s)| (*b, s.total().as_secs()))
-            .collect();
-        assert_eq!(told, [(one.bucket(), 70)]);
+        let seconds = |(whose, spans): (&Whose, &Spans)| (*whose, spans.total().as_secs());
+        let seconds: Vec<_> = told.iter().map(seconds).collect();
+        assert_eq!(seconds, [(Whose::Bucket(one.bucket()), 60)]);
         let mut heir = OutageBook::default();
-        heir.inherit(Some(one.bucket()), (at(100), at(170)), at(200));
-        assert_eq!(covered(&mut heir, &one, 200), 70);
+        heir.inherit(&told, at(200));
+        assert_eq!(covered(&mut heir, &one, 200), 60);
         assert_eq!(covered(&mut heir, &other, 200), 0);
     }
 
@@ -217,5 +261,46 @@ mod tests {
         let later = 9 * 24 * 60 * 60;
         book.user_failed(&late, at(later));
         assert_eq!((covered(&mut book, &late, later + 60), book.users), (60, 1));
+    }
+
+    /// What is told, by range, and of how many seconds.
+    fn news(book: &mut OutageBook, now: u64) -> Vec<(usize, Whose, u64)> {
+        let news = book.news(at(now)).into_iter();
+        news.flat_map(|(range, news)| {
+            let seconds = |(whose, spans): (Whose, Spans)| (range, whose, spans.total().as_secs());
+            news.into_iter().map(seconds).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_a_node_noted_is_news_until_it_is_told() {
+        let one = user("u");
+        let (range, whose) = (range_of(one.bucket()), Whose::of(&one));
+        let mut book = OutageBook::default();
+        book.user_failed(&one, at(100));
+        assert_eq!(news(&mut book, 101), [(range, whose, 60)]);
+        let told = book.news(at(101)).remove(&range).unwrap();
+        // It goes on while that is told.
+        book.user_failed(&one, at(102));
+        book.told(range, &told);
+        assert_eq!(news(&mut book, 103), [(range, whose, 62)]);
+        let told = book.news(at(103)).remove(&range).unwrap();
+        book.told(range, &told);
+        assert_eq!(news(&mut book, 104), []);
+        // What others told is none.
+        book.inherit(&told, at(104));
+        assert_eq!(news(&mut book, 104), []);
+        // Nor is what others see better.
+        book.unwatched(0..64, at(104));
+        assert_eq!(news(&mut book, 104), []);
+        // What concerns everybody is told of each range.
+        book.failed(at(200));
+        let of_all = news(&mut book, 200);
+        let each: Vec<_> = (0..RANGES).map(|n| (n, Whose::Everybody, 60)).collect();
+        assert_eq!(of_all, each);
+        let told = book.news(at(200)).remove(&3).unwrap();
+        book.told(3, &told);
+        assert_eq!(news(&mut book, 200).len(), RANGES - 1);
     }
 }

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{
+    StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use tokio::time::Instant;
 
 use super::Sequencer;
@@ -55,7 +59,8 @@ impl Sequencer {
                 // All at once: a part of the engine that does not answer holds up no other.
                 let held = rotated(held, first).into_iter();
                 let sweeps = held.map(|buckets| self.sweep_buckets(buckets, &left));
-                join_all(sweeps).await.into_iter().sum()
+                let ((), looked_at) = join(self.tell_missed(), join_all(sweeps)).await;
+                looked_at.into_iter().sum()
             }
             Err(error) => {
                 tracing::debug!(%error, "the watchdog cannot see");
@@ -94,11 +99,13 @@ impl Sequencer {
                 let away = found.out_of_reach.into_iter();
                 self.outages.lock().buckets_failed(away, self.clock.now());
             }
-            let last = found.due.len() < PAGE;
-            looked_at += found.due.len();
+            let count = found.due.len();
+            let due = self.knowing_missed(found.due).await;
+            let all_known = due.len() == count;
+            looked_at += due.len();
             // One user who cannot be helped keeps nobody else of the page from being looked at.
-            let all = self.look_at(found.due).await;
-            if last || !all {
+            let all = self.look_at(due).await;
+            if count < PAGE || !all_known || !all {
                 break;
             }
         }

@@ -8,6 +8,7 @@ mod hostile;
 mod hung;
 mod lanes;
 mod leases;
+mod missed;
 mod nodes;
 mod places;
 mod recovery;

@@ -1,5 +1,5 @@
 //! A simulation of everything at once, from a seed: three nodes over one engine that fails, hangs, answers late, loses
-//! hints and changes its epoch; nodes that die and come back; a clock that somebody sets; producers that retry at other
+//! hints and changes its epoch; nodes that die and come back, and that alone cannot reach it; a clock that somebody sets; producers that retry at other
 //! nodes, and readers that resume at other nodes. What was promised must hold all the same.
 //!
 //! A failing seed is printed; `EMITTER_SEED=<seed>` runs it again, `EMITTER_SOAK=1` runs many more.

@@ -319,10 +319,12 @@ pub(super) fn key_name(key: &Key) -> Vec<u8> {
             .to_be_bytes();
         [&[kind], &length[..], tenant, id.as_bytes()].concat()
     };
+    let numbered = |kind: u8, number: usize| [&[kind], &(number as u64).to_be_bytes()[..]].concat();
     match key {
         Key::RunClaim(tenant, run_id) => pair(b'c', tenant, run_id.as_str()),
         Key::Acks(stream) => pair(b'a', stream.tenant(), stream.user().as_str()),
-        Key::Lease(range) => [&b"l"[..], &(*range as u64).to_be_bytes()].concat(),
+        Key::Lease(range) => numbered(b'l', *range),
+        Key::Missed(bucket) => numbered(b'm', *bucket),
     }
 }
 
@@ -330,10 +332,13 @@ pub(super) fn key_name(key: &Key) -> Vec<u8> {
 pub(super) fn read_key_name(name: &[u8]) -> Result<Key, Corrupt> {
     let wrong = || Corrupt::new("no such key");
     let (kind, rest) = name.split_first().ok_or_else(wrong)?;
-    if *kind == b'l' {
-        let range = rest.try_into().map_err(|_| wrong())?;
-        let range = usize::try_from(u64::from_be_bytes(range)).map_err(|_| wrong())?;
-        return Ok(Key::Lease(range));
+    if let b'l' | b'm' = *kind {
+        let number = rest.try_into().map_err(|_| wrong())?;
+        let number = usize::try_from(u64::from_be_bytes(number)).map_err(|_| wrong())?;
+        return Ok(match kind {
+            b'l' => Key::Lease(number),
+            _ => Key::Missed(number),
+        });
     }
     let (length, rest) = rest.split_first_chunk().ok_or_else(wrong)?;
     let length = usize::from(u16::from_be_bytes(*length));
@@ -400,6 +405,7 @@ mod tests {
             Key::RunClaim(tenant("tr"), RunId::new("x").unwrap()),
             Key::Acks(StreamKey::new(tenant("t"), UserId::new("u").unwrap())),
             Key::Lease(15),
+            Key::Missed(960),
         ];
         for key in keys {
             assert_eq!(read_key_name(&key_name(&key)), Ok(key));

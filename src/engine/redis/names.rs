@@ -66,6 +66,7 @@ impl Names {
             }
             Key::Acks(stream) => format!("{}ka{}", self.base(stream.bucket()), sid(stream)),
             Key::Lease(range) => format!("{}kl{range}", self.base(range % BUCKETS)),
+            Key::Missed(bucket) => format!("{}km{bucket}", self.base(bucket % BUCKETS)),
         }
     }
 }

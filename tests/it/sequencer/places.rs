@@ -21,8 +21,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const AWAY: Range<usize> = 0..300;
 const AWAY_LEASES: Range<usize> = 0..8;
 
-/// Buckets elsewhere whose leases are in that place, and those whose leases are not.
-const WITHOUT_LEASES: Range<usize> = 300..512;
+/// Buckets elsewhere whose leases are in that place, and those whose leases are not. What nodes missed of the buckets from
+/// 256 to 320 lies in the first of them.
+const WITHOUT_LEASES: Range<usize> = 320..512;
 const WELL: Range<usize> = 512..BUCKETS;
 
 fn rig() -> Rig {

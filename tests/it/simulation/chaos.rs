@@ -21,9 +21,10 @@ pub(super) async fn reign(world: Arc<World>, mut rng: StdRng) {
         let pause = Duration::from_millis(rng.random_range(1_000..20_000));
         tokio::time::sleep(pause).await;
         let place = rng.random_range(0..NODES);
-        match rng.random_range(0..10) {
+        match rng.random_range(0..11) {
             0..3 => die_and_come_back(&world, place, &mut rng),
             3 | 4 => freeze(&world, place, &mut rng),
+            10 => cut_off(&world, place, &mut rng),
             5 if jumps > 0 => {
                 jumps -= 1;
                 let by = Duration::from_millis(rng.random_range(60_000..HOUR.as_millis() as u64));
@@ -78,5 +79,18 @@ fn freeze(world: &Arc<World>, place: usize, rng: &mut StdRng) {
             () = node.died() => {}
             () = std::future::ready(()) => node.freeze(false),
         }
+    });
+}
+
+/// It alone cannot reach the store.
+fn cut_off(world: &Arc<World>, place: usize, rng: &mut StdRng) {
+    let Some(node) = world.node_at(place) else {
+        return;
+    };
+    node.cut_off(true);
+    let for_so_long = rng.random_range(5..90) * SECOND;
+    tokio::spawn(async move {
+        tokio::time::sleep(for_so_long).await;
+        node.cut_off(false);
     });
 }

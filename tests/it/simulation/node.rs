@@ -6,8 +6,9 @@ use std::{
 };
 
 use emitter::{
-    clock::Entropy,
+    clock::{Clock, Entropy},
     engine::Bounded,
+    event::BUCKETS,
     fanout::{self, Hub},
     run::Defaults,
     sequencer::{Config, Rules, Sequencer},
@@ -21,6 +22,10 @@ use crate::support::{
     gate::Gate,
 };
 
+/// How long a node that is in touch with the store may take to tell the others what could not be stored through it: it
+/// tries every second, and a call may fail by chance.
+const TELLS_WITHIN: Duration = Duration::from_secs(30);
+
 /// How long the store may take.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -31,6 +36,18 @@ pub(super) struct Node {
     /// Shut while it lives.
     death: Gate,
     upkeep: Mutex<JoinSet<()>>,
+    clock: Clock,
+    touch: Mutex<Touch>,
+}
+
+/// Whether a node reaches the store.
+#[derive(Default)]
+struct Touch {
+    frozen: bool,
+    cut_off: bool,
+    dead: bool,
+    /// When that changed, by the time that passes, and whether it did from then on.
+    changes: Vec<(Duration, bool)>,
 }
 
 impl Node {
@@ -67,7 +84,10 @@ impl Node {
             engine,
             death: Gate::shut(),
             upkeep: Mutex::default(),
+            clock: world.clock.clone(),
+            touch: Mutex::default(),
         });
+        node.touch(|_| {});
         node.keep_up();
         node
     }
@@ -102,6 +122,7 @@ impl Node {
     /// What it does from now on reaches nobody.
     pub(super) fn die(&self) {
         self.upkeep.lock().unwrap().abort_all();
+        self.touch(|touch| touch.dead = true);
         self.freeze(true);
         self.death.set_shut(false);
     }
@@ -113,6 +134,7 @@ impl Node {
 
     /// The store does not answer, or does again.
     pub(super) fn freeze(&self, frozen: bool) {
+        self.touch(|touch| touch.frozen = frozen);
         self.engine.hold_calls(frozen);
         match frozen {
             true => self.engine.hold(),
@@ -120,8 +142,38 @@ impl Node {
         }
     }
 
+    /// The store cannot be reached from here, or can again.
+    pub(super) fn cut_off(&self, cut_off: bool) {
+        self.touch(|touch| touch.cut_off = cut_off);
+        match cut_off {
+            true => self.engine.places.set_away(0..BUCKETS, 0..BUCKETS),
+            false => self.engine.places.set_away(0..0, 0..0),
+        }
+    }
+
     pub(super) fn heal(&self) {
         self.engine.set_odds(Odds::default());
         self.freeze(false);
+        self.cut_off(false);
+    }
+
+    fn touch(&self, change: impl FnOnce(&mut Touch)) {
+        let touch = &mut *self.touch.lock().unwrap();
+        change(touch);
+        let is_in_touch = !touch.frozen && !touch.cut_off && !touch.dead;
+        touch.changes.push((self.clock.steady(), is_in_touch));
+    }
+
+    /// When the others know at the latest what could not be stored here at `at`: once this node was in touch with the
+    /// store for long enough. Where it never is, they may not.
+    pub(super) fn has_told_by(&self, at: Duration) -> Option<Duration> {
+        let changes = &self.touch.lock().unwrap().changes;
+        let ends = changes.iter().skip(1).map(|(end, _)| *end);
+        let stretches = changes.iter().zip(ends.chain([Duration::MAX]));
+        let mut told = stretches.filter_map(|((begin, is_in_touch), end)| {
+            let told = at.max(*begin) + TELLS_WITHIN;
+            (*is_in_touch && told <= end).then_some(told)
+        });
+        told.next()
     }
 }

@@ -167,7 +167,13 @@ impl Producer {
         tokio::select! {
             biased;
             () = node.died() => Vec::new(),
-            answers = submitted => answers,
+            answers = submitted => {
+                let is_failure = |answer: &Answer| matches!(answer, Err(r) if r.reason.retryable());
+                if answers.iter().any(is_failure) {
+                    self.world.could_not_store(user, &node);
+                }
+                answers
+            }
             // A call that takes longer than the engine may take is a bug.
             () = tokio::time::sleep(MINUTE) => panic!("no answer to {events:?}"),
         }

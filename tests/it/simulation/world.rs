@@ -26,7 +26,7 @@ use crate::support::{
 pub(super) const NODES: usize = 3;
 
 /// How finely time passes.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
 
 pub(super) struct World {
     pub(super) clock: Clock,
@@ -40,8 +40,20 @@ pub(super) struct World {
     /// When the wall clock jumped, by the time that passes, and by how much it was ahead from then on; milliseconds.
     jumps: Mutex<Vec<(i64, i64)>>,
     deaths: Mutex<usize>,
+    missed: Mutex<Vec<Missed>>,
     seeds: Mutex<u64>,
 }
+
+/// Something of a user could not be stored through a node.
+struct Missed {
+    user: usize,
+    node: Arc<Node>,
+    /// By the time that passes.
+    at: Duration,
+}
+
+/// How long after that the user's runs are not taken for silent, less than a tick or two.
+const EXCUSED: Duration = Duration::from_secs(59);
 
 impl World {
     pub(super) async fn new(rng: &mut StdRng) -> Arc<Self> {
@@ -70,6 +82,7 @@ impl World {
             end: watch::Sender::new(false),
             jumps: Mutex::new(vec![(0, 0)]),
             deaths: Mutex::default(),
+            missed: Mutex::default(),
             seeds: Mutex::new(rng.random()),
         });
         for place in 0..NODES {
@@ -138,6 +151,41 @@ impl World {
     /// A new epoch, though nothing is lost.
     pub(super) fn change_epoch(&self, epoch: u64) {
         self.epochs.lose(Epoch::new(epoch), self.clock.now());
+    }
+
+    /// A producer was told that something of a user could not be stored, by `node`.
+    pub(super) fn could_not_store(&self, user: usize, node: &Arc<Node>) {
+        let (node, at) = (node.clone(), self.clock.steady());
+        self.missed.lock().unwrap().push(Missed { user, node, at });
+    }
+
+    /// How much of the time between `from` and `to` cannot be held against the runs of a user, as every node knows by
+    /// then: something of that user could not be stored.
+    pub(super) fn excused(&self, user: usize, from: Duration, to: Duration) -> Duration {
+        let missed = self.missed.lock().unwrap();
+        let known = missed.iter().filter(|missed| {
+            let told = missed.node.has_told_by(missed.at);
+            missed.user == user && told.is_some_and(|told| told <= to)
+        });
+        let (mut excused, mut until) = (Duration::ZERO, from);
+        for missed in known {
+            let begin = missed.at.clamp(until, to);
+            until = self.before_jump(missed.at).clamp(begin, to);
+            excused += until - begin;
+        }
+        excused
+    }
+
+    /// When an excuse of `at` ends, by the time that passes: a jump of the wall clock may cut it short.
+    fn before_jump(&self, at: Duration) -> Duration {
+        let around = (at.saturating_sub(2 * TICK), at + EXCUSED);
+        let jumps = self.jumps.lock().unwrap();
+        let jumps = jumps.iter().skip(1);
+        let jumps = jumps.map(|(when, _)| Duration::from_millis(when.unsigned_abs()));
+        let jump = jumps
+            .filter(|when| (around.0..around.1).contains(when))
+            .min();
+        jump.unwrap_or(around.1)
     }
 
     /// Faults are over, and every node is up.

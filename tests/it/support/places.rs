@@ -46,6 +46,7 @@ impl Places {
         match key {
             Key::Lease(range) => reached(!self.away.lock().unwrap().leases.contains(range)),
             Key::Acks(stream) => self.reach(stream.bucket()),
+            Key::Missed(bucket) => self.reach(*bucket),
             Key::RunClaim(..) => Ok(()),
         }
     }

@@ -67,15 +67,27 @@ impl Rig {
 
     /// Another node over the same store, with a way to it and a clock of its own.
     pub(crate) fn node_by(&self, clock: &Clock, put_at: &PutAt, seed: u64) -> Arc<Sequencer> {
+        let (way, node) = self.node_over(clock, Config::default(), seed);
+        way.places.stamp_by(clock, put_at);
+        node
+    }
+
+    /// The same, with its way to the store.
+    pub(crate) fn node_over(
+        &self,
+        clock: &Clock,
+        config: Config,
+        seed: u64,
+    ) -> (Arc<FaultyEngine>, Arc<Sequencer>) {
         let engine = FaultyEngine::new(self.epochs.clone(), seed);
-        engine.places.stamp_by(clock, put_at);
-        Sequencer::new(
-            Bounded::new(engine, ENGINE_TIMEOUT),
+        let node = Sequencer::new(
+            Bounded::new(engine.clone(), ENGINE_TIMEOUT),
             clock.clone(),
             Entropy::seeded(seed),
-            Config::default(),
+            config,
             events::metrics(),
-        )
+        );
+        (engine, node)
     }
 
     /// Emits `events` in one call, without a deadline.

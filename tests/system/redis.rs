@@ -56,12 +56,7 @@ impl Redis {
     pub(crate) async fn replica_at(primary: &str, options: &[&str]) -> Self {
         let of = primary.replace(':', " ");
         let replica = Self::start(&[options, &["--replicaof", &of]].concat()).await;
-        until("the replica is in step", async || {
-            replica
-                .cli(&["info", "replication"])
-                .contains("master_link_status:up")
-        })
-        .await;
+        replica.is_in_step().await;
         replica
     }
 
@@ -139,10 +134,37 @@ impl Redis {
     /// One that is reached only over TLS, by the user `emitter` with the password `secret`.
     pub(crate) async fn over_tls(options: &[&str]) -> Self {
         let mut redis = Self::prepared(options);
-        let files = redis.directory.path();
+        let files = redis.directory.path().to_owned();
+        certificate(&files);
+        redis.secure(&files);
+        redis.restart().await;
+        redis
+    }
+
+    /// A replica of `primary`, which is over TLS, with its certificate, in step with it.
+    pub(crate) async fn replica_over_tls(primary: &Self, options: &[&str]) -> Self {
+        let of = format!("127.0.0.1 {}", primary.port);
+        let replication = ["--tls-replication", "yes", "--replicaof", &of];
+        let access = ["--masteruser", "emitter", "--masterauth", "secret"];
+        let mut replica = Self::prepared(&[options, &replication, &access].concat());
+        replica.secure(primary.directory.path());
+        replica.restart().await;
+        replica.is_in_step().await;
+        replica
+    }
+
+    async fn is_in_step(&self) {
+        until("the replica is in step", async || {
+            self.cli(&["info", "replication"])
+                .contains("master_link_status:up")
+        })
+        .await;
+    }
+
+    /// Lets it be reached only over TLS, with the certificate below `files`.
+    fn secure(&mut self, files: &std::path::Path) {
         let at = |name: &str| files.join(name).display().to_string();
-        certificate(files);
-        let port = redis.port.to_string();
+        let port = self.port.to_string();
         let (key, certificate, ca) = (at("server.key"), at("server.crt"), at("ca.crt"));
         let options = [
             &["--tls-port", &port, "--tls-key-file", &key][..],
@@ -151,15 +173,13 @@ impl Redis {
             &["--user", "emitter", "on", ">secret", "~*", "&*", "+@all"],
         ];
         let options = options.concat().into_iter().map(str::to_owned);
-        redis.options.extend(options);
+        self.options.extend(options);
         let access = [
             &["--tls", "--cacert", &ca, "--user", "emitter"][..],
             &["--pass", "secret", "--no-auth-warning"],
         ];
         let access = access.concat().into_iter().map(str::to_owned);
-        redis.access = access.collect();
-        redis.restart().await;
-        redis
+        self.access = access.collect();
     }
 
     /// The file with the certificate that its own is signed with.

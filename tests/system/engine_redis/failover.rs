@@ -52,7 +52,8 @@ impl Sentinel {
         sentinel
     }
 
-    /// One that is reached only over TLS, with the certificate of its master, which it reaches over TLS, too.
+    /// One that is reached only over TLS, with the certificate of its master, which it reaches over TLS, too, as it does
+    /// the replica.
     async fn over_tls(master: &Redis) -> Self {
         let port = ports::free();
         let (ca, key, certificate) = (
@@ -67,9 +68,12 @@ impl Sentinel {
         );
         let more = "sentinel auth-user main emitter\nsentinel auth-pass main secret\n";
         let sentinel = Self::start(port, access, master, (&settings, more));
-        until("the sentinel reaches the master", async || {
-            let known = sentinel.cli(&["sentinel", "master", "main"]);
-            known.contains("\nmaster\n") && !known.contains("disconnected")
+        until("the sentinel reaches both", async || {
+            let master = sentinel.cli(&["sentinel", "master", "main"]);
+            let replica = sentinel.cli(&["sentinel", "replicas", "main"]);
+            let reached =
+                |known: &str, role: &str| known.contains(role) && !known.contains("disconnected");
+            reached(&master, "\nmaster\n") && reached(&replica, "\nmaster-link-status\nok\n")
         })
         .await;
         sentinel
@@ -177,10 +181,13 @@ async fn a_failover_is_followed_and_told_by_a_new_epoch() {
 }
 
 #[tokio::test]
-async fn sentinels_are_asked_over_tls() {
-    let primary = Redis::over_tls(AOF_EVERYSEC).await;
+async fn sentinels_are_asked_over_tls_and_the_new_master_is_reached_so_too() {
+    let mut primary = Redis::over_tls(AOF_EVERYSEC).await;
+    let replica = Redis::replica_over_tls(&primary, AOF_EVERYSEC).await;
     let sentinel = Sentinel::over_tls(&primary).await;
-    admit(&primary, "node", "+role");
+    for server in [&primary, &replica] {
+        admit(server, "node", "+role");
+    }
     let password = tempfile::NamedTempFile::new().unwrap();
     fs::write(&password, "secret\n").unwrap();
     let through = |scheme: &str, ca_file: String| {
@@ -196,12 +203,28 @@ async fn sentinels_are_asked_over_tls() {
     };
     let user = stream("u");
     let engine = through("rediss", primary.ca_file());
-    append(&*engine, &user, notes(&user, &["a"], START)).await;
+    let before = append(&*engine, &user, notes(&user, &["a"], START)).await;
     assert_eq!(ids(&all(&*engine, &user).await), ["a"]);
     for (scheme, ca_file) in [("redis", primary.ca_file()), ("rediss", String::new())] {
         let answer = through(scheme, ca_file).load(&user).await;
         assert!(answer.is_err(), "{scheme}: {answer:?}");
     }
+    until("the replica has it", async || {
+        replica.cli(&["dbsize"]).trim() != "0"
+    })
+    .await;
+    primary.kill().await;
+    let mut after = None;
+    until("the new master is found", async || {
+        after = engine.load(&user).await.ok();
+        after.is_some()
+    })
+    .await;
+    let (before, after) = (before.records[0].position, after.unwrap().head);
+    assert_eq!(after.offset, before.offset);
+    assert_ne!(after.epoch, before.epoch);
+    append(&*engine, &user, notes(&user, &["b"], START)).await;
+    assert_eq!(ids(&all(&*engine, &user).await), ["a", "b"]);
 }
 
 /// A user whose stream is on another master than `node`.

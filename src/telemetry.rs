@@ -58,6 +58,8 @@ pub struct Metrics {
     pub usage_folded: Counter,
     /// Connections to Redis that were lost and made anew.
     pub redis_reconnects: Counter,
+    /// Masters of Redis that are not connected to.
+    pub redis_masters_away: Gauge,
     /// Calls of Redis that failed.
     pub redis_errors: Counter,
     /// Seconds by which this node's clock is ahead of that of Redis.
@@ -225,6 +227,10 @@ impl Metrics {
                 "emitter_redis_reconnects_total",
                 vec![],
                 "Connections to Redis that were lost and made anew.",
+            ),
+            redis_masters_away: r.gauge(
+                "emitter_redis_masters_away",
+                "Masters of Redis that are not connected to: their users are refused.",
             ),
             redis_errors: r.counter(
                 "emitter_redis_errors_total",

@@ -6,15 +6,21 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use emitter::{
+    client::{Producer, ProducerConfig},
+    proto::v1::{AgentStarted, AgentThinking, Event, event::Payload},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     nodes::on_redis,
     processes::{
         load::{Load, LoadConfig},
         reading::{Heard, Reading, epoch_changed},
-        server::Server,
+        server::{Server, credential},
         tools::until_within,
         verdict::{Allowed, judge},
     },
@@ -137,6 +143,46 @@ async fn a_redis_that_stalls_or_is_cut_off_costs_time_only() {
     busy.judge(Allowed::NOTHING).await;
 }
 
+/// A node that does nothing else says what is wrong with Redis.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_and_a_policy_that_evicts_are_said_once_and_their_ends_too() {
+    let mut redis = Redis::start(AOF_EVERYSEC).await;
+    let node = Server::start("node", &on_redis(&redis.address())).await;
+    let said = |what: &str| node.logged().matches(what).count();
+    let says = async |what: &str| {
+        let patience = Duration::from_secs(20);
+        until_within(patience, what, async || said(what) > 0).await;
+    };
+    redis.cli(&["config", "set", "maxmemory", "1gb"]);
+    for (policy, what) in [
+        ("allkeys-lru", "Redis evicts keys"),
+        ("noeviction", "Redis does not evict keys any more"),
+    ] {
+        assert_eq!(said(what), 0);
+        redis.cli(&["config", "set", "maxmemory-policy", policy]);
+        says(what).await;
+    }
+    let (begins, ends) = ("Redis cannot be reached", "Redis is reached again");
+    assert_eq!((said(begins), said(ends)), (0, 0));
+    redis.kill().await;
+    says(begins).await;
+    // Calls are refused by now, and several attempts to connect have failed.
+    until_within(Duration::from_secs(20), "it refuses", async || {
+        let away = node.metric("emitter_redis_masters_away").await;
+        node.metric("emitter_engine_refusing").await > 0.0 && away == 1.0
+    })
+    .await;
+    redis.restart().await;
+    says(ends).await;
+    until_within(Duration::from_secs(20), "it takes calls", async || {
+        let away = node.metric("emitter_redis_masters_away").await;
+        node.metric("emitter_engine_refusing").await == 0.0 && away == 0.0
+    })
+    .await;
+    assert_eq!((said(begins), said(ends)), (1, 1));
+    assert_eq!(said("Redis evicts keys"), 1);
+}
+
 /// A node is told by Redis what others appended, and asks when it was not told.
 #[tokio::test(flavor = "multi_thread")]
 async fn hints_that_are_lost_cost_a_moment_only() {
@@ -232,6 +278,78 @@ async fn a_failover_in_a_cluster_is_told_to_the_users_of_that_master_only() {
     let gaps: Vec<_> = gaps.iter().map(|reading| &reading.name).collect();
     assert!(gaps.is_empty(), "told of gaps that are none: {gaps:?}");
     busy.judge(Allowed::LOSS).await;
+}
+
+/// Events of one run without end, about every 50 ms until `stop`: how many there were, how long the slowest took, and what
+/// was not stored.
+async fn steady(
+    node: String,
+    user: String,
+    stop: CancellationToken,
+) -> (usize, Duration, Vec<String>) {
+    let patient = ProducerConfig {
+        deadline: Duration::from_secs(20),
+        attempt: Duration::from_secs(20),
+        ..ProducerConfig::default()
+    };
+    let producer = Producer::new(&node, credential("steady", "emit"), patient).unwrap();
+    let (mut count, mut slowest, mut failed) = (0, Duration::ZERO, Vec::new());
+    while !stop.is_cancelled() {
+        let payload = match count {
+            0 => Payload::AgentStarted(AgentStarted::default()),
+            _ => Payload::AgentThinking(AgentThinking::default()),
+        };
+        let event = Event {
+            event_id: format!("steady-{user}-{count}"),
+            user_id: user.clone(),
+            run_id: format!("steady-{user}"),
+            agent_name: "worker".into(),
+            payload: Some(payload),
+            ..Event::default()
+        };
+        let began = Instant::now();
+        if let Err(refusal) = producer.emit(event).await {
+            failed.push(format!("{refusal:?}"));
+        }
+        slowest = slowest.max(began.elapsed());
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    (count, slowest, failed)
+}
+
+/// Its users wait until it goes on, with all that they had, and so do those whose new run's id is claimed there. What else
+/// the others do goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_of_a_cluster_that_stalls_costs_time_only_and_its_users_most_of_it() {
+    let cluster = Redis::cluster().await;
+    for node in &cluster {
+        node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
+    }
+    let busy = Busy::on(&on_cluster(&cluster)).await;
+    let tag = |user: &str| format!("{{emitter:{}}}", stream(user).bucket());
+    let users = (0..).map(|n| format!("v{n}"));
+    let elsewhere = users.filter(|user| !cluster[0].is_master_of(&tag(user)));
+    let stop = CancellationToken::new();
+    let runs = elsewhere.take(4).zip(busy.addresses.iter().cycle());
+    let runs = runs.map(|(user, node)| steady(node.clone(), user, stop.clone()));
+    let runs: Vec<_> = runs.map(tokio::spawn).collect();
+    busy.load.acknowledged(300).await;
+    cluster[0].stall();
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    cluster[0].go_on();
+    busy.load.acknowledged(300).await;
+    stop.cancel();
+    let mut outcomes = Vec::new();
+    for run in runs {
+        outcomes.push(run.await.unwrap());
+    }
+    println!("{outcomes:?}");
+    for (count, slowest, failed) in &outcomes {
+        let is_well = *slowest < Duration::from_secs(1) && failed.is_empty();
+        assert!(is_well && *count > 100, "{outcomes:?}");
+    }
+    busy.judge(Allowed::NOTHING).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

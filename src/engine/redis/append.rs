@@ -98,12 +98,11 @@ impl Inner {
     async fn send_append(&self, call: &Call) -> Result<Vec<Value>, CallError> {
         let config = &self.config;
         if config.wait_replicas == 0 {
-            return call.on(&self.calls).await;
+            return call.on(&self.shards).await;
         }
-        let link = self.next_writer();
         let wait = config.wait_timeout.as_millis();
         let needed = config.wait_replicas;
-        let (answer, have) = call.on_and_wait(link, needed, wait).await?;
+        let (answer, have) = call.on_and_wait(&self.shards, needed, wait).await?;
         let stored = matches!(answer.first(), Some(Value::BulkString(outcome)) if outcome == b"ok");
         if stored && have < needed {
             let why = format!("{have} of {needed} replicas have it");

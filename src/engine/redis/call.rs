@@ -3,16 +3,13 @@
 use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
-use redis::{
-    Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ToRedisArgs, Value,
-    aio::ConnectionLike,
-    cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr},
-};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, ToRedisArgs, Value, aio::ConnectionLike};
 use tokio::time::{self, Instant};
 
 use super::{
     link::{Link, Live},
     servers::Connection,
+    shards::{Shard, Shards},
 };
 use crate::{
     engine::{AppendError, EngineError, stored::Corrupt},
@@ -79,7 +76,7 @@ static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
 
 impl Functions {
     /// Loads them where `connection` leads, on connecting. Where nothing can be written, they may be there already, and
-    /// what there is can be read; and of a cluster some servers may be away. Calls load them where they are missing.
+    /// what there is can be read. Calls load them where they are missing.
     pub(super) async fn offer_to(connection: &mut Connection) -> RedisResult<()> {
         const CANNOT_WRITE: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
         let Err(error) = Self::load_into(connection).await else {
@@ -88,7 +85,7 @@ impl Functions {
         let cannot_write = error
             .code()
             .is_some_and(|code| CANNOT_WRITE.contains(&code));
-        if cannot_write || matches!(connection, Connection::Cluster(_)) {
+        if cannot_write {
             tracing::warn!(%error, "the functions were not loaded into Redis");
             return Ok(());
         }
@@ -124,15 +121,15 @@ impl Call {
     }
 
     /// Calls it, and once more where the functions had to be loaded first.
-    pub(super) async fn on(&self, link: &Link) -> Result<Vec<Value>, CallError> {
-        link.run(&self.command).await.and_then(array)
+    pub(super) async fn on(&self, shards: &Shards) -> Result<Vec<Value>, CallError> {
+        shards.run(&self.key, &self.command).await.and_then(array)
     }
 
     /// Calls it, and waits at the same connection until `replicas` have it, at most so many milliseconds. Returns the
     /// answer, and how many have it.
     pub(super) async fn on_and_wait(
         &self,
-        link: &Link,
+        shards: &Shards,
         replicas: usize,
         millis: u128,
     ) -> Result<(Vec<Value>, usize), CallError> {
@@ -141,7 +138,7 @@ impl Call {
             .arg(u64::try_from(millis).unwrap_or(u64::MAX));
         let mut both = redis::pipe();
         both.add_command(self.command.clone()).add_command(wait);
-        let answers = link.send(Request::Both(&both, &self.key)).await?;
+        let answers = shards.send(&self.key, Request::Both(&both)).await?;
         let mut answers = array(answers)?.into_iter();
         let (answer, have) = (answers.next(), answers.next());
         let have = match have {
@@ -156,40 +153,37 @@ impl Call {
 /// What is sent.
 #[derive(Clone, Copy)]
 enum Request<'a> {
-    /// One command, wherever it belongs.
     One(&'a Cmd),
-    /// Two, one after the other, to the server that holds the key.
-    Both(&'a Pipeline, &'a str),
+    /// Two, one after the other.
+    Both(&'a Pipeline),
+}
+
+impl Request<'_> {
+    /// Where it goes. What waits for replicas is in nobody's way there.
+    fn link<'a>(&self, shard: &'a Shard) -> &'a Link {
+        match self {
+            Self::One(_) => &shard.calls,
+            Self::Both(_) => shard.next_writer(),
+        }
+    }
 }
 
 impl Connection {
     async fn deliver(&mut self, request: Request<'_>) -> RedisResult<Value> {
         match request {
             Request::One(command) => self.send(command).await,
-            Request::Both(both, key) => self.send_both(both, key).await.map(Value::Array),
+            Request::Both(both) => self.send_both(both).await.map(Value::Array),
         }
     }
 
-    /// One command, wherever it belongs.
+    /// One command.
     pub(super) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
-        let answer = match self {
-            Self::One(connection) => connection.req_packed_command(command).await?,
-            Self::Cluster(connection) => connection.req_packed_command(command).await?,
-        };
-        checked(answer)
+        checked(self.0.req_packed_command(command).await?)
     }
 
-    /// Commands one after the other, at the server that holds `key`. Fails if the first one does; what the others come to
-    /// is in their answers.
-    async fn send_both(&mut self, both: &Pipeline, key: &str) -> RedisResult<Vec<Value>> {
-        let answers = match self {
-            Self::One(connection) => connection.req_packed_commands(both, 0, 2).await?,
-            Self::Cluster(connection) => {
-                let route = Route::with_key(key, SlotAddr::Master);
-                let route = SingleNodeRoutingInfo::SpecificNode(route);
-                connection.route_pipeline(both.clone(), 0, 2, route).await?
-            }
-        };
+    /// Commands one after the other. Fails if the first one does; what the others come to is in their answers.
+    async fn send_both(&mut self, both: &Pipeline) -> RedisResult<Vec<Value>> {
+        let answers = self.0.req_packed_commands(both, 0, 2).await?;
         let mut answers = answers.into_iter();
         let first = answers.next().map(checked).transpose()?;
         Ok(first.into_iter().chain(answers).collect())
@@ -206,18 +200,20 @@ fn checked(answer: Value) -> RedisResult<Value> {
 /// The first wait before a command goes again to a cluster that is changing; it doubles from there.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 
-impl Link {
-    /// Runs one command.
-    pub(super) async fn run(&self, command: &Cmd) -> Result<Value, CallError> {
-        self.send(Request::One(command)).await
+impl Shards {
+    /// Runs one command where `key` is.
+    pub(super) async fn run(&self, key: &str, command: &Cmd) -> Result<Value, CallError> {
+        self.send(key, Request::One(command)).await
     }
 
-    /// Sends something; again, as long as it surely had no effect: where the functions had to be loaded first, and
-    /// where a cluster says that the slot is elsewhere, or nowhere yet.
-    async fn send(&self, request: Request<'_>) -> Result<Value, CallError> {
-        let mut live = self.get().await?;
+    /// Sends something to where `key` is; again, as long as it surely had no effect: where the functions had to be
+    /// loaded first, and where a cluster says that the slot is elsewhere, or nowhere yet.
+    async fn send(&self, key: &str, request: Request<'_>) -> Result<Value, CallError> {
         let (begun, mut wait, mut loaded) = (Instant::now(), FIRST_WAIT, false);
         loop {
+            let shard = self.of(key).await?;
+            let link = request.link(&shard);
+            let mut live = link.get().await.inspect_err(|_| self.doubt())?;
             let error = match live.connection.deliver(request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
@@ -225,37 +221,30 @@ impl Link {
             if lacks_functions(&error) && !loaded {
                 loaded = true;
                 let loading = Functions::load_into(&mut live.connection).await;
-                loading.map_err(|error| self.failed(&live, &error))?;
+                loading.map_err(|error| self.failed(link, &live, &error))?;
                 continue;
             }
+            let moves = self.are_a_cluster() && is_moving(&error);
             let patient = begun.elapsed() + wait < self.timeout();
-            let moves = matches!(live.connection, Connection::Cluster(_)) && is_moving(&error);
+            let failed = self.failed(link, &live, &error);
             if !(moves && patient) {
-                return Err(self.failed(&live, &error));
+                return Err(failed);
             }
+            self.doubt();
             time::sleep(wait).await;
             wait *= 2;
         }
     }
 
-    /// What `error` means for a command that was sent. A connection that failed is made anew. The cluster's client sees to
-    /// its own, but to one that only does not answer: it would wait for ever for a server whose place another has taken.
-    fn failed(&self, live: &Live, error: &RedisError) -> CallError {
-        match live.connection {
-            Connection::One(_) => {
-                let demoted = error.code() == Some("READONLY");
-                if demoted || error.is_io_error() || error.is_unrecoverable_error() {
-                    self.lost(live.number);
-                }
-                meaning(error)
-            }
-            Connection::Cluster(_) => {
-                if error.is_timeout() {
-                    self.stale(live.number);
-                }
-                meaning_in_cluster(error)
-            }
+    /// What `error` means for a command that was sent. A connection that failed is made anew; in a cluster another may
+    /// have taken the server's place.
+    fn failed(&self, link: &Link, live: &Live, error: &RedisError) -> CallError {
+        let demoted = error.code() == Some("READONLY");
+        if demoted || error.is_io_error() || error.is_unrecoverable_error() {
+            link.lost(live.number);
+            self.doubt();
         }
+        meaning(error)
     }
 }
 
@@ -302,18 +291,6 @@ fn meaning(error: &RedisError) -> CallError {
         Some(code) if REFUSALS.contains(&code) => CallError::Refused(text),
         _ if lacks_functions(error) || is_migrating(error) => CallError::Refused(text),
         _ => CallError::Unknown(text),
-    }
-}
-
-/// The same of a cluster. Its client answers what is under way also with what it meets when it asks who serves which
-/// slot: what a server says on that may not be about the command.
-fn meaning_in_cluster(error: &RedisError) -> CallError {
-    const ON_ANY_COMMAND: [&str; 5] = ["LOADING", "NOAUTH", "NOPERM", "BUSY", "MASTERDOWN"];
-    let text = error.to_string();
-    match error.code() {
-        Some(code) if ON_ANY_COMMAND.contains(&code) => CallError::Unknown(text),
-        _ if error.kind() == ErrorKind::ClusterConnectionNotFound => CallError::Unknown(text),
-        _ => meaning(error),
     }
 }
 
@@ -382,7 +359,7 @@ pub(super) fn odd(what: &str) -> CallError {
 mod tests {
     use std::io;
 
-    use redis::ServerError;
+    use redis::{ErrorKind, ServerError};
 
     use super::*;
 
@@ -426,34 +403,13 @@ mod tests {
         ] {
             assert!(unknown(&io::Error::from(kind).into()), "{kind}");
         }
-        for text in [
-            "LOADING Redis is loading",
-            "NOPERM this user",
-            "BUSY a script",
-        ] {
-            let meaning = meaning_in_cluster(&server(text));
-            assert!(matches!(meaning, CallError::Unknown(_)), "{text}");
-        }
-        for text in ["MOVED 1 127.0.0.1:1", "CLUSTERDOWN The cluster is down"] {
-            let meaning = meaning_in_cluster(&server(text));
-            assert!(matches!(meaning, CallError::Refused(_)), "{text}");
-        }
         // What goes again to a cluster surely had no effect, so that the last answer holds for all.
-        for code in [
-            "MOVED",
-            "ASK",
-            "TRYAGAIN",
-            "CLUSTERDOWN",
-            "READONLY",
-            "LOADING",
-            "MASTERDOWN",
-        ] {
+        for code in ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY"] {
             let error = server(&format!("{code} why"));
-            let had_none = matches!(meaning_in_cluster(&error), CallError::Refused(_));
-            assert_eq!(is_moving(&error), had_none, "{code}");
+            assert!(is_moving(&error) && refused(&error), "{code}");
         }
-        let gone: RedisError = (ErrorKind::ClusterConnectionNotFound, "gone").into();
-        assert!(!is_moving(&gone) && matches!(meaning_in_cluster(&gone), CallError::Unknown(_)));
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe).into();
+        assert!(!is_moving(&gone) && unknown(&gone));
         let migrating = "ERR Script attempted to access a non local key in a cluster node";
         assert!(refused(&server(migrating)));
         assert!(unknown(&(ErrorKind::Parse, "garbage").into()));

@@ -82,13 +82,19 @@ impl Inner {
     }
 
     async fn ahead(&self) -> Result<i64, CallError> {
+        self.shards.reached().await?;
+        let last = self.clocks.judge.load(Ordering::Relaxed);
+        let mut judges = (0..BUCKETS).map(|n| (last + n * STEP) % BUCKETS);
+        let judge = judges
+            .find(|bucket| self.is_in_reach(*bucket))
+            .unwrap_or(last);
         let before = self.clock.now();
-        let judge = self.clocks.judge.load(Ordering::Relaxed);
-        let answer = self.call("clock", judge).on(&self.calls).await;
-        if answer.is_err() {
-            let next = (judge + STEP) % BUCKETS;
-            self.clocks.judge.store(next, Ordering::Relaxed);
-        }
+        let answer = self.call("clock", judge).on(&self.shards).await;
+        let next = match answer {
+            Ok(_) => judge,
+            Err(_) => (judge + STEP) % BUCKETS,
+        };
+        self.clocks.judge.store(next, Ordering::Relaxed);
         let mut answer = answer?.into_iter();
         let ours = before + self.clock.now().since(before) / 2;
         let seconds = call::number(call::next(&mut answer)?)?;

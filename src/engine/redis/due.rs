@@ -132,10 +132,10 @@ impl Inner {
         };
         // What is armed here from now on is not in the answer, maybe: it lowers what is put in place of this.
         let before = known.earliest.swap(u64::MAX, Ordering::AcqRel);
+        let key = self.names.deadlines(bucket);
         let mut first = redis::cmd("ZRANGE");
-        first.arg(self.names.deadlines(bucket)).arg(0).arg(0);
-        first.arg("WITHSCORES");
-        let answer = self.calls.run(&first).await.and_then(call::array);
+        first.arg(&key).arg(0).arg(0).arg("WITHSCORES");
+        let answer = self.shards.run(&key, &first).await.and_then(call::array);
         let earliest = match &answer {
             Ok(items) => items.get(1).map_or(u64::MAX, score),
             Err(_) => before,
@@ -153,15 +153,16 @@ impl Inner {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Due>, CallError> {
+        let key = self.names.deadlines(bucket);
         let mut range = redis::cmd("ZRANGEBYSCORE");
         range
-            .arg(self.names.deadlines(bucket))
+            .arg(&key)
             .arg("-inf")
             .arg(now.as_millis())
             .arg("LIMIT")
             .arg(0)
             .arg(i64::try_from(limit).unwrap_or(i64::MAX));
-        let members = call::array(self.calls.run(&range).await?)?;
+        let members = call::array(self.shards.run(&key, &range).await?)?;
         if members.is_empty() {
             self.look_up(bucket, now).await?;
         }

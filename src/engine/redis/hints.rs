@@ -26,9 +26,7 @@ const WAITING: usize = 1_024;
 pub(super) struct Registry {
     inner: Mutex<Watched>,
     /// There is something to subscribe to or to unsubscribe from.
-    pub(super) work: Notify,
-    /// The connection that hints come by broke.
-    pub(super) disconnected: Notify,
+    pub(super) work: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -43,6 +41,8 @@ struct Watched {
 struct Channel {
     stream: StreamKey,
     listeners: Vec<Listener>,
+    /// The shard that was asked last to publish it here: the only one that is heard.
+    shard: u64,
     subscribed: watch::Sender<bool>,
     /// The newest head that the listeners were told of.
     told: Option<Position>,
@@ -77,13 +77,23 @@ pub(super) struct Work {
     pub(super) unsubscribe: Vec<Arc<str>>,
 }
 
-/// Takes what Redis pushes.
+/// Takes what one master pushes.
 #[derive(Clone)]
-pub(super) struct Push(pub(super) Arc<Registry>);
+pub(super) struct Push {
+    pub(super) registry: Arc<Registry>,
+    pub(super) shard: u64,
+    /// The connection broke.
+    pub(super) disconnected: Arc<Notify>,
+}
 
 impl AsyncPushSender for Push {
     fn send(&self, info: PushInfo) -> Result<(), SendError> {
-        self.0.pushed(info);
+        match info.kind {
+            PushKind::SMessage => self.registry.message(self.shard, info.data),
+            PushKind::SUnsubscribe => self.registry.unsubscribed(self.shard, info.data),
+            PushKind::Disconnection => self.disconnected.notify_one(),
+            _ => {}
+        }
         Ok(())
     }
 }
@@ -99,8 +109,7 @@ impl Registry {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
-            work: Notify::new(),
-            disconnected: Notify::new(),
+            work: watch::Sender::new(()),
             metrics,
         })
     }
@@ -120,6 +129,7 @@ impl Registry {
         let known = place.or_insert_with(|| Channel {
             stream: stream.clone(),
             listeners: Vec::new(),
+            shard: 0,
             subscribed: watch::Sender::new(false),
             told: None,
             dirty: false,
@@ -133,7 +143,7 @@ impl Registry {
         let is_subscribed = *subscribed.borrow();
         if !is_subscribed {
             inner.soil(&channel);
-            self.work.notify_one();
+            self.work.send_replace(());
         }
         self.metrics.redis_watched.set(inner.channels.len() as f64);
         drop(inner);
@@ -174,11 +184,12 @@ impl Registry {
         true
     }
 
-    /// The streams that are watched, and their channels.
-    pub(super) fn watched(&self) -> Vec<(Arc<str>, StreamKey)> {
+    /// The streams that are watched and whose channels are `wanted`, with these.
+    pub(super) fn watched(&self, wanted: impl Fn(&str) -> bool) -> Vec<(Arc<str>, StreamKey)> {
         let inner = self.inner.lock();
         let watched = inner.channels.iter();
         let watched = watched.filter(|(_, known)| !known.listeners.is_empty());
+        let watched = watched.filter(|(channel, _)| wanted(channel));
         watched
             .map(|(channel, known)| (channel.clone(), known.stream.clone()))
             .collect()
@@ -202,15 +213,18 @@ impl Registry {
         }
     }
 
-    /// What is to be done for the subscriptions to be as they should be.
-    pub(super) fn work(&self) -> Work {
+    /// What is to be done at `shard` for the subscriptions to channels that are its `own` to be as they should be.
+    pub(super) fn work(&self, shard: u64, own: impl Fn(&str) -> bool) -> Work {
         let mut inner = self.inner.lock();
         let mut work = Work::default();
-        for channel in std::mem::take(&mut inner.dirty) {
+        let dirty = std::mem::take(&mut inner.dirty).into_iter();
+        let (own, others): (Vec<_>, Vec<_>) = dirty.partition(|channel| own(channel));
+        inner.dirty = others;
+        for channel in own {
             let Some(known) = inner.channels.get_mut(&channel) else {
                 continue;
             };
-            known.dirty = false;
+            (known.dirty, known.shard) = (false, shard);
             if !known.listeners.is_empty() {
                 work.subscribe.push(channel);
             } else {
@@ -236,34 +250,44 @@ impl Registry {
         }
     }
 
-    /// No subscription holds any more.
-    pub(super) fn none_subscribed(&self) {
+    /// No subscription at `shard` holds any more.
+    pub(super) fn none_subscribed(&self, shard: u64) {
+        self.soil_all(|_, known| known.shard == shard);
+    }
+
+    /// These channels have to be subscribed to at another shard.
+    pub(super) fn moved(&self, is_one: impl Fn(&str) -> bool) {
+        self.soil_all(|channel, _| is_one(channel));
+        self.work.send_replace(());
+    }
+
+    fn soil_all(&self, which: impl Fn(&str, &Channel) -> bool) {
         let mut inner = self.inner.lock();
-        let all: Vec<_> = inner.channels.keys().cloned().collect();
+        let all = inner.channels.iter();
+        let all = all.filter(|(channel, known)| which(channel, known));
+        let all: Vec<_> = all.map(|(channel, _)| channel.clone()).collect();
         for channel in all {
             inner.soil(&channel);
         }
     }
 
-    fn pushed(&self, info: PushInfo) {
-        match info.kind {
-            PushKind::SMessage => self.message(info.data),
-            PushKind::SUnsubscribe => {
-                // Asked for, or the slot went elsewhere.
-                let mut inner = self.inner.lock();
-                if let Some(Value::BulkString(channel)) = info.data.into_iter().next()
-                    && let Ok(channel) = str::from_utf8(&channel)
-                {
-                    inner.soil(&channel.into());
-                    self.work.notify_one();
-                }
-            }
-            PushKind::Disconnection => self.disconnected.notify_one(),
-            _ => {}
+    /// That was asked for, or the slot went elsewhere.
+    fn unsubscribed(&self, shard: u64, data: Vec<Value>) {
+        let Some(Value::BulkString(channel)) = data.into_iter().next() else {
+            return;
+        };
+        let Ok(channel) = String::from_utf8(channel) else {
+            return;
+        };
+        let mut inner = self.inner.lock();
+        let known = inner.channels.get(channel.as_str());
+        if known.is_some_and(|known| known.shard == shard) {
+            inner.soil(&channel.into());
+            self.work.send_replace(());
         }
     }
 
-    fn message(&self, data: Vec<Value>) {
+    fn message(&self, shard: u64, data: Vec<Value>) {
         self.metrics.redis_hints.increment(1);
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
@@ -278,7 +302,7 @@ impl Registry {
             let inner = self.inner.lock();
             let known = inner.channels.get(channel.as_str());
             known
-                .filter(|known| !known.listeners.is_empty())
+                .filter(|known| known.shard == shard && !known.listeners.is_empty())
                 .map(|known| known.stream.clone())
         };
         let Some(stream) = stream else { return };
@@ -392,8 +416,75 @@ impl Drop for Guard {
             known.listeners.retain(|listener| listener.id != self.id);
             if known.listeners.is_empty() {
                 inner.soil(&self.channel);
-                self.registry.work.notify_one();
+                self.registry.work.send_replace(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Epoch, Tenant, UserId};
+
+    #[derive(Default)]
+    struct Heads(Mutex<Vec<Position>>);
+
+    impl Watcher for Heads {
+        fn appended(&self, _: &[Arc<Record>]) {}
+
+        fn stands_at(&self, head: Position) {
+            self.0.lock().push(head);
+        }
+    }
+
+    /// A hint that the stream of channel `c` stands at `head`, too large to carry records.
+    fn hint(head: Position) -> PushInfo {
+        let mut payload = head.epoch.to_string().into_bytes();
+        payload.extend([0; 8]);
+        payload.extend(head.offset.0.to_be_bytes());
+        let data = vec![Value::BulkString(b"c".into()), Value::BulkString(payload)];
+        PushInfo {
+            kind: PushKind::SMessage,
+            data,
+        }
+    }
+
+    #[test]
+    fn only_the_shard_that_was_subscribed_at_last_is_heard() {
+        let registry = Registry::new(Arc::new(Metrics::new().0));
+        let tenant = Tenant::new("t").unwrap();
+        let stream = StreamKey::new(tenant, UserId::new("u").unwrap());
+        let heads = Arc::new(Heads::default());
+        let (guard, mut subscribed) = registry.add("c", &stream, heads.clone());
+        let at = |offset| Position::new(Epoch::new(7), Offset(offset));
+        registry.goes(&guard, at(0));
+        let push = |shard| Push {
+            registry: registry.clone(),
+            shard,
+            disconnected: Arc::default(),
+        };
+        let says = |shard, offset| {
+            push(shard).send(hint(at(offset))).unwrap();
+            heads.0.lock().last().map_or(0, |head| head.offset.0)
+        };
+        let work = |shard, own: bool| registry.work(shard, |_| own).subscribe.len();
+        assert_eq!((work(2, false), work(1, true), work(1, true)), (0, 1, 0));
+        registry.subscribed(&"c".into(), true);
+        assert_eq!((says(2, 1), says(1, 2)), (0, 2));
+        // Another takes its place.
+        registry.moved(|_| true);
+        assert!(!*subscribed.borrow_and_update());
+        assert_eq!((work(2, true), work(1, false)), (1, 0));
+        registry.subscribed(&"c".into(), true);
+        assert_eq!((says(1, 3), says(2, 4)), (2, 4));
+        // What is gone at the one that was left is of no interest.
+        registry.none_subscribed(1);
+        let gone = vec![Value::BulkString(b"c".into())];
+        registry.unsubscribed(1, gone.clone());
+        assert!(*subscribed.borrow());
+        registry.unsubscribed(2, gone);
+        assert!(!*subscribed.borrow());
+        assert_eq!(work(2, true), 1);
     }
 }

@@ -1,8 +1,15 @@
 //! A connection that comes back by itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -13,6 +20,7 @@ use super::{
     Config,
     call::{CallError, Functions},
     servers::{self, Connection, Purpose},
+    slots::Address,
 };
 use crate::{clock::Entropy, telemetry::Metrics};
 
@@ -33,8 +41,6 @@ pub(super) struct Live {
 /// A connection that is made anew, in the background, whenever it is lost.
 pub(super) struct Link {
     live: watch::Sender<Option<Live>>,
-    /// Connections with numbers below this are to be made anew, and used until then.
-    stale: watch::Sender<u64>,
     timeout: Duration,
 }
 
@@ -56,24 +62,13 @@ impl Keeper {
 
 impl Link {
     /// A link that is not connected yet, and what connects it.
-    pub(super) fn new(
-        config: Arc<Config>,
-        purpose: Purpose,
-        entropy: Entropy,
-        metrics: Arc<Metrics>,
-    ) -> (Arc<Self>, Keeper) {
+    pub(super) fn new(to: To, entropy: Entropy, metrics: Arc<Metrics>) -> (Arc<Self>, Keeper) {
         let link = Arc::new(Self {
             live: watch::Sender::new(None),
-            stale: watch::Sender::new(0),
-            timeout: config.timeout,
+            timeout: to.config.timeout,
         });
-        let keeping = link.clone().keep(config, purpose, entropy, metrics);
+        let keeping = link.clone().keep(to, entropy, metrics);
         (link, Keeper::of(keeping))
-    }
-
-    /// How long an answer may take.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// Whether there is a connection.
@@ -110,27 +105,6 @@ impl Link {
         });
     }
 
-    /// The connection of that number is to be made anew, but is of use until then: to some of a cluster's servers.
-    pub(super) fn stale(&self, number: u64) {
-        self.stale.send_if_modified(|stale| {
-            let is_news = number >= *stale;
-            if is_news {
-                *stale = number + 1;
-            }
-            is_news
-        });
-    }
-
-    /// How many connections there were before this one.
-    pub(super) fn number(&self) -> Option<u64> {
-        self.live.borrow().as_ref().map(|live| live.number)
-    }
-
-    async fn is_stale(&self, number: u64) {
-        let mut stale = self.stale.subscribe();
-        let _never_closed = stale.wait_for(|stale| *stale > number).await;
-    }
-
     /// Resolves when the connection is another than that of `number`, or none.
     pub(super) async fn changed_from(&self, number: u64) {
         let mut live = self.live.subscribe();
@@ -138,39 +112,33 @@ impl Link {
         let _never_closed = live.wait_for(is_other).await;
     }
 
-    async fn keep(
-        self: Arc<Self>,
-        config: Arc<Config>,
-        purpose: Purpose,
-        entropy: Entropy,
-        metrics: Arc<Metrics>,
-    ) {
+    async fn keep(self: Arc<Self>, to: To, entropy: Entropy, metrics: Arc<Metrics>) {
         let mut wait = FIRST_WAIT;
         for number in 0u64.. {
-            let since = Instant::now();
+            let (since, mut is_away) = (Instant::now(), false);
             loop {
-                match self.connect(&config, &purpose).await {
+                match to.connect().await {
                     Ok(connection) => {
                         self.live.send_replace(Some(Live { connection, number }));
                         break;
                     }
-                    Err(error) => {
-                        let (error, urls) = (error.to_string(), &config.urls);
-                        tracing::warn!(%error, ?urls, "Redis cannot be reached");
+                    Err(error) if !is_away => {
+                        is_away = true;
+                        to.outage.begins(&to, &error);
                     }
+                    Err(error) => tracing::debug!(%error, %to, "still not connected"),
                 }
                 time::sleep(wait.mul_f64(0.5 + entropy.fraction())).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
             }
             if number > 0 {
                 metrics.redis_reconnects.increment(1);
-                tracing::info!(took = ?since.elapsed(), "connected to Redis again");
+            }
+            if is_away {
+                to.outage.ends(&to, since.elapsed());
             }
             let connected = Instant::now();
-            tokio::select! {
-                () = self.changed_from(number) => {}
-                () = self.is_stale(number) => {}
-            }
+            self.changed_from(number).await;
             // One that is lost at once, again and again, is not asked for in a busy loop.
             if connected.elapsed() > WELL {
                 wait = FIRST_WAIT;
@@ -180,13 +148,59 @@ impl Link {
             }
         }
     }
+}
 
-    async fn connect(&self, config: &Config, purpose: &Purpose) -> RedisResult<Connection> {
+/// Where a link leads.
+pub(super) struct To {
+    pub(super) config: Arc<Config>,
+    /// A master of a cluster; else the settings say who.
+    pub(super) address: Option<Address>,
+    pub(super) purpose: Purpose,
+    pub(super) outage: Arc<Outage>,
+}
+
+/// How many links to one server fail to connect: that is said when the first does, and when none does any more.
+#[derive(Default)]
+pub(super) struct Outage(AtomicUsize);
+
+impl Outage {
+    fn begins(&self, to: &To, error: &RedisError) {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => tracing::warn!(%error, %to, "Redis cannot be reached"),
+            _ => tracing::debug!(%error, %to, "nor for this"),
+        }
+    }
+
+    fn ends(&self, to: &To, took: Duration) {
+        match self.0.fetch_sub(1, Ordering::Relaxed) {
+            1 => tracing::info!(?took, %to, "Redis is reached again"),
+            _ => tracing::debug!(?took, %to, "connected again"),
+        }
+    }
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Some(address) => write!(f, "{address}")?,
+            None => write!(f, "{:?}", self.config.urls)?,
+        }
+        write!(f, " for {}", self.purpose)
+    }
+}
+
+impl To {
+    async fn connect(&self) -> RedisResult<Connection> {
+        let Self {
+            config,
+            address,
+            purpose,
+            ..
+        } = self;
         let connecting = async {
-            let mut connection = servers::connect(config, purpose).await?;
-            if let Purpose::Calls(_) = purpose {
+            let mut connection = servers::connect(config, address.as_ref(), purpose).await?;
+            if !matches!(purpose, Purpose::Hints(_)) {
                 Functions::offer_to(&mut connection).await?;
-                servers::warn_of_eviction(&mut connection).await;
             }
             Ok(connection)
         };

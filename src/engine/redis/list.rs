@@ -94,7 +94,7 @@ impl Inner {
     ) -> Result<(Option<u64>, Value), CallError> {
         let mut scan = redis::cmd(command);
         scan.arg(key).arg(from).arg("COUNT").arg(PAGE);
-        let mut answer = call::array(self.calls.run(&scan).await?)?.into_iter();
+        let mut answer = call::array(self.shards.run(key, &scan).await?)?.into_iter();
         let next = call::number(call::next(&mut answer)?)?;
         let page = call::next(&mut answer)?;
         Ok(((next != 0).then_some(next), page))

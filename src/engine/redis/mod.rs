@@ -14,6 +14,8 @@ mod link;
 mod list;
 mod names;
 mod servers;
+mod shards;
+mod slots;
 mod state;
 mod store;
 mod usage;
@@ -36,13 +38,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use self::{
-    call::CallError,
-    clocks::Clocks,
-    due::Deadlines,
-    hints::{Push, Registry},
-    link::{Keeper, Link},
-    names::Names,
-    servers::Purpose,
+    call::CallError, clocks::Clocks, due::Deadlines, hints::Registry, link::Keeper, names::Names,
+    shards::Shards,
 };
 use super::{
     AppendError, Appended, Commit, Condition, Description, Due, DueInReach, Engine, EngineError,
@@ -66,9 +63,6 @@ const SWEEPS: usize = 16;
 /// How long a stream that holds nothing stays.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How many connections share the waiting for replicas: each waits for one append at a time.
-const WRITERS: usize = 8;
-
 /// Everything in Redis.
 pub struct RedisEngine {
     inner: Arc<Inner>,
@@ -81,11 +75,7 @@ struct Inner {
     entropy: Entropy,
     metrics: Arc<Metrics>,
     names: Names,
-    calls: Arc<Link>,
-    /// Where appends wait for replicas; empty where they do not.
-    writers: Vec<Arc<Link>>,
-    writer: AtomicUsize,
-    published: Arc<Link>,
+    shards: Arc<Shards>,
     hints: Arc<Registry>,
     due: Deadlines,
     clocks: Clocks,
@@ -103,33 +93,20 @@ impl RedisEngine {
     /// it is unavailable. Needs a running tokio runtime.
     pub fn new(config: Config, clock: Clock, entropy: Entropy, metrics: Arc<Metrics>) -> Arc<Self> {
         let config = Arc::new(config);
-        let mut keepers = Vec::new();
-        let mut link = |purpose: Purpose| {
-            let (config, entropy) = (config.clone(), entropy.clone());
-            let (link, keeper) = Link::new(config, purpose, entropy, metrics.clone());
-            keepers.push(keeper);
-            link
-        };
         let hints = Registry::new(metrics.clone());
-        let calls = link(Purpose::Calls(config.timeout));
-        let published = link(Purpose::Hints(Push(hints.clone())));
-        let waiting = Purpose::Calls(config.timeout + config.wait_timeout);
-        let writers = if config.wait_replicas == 0 {
-            0
-        } else {
-            WRITERS
-        };
-        let writers = (0..writers).map(|_| link(waiting.clone())).collect();
+        let shards = Shards::new(
+            config.clone(),
+            entropy.clone(),
+            metrics.clone(),
+            hints.clone(),
+        );
         let inner = Arc::new(Inner {
             names: Names::new(&config.prefix),
             config,
             clock,
             entropy,
             metrics,
-            calls,
-            writers,
-            writer: AtomicUsize::new(0),
-            published,
+            shards,
             hints,
             due: Deadlines::new(),
             clocks: Clocks::default(),
@@ -138,8 +115,13 @@ impl RedisEngine {
             turn: AtomicUsize::new(0),
             pinned_at: AtomicU64::new(0),
         });
-        keepers.push(Keeper::of(inner.clone().subscribe_always()));
-        keepers.push(Keeper::of(inner.clone().compare_always()));
+        let mut keepers = vec![
+            Keeper::of(inner.clone().hear_always()),
+            Keeper::of(inner.clone().compare_clocks_always()),
+        ];
+        if inner.shards.are_a_cluster() {
+            keepers.push(Keeper::of(inner.shards.clone().follow()));
+        }
         Arc::new(Self {
             inner,
             _keepers: keepers,
@@ -164,11 +146,9 @@ impl Inner {
         }
     }
 
-    /// The connection on which the next append waits for replicas.
-    fn next_writer(&self) -> &Link {
-        let next = self.writer.fetch_add(1, Ordering::Relaxed);
-        let writer = self.writers.get(next % self.writers.len().max(1));
-        writer.unwrap_or(&self.calls)
+    /// Whether the server that has the bucket is connected to.
+    fn is_in_reach(&self, bucket: usize) -> bool {
+        self.shards.is_live(&self.names.bucket(bucket))
     }
 
     fn condition(&self) -> Condition {
@@ -178,7 +158,7 @@ impl Inner {
                 false => Condition::Unfit("Redis was not reached yet"),
             };
         }
-        if !self.calls.is_live() {
+        if !self.shards.any_is_live() {
             return Condition::Refusing("Redis cannot be reached");
         }
         match self.lacks_replicas.load(Ordering::Relaxed) {
@@ -210,7 +190,7 @@ impl Inner {
                 call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             }
             call.arg(SWEPT);
-            let mut answer = call.on(&self.calls).await?.into_iter();
+            let mut answer = call.on(&self.shards).await?.into_iter();
             let _ok = call::next(&mut answer)?;
             let more = call::number(call::next(&mut answer)?)? == 1;
             let trimmed = call::number(call::next(&mut answer)?)?;
@@ -367,7 +347,7 @@ impl Engine for RedisEngine {
     async fn maintain(&self) {
         let (inner, now) = (&self.inner, self.inner.clock.now());
         // What waits for its turn behind this should not wait for Redis.
-        if !inner.calls.is_live() {
+        if !inner.shards.any_is_live() {
             return;
         }
         let pinned_at = Timestamp::from_millis(inner.pinned_at.load(Ordering::Relaxed));
@@ -377,6 +357,7 @@ impl Engine for RedisEngine {
         }
         let turn = inner.turn.fetch_add(1, Ordering::Relaxed);
         let buckets = (turn % SWEEP_TURNS..BUCKETS).step_by(SWEEP_TURNS);
+        let buckets = buckets.filter(|bucket| inner.is_in_reach(*bucket));
         let sweeps = stream::iter(buckets).map(|bucket| inner.sweep(bucket));
         let mut sweeps = sweeps.buffer_unordered(SWEEP_TURNS);
         while let Some(swept) = sweeps.next().await {

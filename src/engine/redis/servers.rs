@@ -1,49 +1,112 @@
 //! Finding the servers and connecting to them, as the settings say.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fmt, fs, path::Path};
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
     ProtocolVersion, RedisError, RedisResult, TlsCertificates, Value, aio::MultiplexedConnection,
-    cluster::ClusterClientBuilder, cluster_async::ClusterConnection, io::tcp::TcpSettings,
+    io::tcp::TcpSettings,
 };
 
-use super::{Config, Mode, hints::Push};
+use super::{
+    Config, Mode,
+    hints::Push,
+    slots::{Address, Slots},
+};
 
 /// How many requests wait at a connection until it takes them; more wait at the caller.
 const WAITING: usize = 1_024;
 
-/// A way to the servers. Clones share connections.
+/// A connection to one server. Clones share it.
 #[derive(Clone)]
-pub(super) enum Connection {
-    /// To the one master.
-    One(MultiplexedConnection),
-    /// To whichever master holds a key.
-    Cluster(ClusterConnection),
-}
+pub(super) struct Connection(pub(super) MultiplexedConnection);
 
 /// What a connection is for.
 #[derive(Clone)]
 pub(super) enum Purpose {
-    /// Calls that may take as long.
-    Calls(Duration),
+    /// Calls.
+    Calls,
+    /// Calls that wait for replicas.
+    Writes,
     /// Subscriptions: what is published is pushed there.
     Hints(Push),
 }
 
-/// Connects to the master, or to the cluster.
-pub(super) async fn connect(config: &Config, purpose: &Purpose) -> RedisResult<Connection> {
-    match config.mode {
-        Mode::Single => {
-            let url = config.urls.first().map_or("", |url| url.secret());
-            let info = with_credentials(config, url.into_connection_info()?)?;
-            open(config, info, purpose).await.map(Connection::One)
-        }
-        Mode::Sentinel => through_sentinels(config, purpose)
-            .await
-            .map(Connection::One),
-        Mode::Cluster => cluster(config, purpose).await.map(Connection::Cluster),
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calls => "calls",
+            Self::Writes => "appends that wait for replicas",
+            Self::Hints(_) => "hints",
+        })
     }
+}
+
+/// Connects to the master at `address` of a cluster, or to the one that the settings say.
+pub(super) async fn connect(
+    config: &Config,
+    address: Option<&Address>,
+    purpose: &Purpose,
+) -> RedisResult<Connection> {
+    let connection = match (config.mode, address) {
+        (_, Some(address)) => open(config, info_at(config, address.clone())?, purpose).await,
+        (Mode::Sentinel, None) => through_sentinels(config, purpose).await,
+        (_, None) => open(config, first(config)?, purpose).await,
+    };
+    connection.map(Connection)
+}
+
+/// The first server of the settings.
+fn first(config: &Config) -> RedisResult<ConnectionInfo> {
+    let url = config.urls.first().map_or("", |url| url.secret());
+    with_credentials(config, url.into_connection_info()?)
+}
+
+/// Another server, that is reached as the first is.
+fn info_at(config: &Config, Address { host, port }: Address) -> RedisResult<ConnectionInfo> {
+    let info = first(config)?;
+    let address = match info.addr().clone() {
+        ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure,
+            tls_params,
+        },
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    Ok(info.set_addr(address))
+}
+
+/// The nodes of a cluster that can be asked: those of the settings, and the `known` ones.
+pub(super) fn nodes(config: &Config, known: Vec<Address>) -> RedisResult<Vec<ConnectionInfo>> {
+    let told = config.urls.iter();
+    let told = told.map(|url| with_credentials(config, url.secret().into_connection_info()?));
+    let known = known.into_iter().map(|address| info_at(config, address));
+    let mut nodes: Vec<ConnectionInfo> = Vec::new();
+    for node in told.chain(known) {
+        let node = node?;
+        if !nodes.iter().any(|other| other.addr() == node.addr()) {
+            nodes.push(node);
+        }
+    }
+    Ok(nodes)
+}
+
+/// Who serves which slots, as a node of the cluster says.
+pub(super) async fn slots(config: &Config, node: ConnectionInfo) -> RedisResult<Slots<Address>> {
+    let host = match node.addr() {
+        ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
+        _ => String::new(),
+    };
+    let mut node = open(config, node, &Purpose::Calls).await?;
+    let mut slots = redis::cmd("CLUSTER");
+    let told = slots.arg("SLOTS").query_async(&mut node).await?;
+    let slots = Slots::read(told, &host);
+    slots.ok_or_else(|| (ErrorKind::Parse, "it knows nobody who serves slots").into())
 }
 
 async fn open(
@@ -54,18 +117,15 @@ async fn open(
     let mut settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.timeout))
         .set_pipeline_buffer_size(WAITING);
-    let protocol = match purpose {
-        Purpose::Calls(timeout) => {
-            settings = settings.set_response_timeout(Some(*timeout));
-            ProtocolVersion::RESP2
-        }
+    let (protocol, timeout) = match purpose {
+        Purpose::Calls => (ProtocolVersion::RESP2, config.timeout),
+        Purpose::Writes => (ProtocolVersion::RESP2, config.timeout + config.wait_timeout),
         Purpose::Hints(push) => {
-            settings = settings
-                .set_response_timeout(Some(config.timeout))
-                .set_push_sender(push.clone());
-            ProtocolVersion::RESP3
+            settings = settings.set_push_sender(push.clone());
+            (ProtocolVersion::RESP3, config.timeout)
         }
     };
+    settings = settings.set_response_timeout(Some(timeout));
     let redis = info.redis_settings().clone().set_protocol(protocol);
     let tcp = TcpSettings::default().set_nodelay(true);
     let info = info.set_redis_settings(redis).set_tcp_settings(tcp);
@@ -98,8 +158,7 @@ async fn through_sentinel(
     url: &str,
     purpose: &Purpose,
 ) -> RedisResult<MultiplexedConnection> {
-    let asking = Purpose::Calls(config.timeout);
-    let mut sentinel = open(config, url.into_connection_info()?, &asking).await?;
+    let mut sentinel = open(config, url.into_connection_info()?, &Purpose::Calls).await?;
     let master: Option<(String, u16)> = redis::cmd("SENTINEL")
         .arg("GET-MASTER-ADDR-BY-NAME")
         .arg(&config.master_name)
@@ -125,50 +184,16 @@ async fn through_sentinel(
     }
 }
 
-async fn cluster(config: &Config, purpose: &Purpose) -> RedisResult<ClusterConnection> {
-    let nodes = config.urls.iter().map(|url| {
-        let info = url.secret().into_connection_info()?;
-        with_credentials(config, info)
-    });
-    let nodes: Vec<ConnectionInfo> = nodes.collect::<RedisResult<_>>()?;
-    let is_tls = |info: &ConnectionInfo| matches!(info.addr(), ConnectionAddr::TcpTls { .. });
-    let over_tls = nodes.iter().any(is_tls);
-    let mut builder = ClusterClientBuilder::new(nodes)
-        .connection_timeout(config.timeout)
-        // It would also send again what a lost connection has not answered: see `Link::run`.
-        .retries(0)
-        .tcp_settings(TcpSettings::default().set_nodelay(true));
-    if over_tls {
-        builder = builder.certs(certificates(config)?);
-    }
-    builder = match purpose {
-        Purpose::Calls(timeout) => builder
-            .response_timeout(*timeout)
-            .overall_response_timeout(Some(*timeout)),
-        Purpose::Hints(push) => builder
-            .use_protocol(ProtocolVersion::RESP3)
-            .response_timeout(config.timeout)
-            .overall_response_timeout(Some(config.timeout))
-            .push_sender(push.clone()),
-    };
-    builder.build()?.get_async_connection().await
-}
-
-/// Warns if the server may drop keys by itself: what is gone by itself is gone without a word.
-pub(super) async fn warn_of_eviction(connection: &mut Connection) {
-    let Connection::One(_) = connection else {
-        return;
-    };
+/// Whether the server may drop keys by itself; `None` if it does not say.
+pub(super) async fn evicts(connection: &mut Connection) -> Option<bool> {
     let mut memory = redis::cmd("INFO");
     memory.arg("memory");
-    // Who may not ask is not warned.
-    if let Ok(Value::BulkString(info)) = connection.send(&memory).await {
-        let info = String::from_utf8_lossy(&info);
-        let is = |line: &str| info.lines().any(|held| held == line);
-        if !is("maxmemory:0") && !is("maxmemory_policy:noeviction") {
-            tracing::error!("Redis evicts keys when it is full: set `maxmemory-policy noeviction`");
-        }
-    }
+    let Ok(Value::BulkString(info)) = connection.send(&memory).await else {
+        return None;
+    };
+    let info = String::from_utf8_lossy(&info);
+    let is = |line: &str| info.lines().any(|held| held == line);
+    Some(!is("maxmemory:0") && !is("maxmemory_policy:noeviction"))
 }
 
 /// Who the service is, where the URL does not say.
@@ -205,21 +230,4 @@ fn read(path: &Path) -> RedisResult<Vec<u8>> {
             detail,
         ))
     })
-}
-
-impl Connection {
-    /// Subscribes to a channel, or unsubscribes from it, and waits until that is confirmed.
-    pub(super) async fn subscription(&mut self, command: &str, channel: &str) -> RedisResult<()> {
-        match self {
-            Self::One(_) => {
-                let mut request = redis::cmd(command);
-                request.arg(channel);
-                self.send(&request).await.map(|_| ())
-            }
-            Self::Cluster(connection) if command == "SSUBSCRIBE" => {
-                connection.ssubscribe(channel).await
-            }
-            Self::Cluster(connection) => connection.sunsubscribe(channel).await,
-        }
-    }
 }

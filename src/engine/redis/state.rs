@@ -34,7 +34,7 @@ impl Inner {
         call: &Call,
     ) -> Result<std::vec::IntoIter<Value>, CallError> {
         for _ in 0..ADOPTIONS {
-            let answer = call.on(&self.calls).await;
+            let answer = call.on(&self.shards).await;
             let mut answer = answer.map_err(|error| self.count(error))?.into_iter();
             match call::text(call::next(&mut answer)?)?.as_str() {
                 "ok" => return Ok(answer),
@@ -59,7 +59,7 @@ impl Inner {
             } else {
                 ""
             });
-        let mut answer = call.on(&self.calls).await?.into_iter();
+        let mut answer = call.on(&self.shards).await?.into_iter();
         let _ok = call::next(&mut answer)?;
         if call::text(call::next(&mut answer)?)? == "new" && self.known(bucket).is_some() {
             tracing::warn!(bucket, %epoch, "Redis has another history now: the bucket's streams begin a new epoch");
@@ -118,14 +118,15 @@ impl Inner {
         after: Offset,
         upto: Offset,
     ) -> Result<Vec<Value>, CallError> {
+        let key = self.names.of('q', stream);
         let mut range = redis::cmd("XRANGE");
         range
-            .arg(self.names.of('q', stream))
+            .arg(&key)
             .arg(after.0 + 1)
             .arg(upto.0)
             .arg("COUNT")
             .arg(IDS);
-        call::array(self.calls.run(&range).await?)
+        call::array(self.shards.run(&key, &range).await?)
     }
 
     pub(super) async fn run(
@@ -134,9 +135,10 @@ impl Inner {
         run_id: &RunId,
     ) -> Result<Option<Run>, CallError> {
         for kind in ['o', 'x'] {
+            let key = self.names.of(kind, stream);
             let mut get = redis::cmd("HGET");
-            get.arg(self.names.of(kind, stream)).arg(run_id.as_str());
-            match self.calls.run(&get).await? {
+            get.arg(&key).arg(run_id.as_str());
+            match self.shards.run(&key, &get).await? {
                 Value::Nil => {}
                 row => return Ok(Some(stored::decode_run(call::bytes(row)?)?)),
             }

@@ -21,7 +21,7 @@ impl Inner {
     pub(super) async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, CallError> {
         let mut get = Call::new("get", self.names.key(key));
         get.arg(self.clock.now().as_millis());
-        entry(get.on(&self.calls).await?)
+        entry(get.on(&self.shards).await?)
     }
 
     pub(super) async fn put_if_absent(
@@ -31,7 +31,7 @@ impl Inner {
         ttl: Duration,
     ) -> Result<Option<KeyEntry>, CallError> {
         let put = self.putting("put", key, value, ttl);
-        entry(put.on(&self.calls).await?)
+        entry(put.on(&self.shards).await?)
     }
 
     pub(super) async fn compare_and_set(
@@ -43,7 +43,7 @@ impl Inner {
     ) -> Result<bool, CallError> {
         let mut replace = self.putting("replace", key, value, ttl);
         replace.arg(&expected[..]);
-        let answer = replace.on(&self.calls).await?;
+        let answer = replace.on(&self.shards).await?;
         Ok(!answer.is_empty())
     }
 

@@ -85,10 +85,11 @@ impl Inner {
         bucket: usize,
         query: &UsageQuery,
     ) -> Result<Vec<(Series, Sum)>, CallError> {
+        let key = self.names.days(bucket);
         let mut days = redis::cmd("SMEMBERS");
-        days.arg(self.names.days(bucket));
+        days.arg(&key);
         let mut found = Vec::new();
-        for name in call::array(self.calls.run(&days).await?)? {
+        for name in call::array(self.shards.run(&key, &days).await?)? {
             let name = call::text(name)?;
             let end: u64 = name.parse().map_err(|_| call::odd("no day"))?;
             let end = Timestamp::from_millis(end);
@@ -97,9 +98,10 @@ impl Inner {
             if over || !query.days.contains(&day) {
                 continue;
             }
+            let key = self.names.sums(bucket, &name);
             let mut sums = redis::cmd("HGETALL");
-            sums.arg(self.names.sums(bucket, &name));
-            let fields = call::array(self.calls.run(&sums).await?)?;
+            sums.arg(&key);
+            let fields = call::array(self.shards.run(&key, &sums).await?)?;
             found.extend(sums_of(day, fields, query)?);
         }
         Ok(found)

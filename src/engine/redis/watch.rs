@@ -6,7 +6,14 @@ use futures_util::{StreamExt, stream};
 use redis::RedisResult;
 use tokio::time;
 
-use super::{Inner, Mode, call, call::CallError, link::Live, names, servers::Connection};
+use super::{
+    Inner, call,
+    call::CallError,
+    link::{Keeper, Live},
+    names,
+    servers::{self, Connection},
+    shards::Shard,
+};
 use crate::{
     engine::{Condition, EngineError, Watch, Watcher},
     event::{Position, StreamKey},
@@ -25,6 +32,9 @@ pub(super) const RENEWED: Duration = Duration::from_secs(4 * 60);
 /// How many streams one call asks for, and how many calls are under way at once.
 const STREAMS: usize = 256;
 const CALLS: usize = 32;
+
+/// How often a master is asked whether it evicts keys.
+const EVICTION: Duration = Duration::from_secs(10);
 
 const SUBSCRIBE: &str = "SSUBSCRIBE";
 const UNSUBSCRIBE: &str = "SUNSUBSCRIBE";
@@ -111,7 +121,7 @@ impl Inner {
 
     /// Keeps the watched streams from being evicted.
     pub(super) async fn pin_watched(&self) {
-        let pieces = pieces(self.hints.watched()).into_iter();
+        let pieces = pieces(self.hints.watched(|channel| self.shards.is_live(channel))).into_iter();
         let pins = pieces.map(|piece| async move { self.pin(&piece).await });
         let mut pins = stream::iter(pins).buffer_unordered(CALLS);
         while let Some(pinned) = pins.next().await {
@@ -160,56 +170,83 @@ impl Inner {
         behind
     }
 
-    /// Compares heads and clocks for as long as it is polled, and sees that the connection that hints come by is alive.
-    pub(super) async fn compare_always(self: Arc<Self>) {
-        let mut calls = None;
-        let mut ticks = time::interval(COMPARE);
-        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    /// Compares the clocks for as long as it is polled, and tells how things stand.
+    pub(super) async fn compare_clocks_always(self: Arc<Self>) {
+        let mut ticks = every(COMPARE);
         loop {
             ticks.tick().await;
             self.compare_clocks().await;
             let refuses = self.condition() != Condition::Well;
             self.metrics.engine_refusing.set(u8::from(refuses));
-            // A server that does not answer calls does not tell of appends either.
-            let now = self.calls.number();
-            if calls.is_some() && now.is_some() && calls != now {
-                self.hear_anew();
+            let away = self.shards.away() as f64;
+            self.metrics.redis_masters_away.set(away);
+        }
+    }
+
+    /// Hears what each master publishes, for as long as it is polled.
+    pub(super) async fn hear_always(self: Arc<Self>) {
+        let mut serving = self.shards.watch();
+        let mut hearing: BTreeMap<u64, Keeper> = BTreeMap::new();
+        loop {
+            let shards = serving.borrow_and_update().clone();
+            hearing.retain(|id, _| shards.each().any(|shard| shard.id == *id));
+            for shard in shards.each() {
+                let hear = || Keeper::of(self.clone().hear(shard.clone()));
+                hearing.entry(shard.id).or_insert_with(hear);
             }
-            calls = now.or(calls);
-            let watched = self.hints.watched();
+            drop(shards);
+            let _never_closed = serving.changed().await;
+        }
+    }
+
+    async fn hear(self: Arc<Self>, shard: Arc<Shard>) {
+        tokio::join!(
+            self.subscribe_always(&shard),
+            self.compare_always(&shard),
+            warn_of_eviction(&shard)
+        );
+    }
+
+    /// The streams that are watched here and that `shard` has.
+    fn watched_at(&self, shard: &Shard) -> Vec<(Arc<str>, StreamKey)> {
+        let own = |channel: &str| self.shards.is_served_by(channel, shard.id);
+        self.hints.watched(own)
+    }
+
+    /// Compares heads, and sees that the connection that hints come by is alive.
+    async fn compare_always(&self, shard: &Shard) {
+        let mut ticks = every(COMPARE);
+        loop {
+            ticks.tick().await;
+            let watched = self.watched_at(shard);
             if watched.is_empty() {
                 continue;
             }
-            if let Ok(mut live) = self.published.get().await
+            if let Ok(mut live) = shard.published.get().await
                 && let Err(error) = live.connection.send(&redis::cmd("PING")).await
             {
                 tracing::debug!(%error, "the connection for hints does not answer");
-                self.published.lost(live.number);
+                shard.published.lost(live.number);
+                self.shards.doubt();
             }
             self.compare(watched).await;
         }
     }
 
-    /// Connects anew to a cluster for its hints; the one server's connection is seen to by itself.
-    fn hear_anew(&self) {
-        if let (Mode::Cluster, Some(number)) = (self.config.mode, self.published.number()) {
-            self.published.stale(number);
-        }
-    }
-
-    /// Subscribes to what is watched, and unsubscribes from what is not any more, for as long as it is polled.
-    pub(super) async fn subscribe_always(self: Arc<Self>) {
+    /// Subscribes to what is watched, and unsubscribes from what is not any more.
+    async fn subscribe_always(self: &Arc<Self>, shard: &Arc<Shard>) {
+        let mut work = self.hints.work.subscribe();
         loop {
-            let Ok(live) = self.published.get().await else {
+            let Ok(live) = shard.published.get().await else {
                 continue;
             };
-            self.hints.none_subscribed();
+            self.hints.none_subscribed(shard.id);
             let mut anew = true;
             loop {
-                let refused = self.subscribe(&live).await;
+                work.mark_unchanged();
+                let refused = self.subscribe(shard, &live).await;
                 if std::mem::take(&mut anew) {
-                    let inner = self.clone();
-                    let watched = self.hints.watched();
+                    let (inner, watched) = (self.clone(), self.watched_at(shard));
                     // Not in its way: new subscriptions wait for nothing.
                     tokio::spawn(async move { inner.compare(watched).await });
                 }
@@ -220,17 +257,12 @@ impl Inner {
                     }
                 };
                 tokio::select! {
-                    () = self.hints.work.notified() => {}
+                    _never_closed = work.changed() => {}
                     () = again => {}
-                    () = self.published.changed_from(live.number) => break,
-                    () = self.hints.disconnected.notified() => {
-                        if matches!(live.connection, Connection::One(_)) {
-                            self.published.lost(live.number);
-                            break;
-                        }
-                        // The cluster's client connects again to the one server.
-                        self.hints.none_subscribed();
-                        anew = true;
+                    () = shard.published.changed_from(live.number) => break,
+                    () = shard.disconnected.notified() => {
+                        shard.published.lost(live.number);
+                        break;
                     }
                 }
             }
@@ -238,8 +270,9 @@ impl Inner {
     }
 
     /// Does what is to be done. Whether something was refused.
-    async fn subscribe(&self, live: &Live) -> bool {
-        let work = self.hints.work();
+    async fn subscribe(&self, shard: &Shard, live: &Live) -> bool {
+        let own = |channel: &str| self.shards.is_served_by(channel, shard.id);
+        let work = self.hints.work(shard.id, own);
         let mut requests = Vec::new();
         for (command, channels) in [(UNSUBSCRIBE, work.unsubscribe), (SUBSCRIBE, work.subscribe)] {
             let each = channels.into_iter();
@@ -252,8 +285,11 @@ impl Inner {
                 tracing::warn!(%error, command, "Redis refused a subscription");
                 self.metrics.redis_errors.increment(1);
                 refused = true;
-                if error.is_io_error() && matches!(live.connection, Connection::One(_)) {
-                    self.published.lost(live.number);
+                self.shards.doubt();
+                if error.is_io_error() {
+                    // What is left is subscribed to by the next connection.
+                    shard.published.lost(live.number);
+                    break;
                 }
             }
             if command == SUBSCRIBE {
@@ -264,14 +300,42 @@ impl Inner {
     }
 }
 
+/// Says when a master begins to drop keys by itself: what is gone by itself is gone without a word.
+async fn warn_of_eviction(shard: &Shard) {
+    let mut did = false;
+    loop {
+        let Ok(mut live) = shard.calls.get().await else {
+            continue;
+        };
+        let does = servers::evicts(&mut live.connection).await;
+        match (did, does) {
+            (false, Some(true)) => tracing::error!(
+                "Redis evicts keys when it is full: set `maxmemory-policy noeviction`"
+            ),
+            (true, Some(false)) => tracing::info!("Redis does not evict keys any more"),
+            _ => {}
+        }
+        did = does.unwrap_or(did);
+        time::sleep(EVICTION).await;
+    }
+}
+
+fn every(period: Duration) -> time::Interval {
+    let mut ticks = time::interval(period);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Subscribes to a channel or unsubscribes from it, and says which it was.
 async fn subscription(
     connection: &Connection,
     command: &'static str,
     channel: Arc<str>,
 ) -> (&'static str, Arc<str>, RedisResult<()>) {
-    let done = connection.clone().subscription(command, &channel).await;
-    (command, channel, done)
+    let mut request = redis::cmd(command);
+    request.arg(&*channel);
+    let done = connection.clone().send(&request).await;
+    (command, channel, done.map(|_| ()))
 }
 
 /// `watched` by bucket, in pieces that one call asks for.

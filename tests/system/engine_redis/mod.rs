@@ -5,6 +5,7 @@ mod conformance;
 mod failover;
 mod faults;
 mod nodes;
+mod stall;
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,6 +1,8 @@
 //! What only the durable engine promises: what was acknowledged is there after it was opened anew, and what is not
 //! there is told.
 
+mod command;
+mod damaged;
 mod first_version;
 mod held;
 mod odd;

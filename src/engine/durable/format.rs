@@ -1,28 +1,62 @@
-//! The file that says which version wrote a directory.
+//! The file that says which version wrote a directory, and what is looked at before the store is opened.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, TryLockError},
     io::{self, Write},
     path::Path,
+    time::{Duration, Instant},
 };
 
-use super::OpenError;
+use super::{OpenError, journal::Journals, recover::damaged, tables};
 
 /// What this version writes and reads.
 pub(super) const FORMAT: &str = "emitter-data 1";
 
 const FILE: &str = "FORMAT";
 
-/// Makes `directory` if it is not there, and looks whether this version can read what is in it.
+/// What the store makes before this says that it is there.
+const MADE: [&str; 5] = [
+    LOCK,
+    "version",
+    "keyspaces/0/current",
+    "keyspaces/1/current",
+    "keyspaces/2/current",
+];
+
+const LOCK: &str = "lock";
+
+/// How long the lock of a process is waited for that has just ended.
+const ENDING: Duration = Duration::from_millis(300);
+
+/// Makes `directory` if it is not there, and looks whether the store may be opened: what it lacks, the store would make
+/// anew. What is refused is left as it is.
 pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
     make(directory)?;
+    match check(directory) {
+        Ok(()) => {
+            if let Some(missing) = missing(directory) {
+                return Err(damaged(&missing));
+            }
+            let _lock = lock(directory)?;
+            if let Some(damage) = tables::damaged_list(directory) {
+                return Err(damaged(&damage));
+            }
+            Journals::prepare(directory)
+        }
+        Err(OpenError::Empty) => clear(directory),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// Whether this version can read what is in `directory`.
+pub(super) fn check(directory: &Path) -> Result<(), OpenError> {
     match fs::read_to_string(directory.join(FILE)) {
         Ok(found) if found.trim_end() == FORMAT => Ok(()),
         Ok(found) => Err(OpenError::Format {
             found: found.trim_end().chars().take(80).collect(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match is_new(directory)? {
-            true => clear(directory),
+            true => Err(OpenError::Empty),
             false => Err(OpenError::Foreign),
         },
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(OpenError::Format {
@@ -32,8 +66,30 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Which file of the store `directory` lacks, if it lacks one; but for journals and tables.
+pub(super) fn missing(directory: &Path) -> Option<String> {
+    let missing = MADE.iter().find(|name| !directory.join(name).is_file());
+    missing.map(|name| format!("its file {name} is missing"))
+}
+
+/// Keeps every other process out of `directory` until it is dropped.
+pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
+    let lock = File::open(directory.join(LOCK))?;
+    let until = Instant::now() + ENDING;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::park_timeout(ENDING / 30);
+            }
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+}
+
 /// Makes `directory` and what is missing above it, so that they are there after the end of the machine.
-fn make(directory: &Path) -> io::Result<()> {
+pub(super) fn make(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
@@ -45,11 +101,6 @@ fn make(directory: &Path) -> io::Result<()> {
     fs::create_dir(directory)?;
     // A name is safe once the directory is that has it.
     File::open(above)?.sync_all()
-}
-
-/// Whether it is a data directory.
-pub(super) fn is_there(directory: &Path) -> bool {
-    directory.join(FILE).is_file()
 }
 
 /// Says which version wrote the directory, if it does not say so yet.
@@ -67,18 +118,14 @@ pub(super) fn write(directory: &Path) -> io::Result<()> {
 }
 
 /// What a first start leaves that ended before anything was acknowledged: that has no witness yet.
-const LEFT: [&str; 5] = ["lock", "0.jnl", "version", "keyspaces", "FORMAT.new"];
+const LEFT: [&str; 5] = [LOCK, "0.jnl", "version", "keyspaces", "FORMAT.new"];
 
 /// Removes what a first start left that ended too soon: the store cannot begin with it.
 fn clear(directory: &Path) -> Result<(), OpenError> {
-    let mut options = OpenOptions::new();
+    let mut options = File::options();
     let options = options.create(true).truncate(false).write(true);
-    let lock = options.open(directory.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
+    options.open(directory.join(LOCK))?;
+    let _lock = lock(directory)?;
     for name in LEFT.into_iter().skip(1) {
         let path = directory.join(name);
         if path.is_dir() {

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::{
     health::Health,
     read_records,
-    recover::Totals,
     store::{Batch, StoreError, Tag, key_name},
+    totals::Totals,
     writer::{Change, Changed, Request, Writer},
 };
 use crate::{
@@ -172,7 +172,8 @@ impl Writer {
             return Ok(());
         }
         totals.write(&mut batch);
-        batch.commit(self.mode())?;
+        let mode = self.mode();
+        self.told.at_the_disk(|| batch.commit(mode))?;
         self.wrote();
         let acknowledged = self.witness.acknowledged(totals.group);
         Ok(acknowledged.map_err(fjall::Error::Io)?)

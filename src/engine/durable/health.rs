@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use super::{
     OpenError,
     group::{Placed, SAFEST},
-    recover::{Totals, damaged},
+    recover::damaged,
     store::{Store, StoreError},
+    totals::Totals,
     writer::{Request, Writer},
 };
 use crate::{engine::Condition, telemetry::Metrics};
@@ -31,6 +32,8 @@ pub(super) enum Health {
 /// `emitter_engine_failed`.
 pub(super) struct Told {
     condition: Mutex<Condition>,
+    /// Since when it waits for the disk, if it does.
+    waiting: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -39,27 +42,50 @@ impl Told {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         let told = Self {
             condition: Mutex::new(Condition::Well),
+            waiting: Mutex::new(None),
             metrics,
         };
         told.tell(Condition::Well);
         Arc::new(told)
     }
 
-    /// What was told last.
+    /// How it fares: what was told last, but that it refuses while it waits for the disk for long.
     pub(super) fn condition(&self) -> Condition {
-        *self.condition.lock()
+        let told = *self.condition.lock();
+        let is_hung = (*self.waiting.lock()).is_some_and(|since| since.elapsed() >= HUNG);
+        let condition = match told {
+            Condition::Well if is_hung => Condition::Refusing("the disk does not answer"),
+            told => told,
+        };
+        self.show(condition);
+        condition
     }
 
     /// Tells how it fares from now on.
     pub(super) fn tell(&self, condition: Condition) {
+        *self.condition.lock() = condition;
+        self.show(condition);
+    }
+
+    /// Does `work`, which may wait for the disk.
+    pub(super) fn at_the_disk<T>(&self, work: impl FnOnce() -> T) -> T {
+        *self.waiting.lock() = Some(Instant::now());
+        let done = work();
+        *self.waiting.lock() = None;
+        done
+    }
+
+    fn show(&self, condition: Condition) {
         let gauge = |holds| if holds { 1.0 } else { 0.0 };
         let failed = matches!(condition, Condition::Failed(_));
         self.metrics.engine_failed.set(gauge(failed));
         let refuses = condition != Condition::Well;
         self.metrics.engine_refusing.set(gauge(refuses));
-        *self.condition.lock() = condition;
     }
 }
+
+/// How long the writer may wait for the disk before it is said that it refuses: less than callers wait for it.
+const HUNG: Duration = Duration::from_secs(5);
 
 /// Since a write failed.
 pub(super) struct Broken {
@@ -231,5 +257,22 @@ impl Writer {
         tracing::info!(is_there, "emits are taken again");
         self.told.tell(Condition::Well);
         self.health = Health::Well;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_told_until_it_does() {
+        let told = Told::new(Arc::new(Metrics::new().0));
+        told.at_the_disk(|| {
+            assert_eq!(told.condition(), Condition::Well, "it may take a moment");
+            *told.waiting.lock() = Instant::now().checked_sub(HUNG);
+            let refusing = Condition::Refusing("the disk does not answer");
+            assert_eq!(told.condition(), refusing);
+        });
+        assert_eq!(told.condition(), Condition::Well);
     }
 }

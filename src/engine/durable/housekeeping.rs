@@ -17,8 +17,9 @@ use prost::Message;
 use self::taken::Taken;
 use super::{
     group::{Group, is_within},
-    recover::{OnDisk, Totals},
+    recover::OnDisk,
     store::{self, Batch, Store, StoreError, Tag, key_name, place, run_key, series_key},
+    totals::Totals,
     writer::Writer,
 };
 use crate::{

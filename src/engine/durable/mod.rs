@@ -9,15 +9,19 @@ mod format;
 mod group;
 mod health;
 mod housekeeping;
+mod journal;
 mod recover;
 mod repair;
+mod scratch;
 mod space;
 mod store;
 mod sync;
+mod tables;
+mod totals;
 mod witness;
 mod writer;
 
-pub use repair::{Inspection, inspect, renew_epoch};
+pub use repair::{Inspection, NextStart, Readable, inspect, renew_epoch, take_over};
 pub use sync::{Sync, SyncError};
 
 use std::{
@@ -40,6 +44,7 @@ use tokio::{
 use self::{
     health::Told,
     store::{Store, StoreError},
+    totals::Totals,
     witness::Witness,
     writer::{Change, Changed, Request, Writer},
 };
@@ -74,6 +79,9 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("another process uses it")]
     InUse,
+    /// Nothing was ever stored in it; no reason to refuse a start.
+    #[error("it is empty: no data directory of emitter yet")]
+    Empty,
     /// It holds something else.
     #[error("it is not empty, and not a data directory of emitter")]
     Foreign,
@@ -85,7 +93,8 @@ pub enum OpenError {
     },
     /// What is in it is not what was once written.
     #[error(
-        "it is damaged: {0}; restore a backup, or move it away and begin anew: readers are told by a gap"
+        "it is damaged: {0}; restore a backup, or take what can be read to a new directory (`emitter repair DIR --into \
+         NEW`), or move it away and begin anew: readers are told by a gap"
     )]
     Damaged(String),
     /// It cannot be read or written.
@@ -151,18 +160,26 @@ impl DurableEngine {
         entropy: &Entropy,
         metrics: Arc<Metrics>,
     ) -> Result<Arc<Self>, OpenError> {
+        let directory = config.directory.clone();
+        format::prepare(&directory)?;
+        let opened = contained(|| Self::open_here(config, clock, entropy, metrics));
+        opened.map_err(|error| tables::named(&directory, error))
+    }
+
+    fn open_here(
+        config: Config,
+        clock: Clock,
+        entropy: &Entropy,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, OpenError> {
         let directory = &config.directory;
-        format::prepare(directory)?;
         let store = open_store(directory)?;
+        scratch::clear(directory);
         format::write(directory)?;
         // Read under the store's lock: another process could still have been writing it.
         let witness = Witness::read(directory);
-        if !witness.is_some_and(|told| told.closed)
-            && let Err(error) = store.flush()
-        {
-            // What a failed sync has left in the system's memory only goes to files of its own; where there is no room,
-            // it will be tried with the next write.
-            tracing::warn!(?error, "what was found could not be written anew");
+        if Witness::is_there(directory) && Totals::read(&store)?.is_none() {
+            return Err(recover::damaged(NOTHING_OF_ITSELF));
         }
         let make = |epoch, since| {
             let (bounds, clock) = (config.bounds.clone(), clock.clone());
@@ -240,14 +257,36 @@ fn stopped() -> EngineError {
     EngineError::Unavailable("the directory is closed".into())
 }
 
-/// Opens the store on a thread of its own: damaged files make it panic in places.
+/// What the totals are missing for.
+const NOTHING_OF_ITSELF: &str = "it says nothing of itself";
+
+/// The name of the thread that opens a directory.
+const OPENER: &str = "emitter-opening";
+
+/// Whether a thread of that name works with files that may be damaged: the store's own, and the one that opens it. Its
+/// panics are told by what they lead to.
+pub fn is_at_the_store(thread: &str) -> bool {
+    thread == OPENER || thread.starts_with("fjall:")
+}
+
+/// Does `work` on a thread of its own: damaged files make the store panic in places.
+fn contained<T: Send>(work: impl FnOnce() -> Result<T, OpenError> + Send) -> Result<T, OpenError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(OPENER.into());
+        let working = thread.spawn_scoped(scope, work)?;
+        let no_sense = |_| Err(recover::damaged("the store cannot make sense of its files"));
+        working.join().unwrap_or_else(no_sense)
+    })
+}
+
 fn open_store(directory: &Path) -> Result<Store, OpenError> {
-    let path = directory.to_owned();
-    let opening = std::thread::Builder::new().spawn(move || Store::open(&path))?;
-    match opening.join() {
-        Ok(opened) => Ok(opened?),
-        Err(_) => Err(recover::damaged("the store cannot make sense of its files")),
+    let store = Store::open(directory)?;
+    if store.is_beyond_reason() {
+        return Err(recover::damaged(
+            "a number of the store is beyond all reason",
+        ));
     }
+    Ok(store)
 }
 
 /// The records of `shelf` after `after` and up to `last`.
@@ -419,6 +458,8 @@ impl Engine for DurableEngine {
     }
 
     async fn maintain(&self) {
+        // The gauges say it too, though nobody asks.
+        self.told.condition();
         let swept = self.local.maintain().await;
         // A writer that is gone has nothing to give back.
         let _gone = self.requests.send(Request::Swept(swept)).await;

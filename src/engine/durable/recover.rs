@@ -10,7 +10,8 @@ use super::{
     OpenError,
     group::SAFEST,
     housekeeping::Shelved,
-    store::{self, Batch, Store, StoreError, Tag},
+    store::{self, Store, StoreError, Tag},
+    totals::{Totals, mixed},
     witness::Testimony,
 };
 use crate::{
@@ -23,25 +24,6 @@ use crate::{
     event::{Epoch, Offset, Position, Record, StreamKey, Tenant, UserId},
     proto::stored as proto,
 };
-
-/// What is known of the directory as a whole, as of a group of commits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Totals {
-    /// The epoch of all streams.
-    pub(super) epoch: Epoch,
-    /// When it began, if there was another before it.
-    pub(super) epoch_since: Option<Timestamp>,
-    /// The number of the group.
-    pub(super) group: u64,
-    /// The newest offset given out.
-    pub(super) newest: Offset,
-    /// How many records there are.
-    pub(super) records: u64,
-    /// Changes with every record that comes or goes.
-    pub(super) fingerprint: u64,
-    /// The sums of usage are as the record at this offset left them.
-    pub(super) usage_up_to: Offset,
-}
 
 /// A stream in the directory, as its writer knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,109 +66,12 @@ pub(super) struct Hole {
     pub(super) until: Offset,
 }
 
-/// A number that tells one set of offsets from another by its sum.
-pub(super) fn mixed(offset: Offset) -> u64 {
-    // SplitMix64's finaliser.
-    let mut mixed = offset.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 impl Found {
     /// Counts a record in.
     fn count(&mut self, offset: Offset) {
         self.records += 1;
         self.fingerprint = self.fingerprint.wrapping_add(mixed(offset));
         self.newest = self.newest.max(offset);
-    }
-}
-
-impl Totals {
-    /// Those of a new directory.
-    pub(super) fn new(epoch: Epoch) -> Self {
-        Self {
-            epoch,
-            epoch_since: None,
-            group: 0,
-            newest: Offset(0),
-            records: 0,
-            fingerprint: 0,
-            usage_up_to: Offset(0),
-        }
-    }
-
-    /// Those that the directory states; none in a new one.
-    pub(super) fn read(store: &Store) -> Result<Option<Self>, StoreError> {
-        let Some(bytes) = store.row(Tag::Directory, b"")? else {
-            return Ok(None);
-        };
-        let row = proto::Directory::decode(bytes).map_err(Corrupt::from)?;
-        Ok(Some(Self {
-            epoch: Epoch::new(row.epoch),
-            epoch_since: row.epoch_since.map(Timestamp::from_millis),
-            group: row.group,
-            newest: Offset(row.newest),
-            records: row.records,
-            fingerprint: row.fingerprint,
-            usage_up_to: Offset(row.usage_up_to),
-        }))
-    }
-
-    /// Writes them.
-    pub(super) fn write(&self, batch: &mut Batch<'_>) {
-        let row = proto::Directory {
-            epoch: self.epoch.bits(),
-            epoch_since: self.epoch_since.map(Timestamp::as_millis),
-            group: self.group,
-            newest: self.newest.0,
-            records: self.records,
-            fingerprint: self.fingerprint,
-            usage_up_to: self.usage_up_to.0,
-        };
-        batch.put(Tag::Directory, b"", &row.encode_to_vec());
-    }
-
-    /// Counts a record in.
-    pub(super) fn add(&mut self, offset: Offset) {
-        self.records += 1;
-        self.fingerprint = self.fingerprint.wrapping_add(mixed(offset));
-    }
-
-    /// Counts a record out.
-    pub(super) fn remove(&mut self, offset: Offset) {
-        self.records = self.records.saturating_sub(1);
-        self.fingerprint = self.fingerprint.wrapping_sub(mixed(offset));
-    }
-
-    /// Why the directory begins a new epoch, if it does, where `found` is in it.
-    pub(super) fn why_new(
-        &self,
-        found: &Found,
-        witness: Option<Testimony>,
-    ) -> Option<&'static str> {
-        let missing = (!self.are_proved(found)).then_some("records are missing");
-        self.unproved(witness).or(missing)
-    }
-
-    /// Why the `witness` does not prove that the last acknowledged group is there, if it does not.
-    fn unproved(&self, witness: Option<Testimony>) -> Option<&'static str> {
-        match witness {
-            None => Some("it does not say how its last process ended"),
-            Some(told) if !told.holds => {
-                Some("it was copied or restored, or the machine was started again")
-            }
-            Some(told) if told.group > self.group => {
-                Some("groups are missing that were acknowledged")
-            }
-            Some(_) => None,
-        }
-    }
-
-    /// Whether every record was `found` that the last group counted, and no other.
-    fn are_proved(&self, found: &Found) -> bool {
-        let whole = (self.records, self.fingerprint) == (found.records, found.fingerprint);
-        whole && found.holes.is_empty()
     }
 }
 
@@ -419,7 +304,7 @@ pub(super) struct Opened {
 }
 
 /// Takes the directory in: under its old epoch if it is proved that nothing acknowledged is missing, else under a new
-/// one. `make` makes what it is taken into.
+/// one. `make` makes what it is taken into. Nothing is written before all of it was taken in.
 pub(super) fn open(
     store: &Store,
     witness: Option<Testimony>,
@@ -435,14 +320,14 @@ pub(super) fn open(
         if !found.streams.is_empty() {
             return Err(damaged("it has streams and says nothing of itself"));
         }
-        return begin(store, (local, totals), found, None);
+        return begin((store, witness), (local, totals), found, None);
     };
     let new_epoch = totals.unproved(witness);
     if new_epoch.is_none() {
         let local = make(totals.epoch, totals.epoch_since);
         let found = take_in(store, &local, &totals)?;
         if totals.are_proved(&found) {
-            return begin(store, (local, totals), found, None);
+            return begin((store, witness), (local, totals), found, None);
         }
     }
     let why = new_epoch.unwrap_or("records are missing");
@@ -457,16 +342,23 @@ pub(super) fn open(
         fingerprint: found.fingerprint,
         ..totals
     };
-    begin(store, (local, totals), found, Some(why))
+    begin((store, witness), (local, totals), found, Some(why))
 }
 
 /// Writes under which epoch the directory goes on, without what lies behind holes.
 fn begin(
-    store: &Store,
+    (store, witness): (&Store, Option<Testimony>),
     (local, mut totals): (Arc<Local>, Totals),
     found: Found,
     new_epoch: Option<&'static str>,
 ) -> Result<Opened, OpenError> {
+    if !witness.is_some_and(|told| told.closed)
+        && let Err(error) = store.flush()
+    {
+        // What a failed sync has left in the system's memory only goes to files of its own; where there is no room, it
+        // will be tried with the next write.
+        tracing::warn!(?error, "what was found could not be written anew");
+    }
     let mut batch = store.batch();
     for hole in &found.holes {
         tracing::warn!(

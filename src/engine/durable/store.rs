@@ -16,6 +16,7 @@ use fjall::{
 };
 use prost::Message;
 
+use super::journal::MOST_BATCHES;
 use crate::{
     engine::{Key, local::Shelf, stored::Corrupt},
     event::{Offset, RunId, StreamKey, Tenant, ThreadId, UserId},
@@ -106,6 +107,12 @@ impl Store {
             rows: database.keyspace("rows", options)?,
             database,
         })
+    }
+
+    /// Whether a flipped bit made it number batches beyond all reason: it will fail sooner or later, or compare them
+    /// wrongly.
+    pub(super) fn is_beyond_reason(&self) -> bool {
+        self.database.seqno() >= MOST_BATCHES
     }
 
     /// An empty batch.

@@ -50,6 +50,11 @@ pub(super) struct Testimony {
 }
 
 impl Witness {
+    /// Whether `directory` has the file: a process has been at work in it.
+    pub(super) fn is_there(directory: &Path) -> bool {
+        directory.join(FILE).exists()
+    }
+
     /// What the file of `directory` says; nothing if it is not there or not whole.
     pub(super) fn read(directory: &Path) -> Option<Testimony> {
         let mut file = File::open(directory.join(FILE)).ok()?;

@@ -19,8 +19,9 @@ use super::{
     group::Group,
     health::{Health, Told},
     housekeeping::Chores,
-    recover::{Opened, Totals},
+    recover::Opened,
     store::StoreError,
+    totals::Totals,
     witness::Witness,
 };
 use crate::{
@@ -229,7 +230,7 @@ impl Writer {
     pub(super) fn persist(&mut self, mode: PersistMode) -> Result<(), StoreError> {
         let slot = self.slot.read();
         let store = slot.as_ref().ok_or(fjall::Error::Poisoned)?;
-        store.persist(mode)?;
+        self.told.at_the_disk(|| store.persist(mode))?;
         drop(slot);
         if mode != PersistMode::Buffer {
             self.unsynced = None;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use emitter::{
     engine::{
         Engine, ReadLimit,
-        durable::{OpenError, inspect},
+        durable::{OpenError, Readable, inspect},
     },
     event::Offset,
 };
@@ -85,15 +85,19 @@ async fn a_first_start_that_was_cut_short_is_begun_again() {
     assert!(matches!(refused, Some(OpenError::Foreign)), "{refused:?}");
 }
 
+fn readable(directory: &Path) -> Readable {
+    inspect(directory, &clock()).unwrap().readable.unwrap()
+}
+
 #[tokio::test]
 async fn a_stream_ends_before_a_hole_and_goes_on_under_a_new_epoch() {
     // In the middle, at the end, and more than retention has left of the rest.
     for lost in [vec![7], vec![9, 10], vec![3, 4, 8]] {
         let directory = tempfile::tempdir().unwrap();
         written(directory.path(), 10).await;
-        let before = inspect(directory.path(), &clock()).unwrap();
+        let before = readable(directory.path());
         lose(directory.path(), lost.clone());
-        let told = inspect(directory.path(), &clock()).unwrap();
+        let told = readable(directory.path());
         let left = 10 - lost.len() as u64;
         assert_eq!((told.records, told.records_counted), (left, 10));
         let engine = open(directory.path(), &clock(), 2).unwrap();

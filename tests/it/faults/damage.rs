@@ -1,4 +1,4 @@
-//! Files that were cut short, or in which a bit was flipped: a start refuses, or has a prefix and says so.
+//! Files that were cut short or removed, or in which a bit was flipped: a start refuses, or has a prefix and says so.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,7 @@ use crate::{
 enum Damage {
     Cut { file: PathBuf, to: u64 },
     Flipped { file: PathBuf, byte: u64, bit: u8 },
+    Removed { file: PathBuf },
 }
 
 /// Damages one file below `directory`: each byte of all files is as likely as any other in one half of the cases, each
@@ -52,6 +53,10 @@ fn damage(directory: &Path, rng: &mut StdRng) -> Damage {
             });
         (hit.unwrap().0, at)
     };
+    if rng.random_bool(0.1) {
+        fs::remove_file(&file).unwrap();
+        return Damage::Removed { file };
+    }
     let mut content = fs::read(&file).unwrap();
     let at = usize::try_from(byte).unwrap();
     let done = if rng.random() {

@@ -1,0 +1,388 @@
+//! Damaged directories: a start refuses them and leaves them as they are, or has a prefix and says so; and an inspection
+//! says which, what is damaged, and what can be read, without changing anything.
+
+use std::{collections::BTreeMap, fs, ops::Range, path::Path, process::Command, time::Duration};
+
+use bytes::Bytes;
+use emitter::{
+    clock::Entropy,
+    engine::{
+        Engine, Key,
+        durable::{Inspection, NextStart, OpenError, inspect, take_over},
+    },
+};
+
+use super::{as_killed, clock, first_version::copy, open, page};
+use crate::{
+    processes::tools::files,
+    support::events::{START, append, ids, notes, stream},
+};
+
+const TTL: Duration = Duration::from_secs(1_000);
+
+/// Writes the notes `note-0` … to `u`, and after each the number of notes under a key. Then it is closed.
+pub(super) async fn written(directory: &Path, count: usize) {
+    let engine = open(directory, &clock(), 1).unwrap();
+    more(&*engine, 0..count).await;
+    engine.close().await;
+}
+
+async fn more(engine: &dyn Engine, numbers: Range<usize>) {
+    let user = stream("u");
+    for n in numbers {
+        append(engine, &user, notes(&user, &[&format!("note-{n}")], START)).await;
+        let (key, value) = (Key::Acks(user.clone()), |n: usize| {
+            Bytes::from(n.to_string())
+        });
+        if engine
+            .put_if_absent(&key, value(n + 1), TTL)
+            .await
+            .unwrap()
+            .is_some()
+        {
+            let there = value(n);
+            let set = engine.compare_and_set(&key, &there, value(n + 1), TTL);
+            assert_eq!(set.await, Ok(true));
+        }
+    }
+}
+
+/// Writes one more, and closes it.
+async fn another(engine: &dyn Engine) {
+    let user = stream("u");
+    append(engine, &user, notes(&user, &["another"], START)).await;
+    engine.close().await;
+}
+
+/// How many notes there are, which must be the first ones, and what is under the key.
+async fn found(engine: &dyn Engine) -> (usize, Option<usize>) {
+    let user = stream("u");
+    let notes = ids(&page(engine, &user).await.records);
+    let want: Vec<_> = (0..notes.len()).map(|n| format!("note-{n}")).collect();
+    assert_eq!(notes, want);
+    let entry = engine.get(&Key::Acks(user)).await.unwrap();
+    let number = |value: Bytes| std::str::from_utf8(&value).unwrap().parse().unwrap();
+    (notes.len(), entry.map(|entry| number(entry.value)))
+}
+
+/// Every file below `directory` with its content.
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let name = |file: &Path| file.strip_prefix(directory).unwrap().display().to_string();
+    let all = files(directory).into_iter();
+    all.map(|file| (name(&file), fs::read(&file).unwrap()))
+        .collect()
+}
+
+/// Everything is as it was `before`; but lists of tables that others have replaced may be gone.
+fn same(directory: &Path, before: &BTreeMap<String, Vec<u8>>, when: &str) {
+    let now = contents(directory);
+    let names = |files: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
+        let names = files.keys().filter(|name| !name.contains("/v"));
+        names.cloned().collect()
+    };
+    assert_eq!(names(&now), names(before), "{when}");
+    for (name, content) in &now {
+        assert!(*content == before[name], "{name} has changed: {when}");
+    }
+}
+
+/// Where the batches of a journal begin, and where the last one ends.
+fn batches(journal: &[u8]) -> Vec<usize> {
+    let ends = journal.windows(4).enumerate();
+    let ends = ends.filter(|(_, bytes)| bytes == b"FJL\x03");
+    std::iter::once(0)
+        .chain(ends.map(|(at, _)| at + 4))
+        .collect()
+}
+
+fn refused(directory: &Path) -> String {
+    match open(directory, &clock(), 3) {
+        Ok(_) => panic!("it was opened"),
+        Err(error @ OpenError::Damaged(_)) => error.to_string(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// It is refused, twice, for `what`, and as it was; an inspection says the same. Returns that.
+fn refused_as_it_is(directory: &Path, what: &str) -> Inspection {
+    let before = contents(directory);
+    for _ in 0..2 {
+        let refused = refused(directory);
+        assert!(
+            refused.contains(what) && refused.contains("--into"),
+            "{refused}"
+        );
+        same(directory, &before, &refused);
+    }
+    let found = inspect(directory, &clock()).unwrap();
+    same(directory, &before, "inspected");
+    match &found.next_start {
+        NextStart::Refuses(damage) => assert!(damage.contains(what), "{damage}"),
+        other => panic!("{other:?}"),
+    }
+    found
+}
+
+/// The store believes what stands in the header of a batch: how many entries it has, and its number, which says what
+/// counts of two writings.
+#[tokio::test]
+async fn a_flipped_bit_of_a_batch_header_is_never_believed() {
+    const COUNT: usize = 2;
+    const HEADER: usize = 13;
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    written(directory, COUNT).await;
+    let path = directory.join("0.jnl");
+    let journal = fs::read(&path).unwrap();
+    let batches = batches(&journal);
+    let headers = &batches[..batches.len() - 1];
+    assert!(headers.len() > 2 * COUNT, "{headers:?}");
+    let (mut refused, mut shorter) = (0, 0);
+    for at in headers.iter().flat_map(|start| *start..start + HEADER) {
+        for bit in 0..8 {
+            let what = format!("bit {bit} of byte {at}");
+            let mut flipped = journal.clone();
+            flipped[at] ^= 1 << bit;
+            let at = tempfile::tempdir().unwrap();
+            copy(directory, at.path());
+            fs::write(at.path().join("0.jnl"), flipped).unwrap();
+            // An inspection takes longer: one bit of each byte.
+            let told = (bit == 0).then(|| inspect(at.path(), &clock()).unwrap().next_start);
+            match open(at.path(), &clock(), 2) {
+                Ok(engine) => {
+                    let (notes, number) = found(&*engine).await;
+                    let number = number.unwrap_or(0);
+                    let is_prefix = notes == number || notes == number + 1;
+                    assert!(is_prefix, "{what}: {notes}, {number}");
+                    another(&*engine).await;
+                    let told = told.is_none_or(|told| matches!(told, NextStart::NewEpoch(_)));
+                    assert!(told, "{what}");
+                    shorter += usize::from(notes < COUNT);
+                }
+                Err(OpenError::Damaged(why)) => {
+                    let is_clear = why.contains("journal 0.jnl, byte ")
+                        || why.contains("it says nothing of itself");
+                    assert!(is_clear, "{what}: {why}");
+                    assert!(
+                        told.is_none_or(|told| told == NextStart::Refuses(why)),
+                        "{what}"
+                    );
+                    refused += 1;
+                }
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    }
+    println!("{refused} refused, {shorter} shorter");
+    assert!(refused > 0 && shorter > 0);
+}
+
+/// In the midst of the journal: what is before it can be read, and taken to a new directory.
+#[tokio::test]
+async fn what_is_before_the_damage_can_be_read_and_taken_to_a_new_directory() {
+    let base = tempfile::tempdir().unwrap();
+    let (directory, into) = (base.path().join("data"), base.path().join("new"));
+    written(&directory, 8).await;
+    let before = inspect(&directory, &clock()).unwrap().readable.unwrap();
+    let path = directory.join("0.jnl");
+    let mut journal = fs::read(&path).unwrap();
+    let id = journal
+        .windows(6)
+        .position(|bytes| bytes == b"note-5")
+        .unwrap();
+    journal[id] ^= 1;
+    fs::write(&path, &journal).unwrap();
+    let batch = batches(&journal).into_iter().rfind(|start| *start < id);
+    let what = format!(
+        "journal 0.jnl, byte {}: a batch's checksum is wrong",
+        batch.unwrap()
+    );
+    let found_there = refused_as_it_is(&directory, &what).readable.unwrap();
+    assert_eq!((found_there.records, found_there.records_counted), (5, 5));
+    assert_eq!((found_there.newest.0, found_there.streams), (5, 1));
+    assert_eq!(found_there.epoch, before.epoch);
+    // Three notes and three numbers, and what retention and the end wrote beside.
+    assert!(found_there.missing_groups >= 6, "{found_there:?}");
+
+    let untouched = contents(&directory);
+    let epoch = take_over(&directory, &into, &clock(), &Entropy::seeded(7)).unwrap();
+    same(&directory, &untouched, "taken over");
+    assert_ne!(epoch, before.epoch);
+    let taken = inspect(&into, &clock()).unwrap();
+    assert_eq!(taken.next_start, NextStart::GoesOn);
+    let engine = open(&into, &clock(), 2).unwrap();
+    assert_eq!(found(&*engine).await, (5, Some(5)));
+    assert_eq!(page(&*engine, &stream("u")).await.head.epoch, epoch);
+    more(&*engine, 5..6).await;
+    engine.close().await;
+    let again = take_over(&directory, &into, &clock(), &Entropy::seeded(8));
+    assert!(matches!(again, Err(OpenError::Io(_))), "{again:?}");
+}
+
+#[tokio::test]
+async fn what_is_missing_is_not_made_anew() {
+    let files = [
+        "0.jnl",
+        "lock",
+        "version",
+        "keyspaces/0/current",
+        "keyspaces/1/current",
+        "keyspaces/2/current",
+    ];
+    for file in files {
+        let directory = tempfile::tempdir().unwrap();
+        written(directory.path(), 3).await;
+        fs::remove_file(directory.path().join(file)).unwrap();
+        let told = refused_as_it_is(directory.path(), file);
+        let records = told
+            .readable
+            .map(|readable| (readable.records, readable.records_counted));
+        let want = match file {
+            "lock" => Some((3, 3)),
+            "keyspaces/1/current" => Some((0, 3)),
+            _ => None,
+        };
+        assert_eq!(records, want, "{file}");
+    }
+    // An empty journal is not the one that was there.
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 3).await;
+    fs::write(directory.path().join("0.jnl"), "").unwrap();
+    let told = refused_as_it_is(directory.path(), "it says nothing of itself");
+    assert_eq!(told.readable, None);
+}
+
+/// What was in files of its own when the journal went can still be read, and so can the journals before a missing one.
+#[tokio::test]
+async fn without_its_journal_what_is_in_tables_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    flushed(directory).await;
+    // Behind a missing one, a journal is of no use.
+    fs::copy(directory.join("0.jnl"), directory.join("2.jnl")).unwrap();
+    let told = refused_as_it_is(directory, "its journal 1.jnl is missing")
+        .readable
+        .unwrap();
+    assert_eq!((told.records, told.records_counted), (5, 5));
+    for journal in ["0.jnl", "2.jnl"] {
+        fs::remove_file(directory.join(journal)).unwrap();
+    }
+    let told = refused_as_it_is(directory, "its journal is missing")
+        .readable
+        .unwrap();
+    assert_eq!((told.records, told.records_counted), (3, 3));
+    assert!(told.missing_groups >= 4, "{told:?}");
+}
+
+/// A directory with three notes in tables, and two more in the journal.
+async fn flushed(directory: &Path) {
+    let killed = tempfile::tempdir().unwrap();
+    let engine = open(killed.path(), &clock(), 1).unwrap();
+    more(&*engine, 0..3).await;
+    as_killed(killed.path(), directory);
+    engine.close().await;
+    // Nobody knows how it ended: it is written anew.
+    let engine = open(directory, &clock(), 2).unwrap();
+    more(&*engine, 3..5).await;
+    engine.close().await;
+}
+
+/// A table that is damaged: what can be read before it is counted, or nothing, and no start has it.
+#[tokio::test]
+async fn a_damaged_table_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    flushed(directory).await;
+    let tables = files(&directory.join("keyspaces/1/tables"));
+    let table = tables.first().expect("a table of records");
+    let whole = fs::read(table).unwrap();
+    let name = table.strip_prefix(directory).unwrap().display();
+    fs::write(table, &whole[..whole.len() / 2]).unwrap();
+    let told = refused_as_it_is(directory, &format!("its table {name} is damaged ("));
+    assert_eq!(told.readable, None);
+    let mut flipped = whole;
+    flipped[40] ^= 1;
+    fs::write(table, flipped).unwrap();
+    let told = refused_as_it_is(directory, &format!("its table {name} is damaged ("));
+    let told = told.readable.unwrap();
+    assert_eq!(
+        (told.records, told.records_counted, told.streams),
+        (0, 5, 1)
+    );
+    let into = tempfile::tempdir().unwrap().path().join("new");
+    let taken = take_over(directory, &into, &clock(), &Entropy::seeded(7));
+    assert!(matches!(taken, Err(OpenError::Damaged(_))), "{taken:?}");
+    assert!(!into.exists(), "half of it");
+}
+
+/// Where the machine ends while it writes, the end of a batch may be there and its midst not.
+#[tokio::test]
+async fn a_last_batch_without_its_midst_is_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    written(directory, 3).await;
+    let path = directory.join("0.jnl");
+    let mut journal = fs::read(&path).unwrap();
+    let batches = batches(&journal);
+    let last = batches[batches.len() - 2];
+    journal[last + 30..last + 40].fill(0);
+    fs::write(&path, &journal).unwrap();
+    let told = inspect(directory, &clock()).unwrap();
+    assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), last as u64)));
+    assert!(
+        matches!(told.next_start, NextStart::NewEpoch(_)),
+        "{told:?}"
+    );
+    let engine = open(directory, &clock(), 2).unwrap();
+    assert_eq!(found(&*engine).await.0, 3);
+    engine.close().await;
+}
+
+/// Lists of tables have numbers in them that no checksum of the store covers.
+#[tokio::test]
+async fn a_damaged_list_of_tables_is_refused_before_anything_is_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    flushed(directory).await;
+    let lists = [0, 1, 2].into_iter().flat_map(|keyspace| {
+        let current = directory.join(format!("keyspaces/{keyspace}/current"));
+        let id = u64::from_le_bytes(*fs::read(&current).unwrap().first_chunk().unwrap());
+        [current.with_file_name(format!("v{id}")), current]
+    });
+    for list in lists {
+        let whole = fs::read(&list).unwrap();
+        let is_current = list.ends_with("current");
+        // What follows the name of the list and its checksum in `current` is not looked at.
+        let bytes = if is_current { 24 } else { whole.len() };
+        for at in 0..bytes {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&list, flipped).unwrap();
+            let before = contents(directory);
+            let refused = refused(directory);
+            assert!(refused.contains("its file keyspaces/"), "{refused}");
+            assert!(contents(directory) == before, "byte {at} of {list:?}");
+        }
+        fs::write(&list, whole).unwrap();
+    }
+    let table = files(&directory.join("keyspaces/1/tables")).remove(0);
+    fs::remove_file(&table).unwrap();
+    refused_as_it_is(directory, "its table keyspaces/1/tables/");
+}
+
+/// What an inspection left that was killed goes with the next start.
+#[tokio::test]
+async fn what_an_inspection_left_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 1).await;
+    let left = directory.path().join("inspection");
+    for by in ["inspection", "start"] {
+        fs::create_dir_all(left.join("keyspaces/0")).unwrap();
+        if by == "start" {
+            another(&*open(directory.path(), &clock(), 2).unwrap()).await;
+        } else {
+            inspect(directory.path(), &clock()).unwrap();
+        }
+        assert!(!left.exists(), "{by}");
+    }
+}

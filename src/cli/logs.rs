@@ -40,7 +40,9 @@ pub(super) fn tell_of_panics_at_the_store() {
         if !durable::is_at_the_store(name) {
             return others(panicked);
         }
-        let what = panicked.payload_as_str().unwrap_or_default();
+        let payload = panicked.payload();
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| payload.downcast_ref::<&str>().copied());
         let at = panicked.location().map(ToString::to_string);
         tracing::error!(thread = name, what, at, "the store failed");
     }));

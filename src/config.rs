@@ -1,5 +1,6 @@
 //! The service's settings: defaults, a TOML file, variables, flags, in that order, each over the one before.
 
+mod bounds;
 mod compose;
 mod error;
 mod layer;

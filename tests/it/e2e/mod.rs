@@ -15,6 +15,7 @@ mod isolation;
 mod open_runs;
 mod operator;
 mod page;
+mod refused_sockets;
 mod runs;
 mod server;
 mod slow;

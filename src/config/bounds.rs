@@ -1,0 +1,241 @@
+//! Within which bounds the settings have to be.
+
+use std::{collections::HashSet, time::Duration};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{EngineKind, Price, Settings};
+use crate::usage::Model;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A count beyond which nothing sensible lies; it keeps arithmetic from overflowing.
+const MANY: usize = 1 << 32;
+
+/// A size beyond which nothing sensible lies.
+const HUGE: usize = 1 << 44;
+
+impl Settings {
+    /// Tells `report` of every value outside its bounds: key, problem.
+    pub(super) fn check(&self, report: &mut dyn FnMut(&str, String)) {
+        self.check_counts(report);
+        self.check_spans(report);
+        self.check_texts(report);
+        self.check_prices(report);
+        self.redis.check(report);
+        if self.engine.kind == EngineKind::Redis {
+            self.redis.check_within(self.limits.engine_timeout, report);
+        }
+        if self.engine.kind == EngineKind::Redis && cfg!(not(feature = "redis")) {
+            report("engine.kind", "this build has no engine on Redis".into());
+        }
+    }
+
+    fn check_counts(&self, report: &mut dyn FnMut(&str, String)) {
+        let l = &self.limits;
+        let r = &self.retention;
+        let d = &self.dedupe;
+        let counts = [
+            ("limits.event_bytes", l.event_bytes, KIB..=MIB),
+            ("limits.depth", l.depth, 1..=32),
+            ("limits.batch_events", l.batch_events, 1..=1000),
+            (
+                "limits.batch_bytes",
+                l.batch_bytes,
+                l.event_bytes..=16 * MIB,
+            ),
+            ("limits.queue_events", l.queue_events, l.batch_events..=MANY),
+            ("limits.queue_bytes", l.queue_bytes, l.batch_bytes..=HUGE),
+            ("limits.lanes", l.lanes, 1..=MANY),
+            ("limits.open_runs", l.open_runs, 1..=100_000),
+            ("limits.open_tool_calls", l.open_tool_calls, 1..=10_000),
+            ("limits.descendants", l.descendants, 1..=500),
+            ("limits.run_depth", l.run_depth, 1..=64),
+            ("limits.grpc_calls", l.grpc_calls, 1..=1_000_000),
+            (
+                "limits.grpc_streams",
+                l.grpc_streams as usize,
+                1..=1_000_000,
+            ),
+            ("limits.connections", l.connections, 1..=MANY),
+            (
+                "limits.connections_per_address",
+                l.connections_per_address,
+                1..=MANY,
+            ),
+            (
+                "limits.connections_per_user",
+                l.connections_per_user,
+                1..=MANY,
+            ),
+            ("limits.head_bytes", l.head_bytes, 8 * KIB..=MIB),
+            ("limits.send_buffer", l.send_buffer, 4 * KIB..=64 * MIB),
+            ("limits.client_frame_bytes", l.client_frame_bytes, KIB..=MIB),
+            (
+                "limits.client_frames_per_second",
+                l.client_frames_per_second as usize,
+                1..=1_000_000,
+            ),
+            ("limits.tail_records", l.tail_records, 1..=1_000_000),
+            ("limits.tail_bytes", l.tail_bytes, KIB..=HUGE),
+            (
+                "limits.tail_total_bytes",
+                l.tail_total_bytes,
+                l.tail_bytes..=HUGE,
+            ),
+            ("limits.page_records", l.page_records, 1..=100_000),
+            ("retention.events", r.events, 1..=MANY),
+            ("retention.bytes", r.bytes, l.event_bytes..=HUGE),
+            ("retention.total_bytes", r.total_bytes, r.bytes..=HUGE),
+            ("dedupe.ids_per_user", d.ids_per_user, 1..=MANY),
+            ("dedupe.ids_per_node", d.ids_per_node, 1..=MANY),
+            ("usage.series", self.usage.series, 1..=MANY),
+            ("prices", self.prices.len(), 0..=10_000),
+            ("redaction.words", self.redaction.words.len(), 0..=1000),
+        ];
+        for (key, value, range) in counts {
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
+                report(key, format!("{value} is not within {least} and {most}"));
+            }
+        }
+    }
+
+    fn check_spans(&self, report: &mut dyn FnMut(&str, String)) {
+        let second = Duration::from_secs(1);
+        let hour = 3600 * second;
+        let l = &self.limits;
+        let tenth = second / 10;
+        let spans = [
+            ("drain", self.drain, second, hour),
+            ("limits.handshake", l.handshake, tenth, hour),
+            ("limits.request_body", l.request_body, tenth, hour),
+            ("limits.heartbeat", l.heartbeat, tenth, hour),
+            ("limits.write_stall", l.write_stall, tenth, hour),
+            (
+                "limits.expiring_notice",
+                l.expiring_notice,
+                Duration::ZERO,
+                hour,
+            ),
+            ("limits.close_grace", l.close_grace, tenth, hour),
+            (
+                "limits.reconnect_least",
+                l.reconnect_least,
+                Duration::ZERO,
+                hour,
+            ),
+            (
+                "limits.reconnect_most",
+                l.reconnect_most,
+                l.reconnect_least,
+                hour,
+            ),
+            (
+                "limits.engine_timeout",
+                l.engine_timeout,
+                second,
+                300 * second,
+            ),
+            ("limits.tail_age", l.tail_age, tenth, DAY),
+            ("retention.age", self.retention.age, second, 3650 * DAY),
+            ("dedupe.window", self.dedupe.window, second, 30 * DAY),
+            (
+                "runs.silence_timeout",
+                self.runs.silence_timeout,
+                second,
+                DAY,
+            ),
+            ("runs.max_wait", self.runs.max_wait, second, 7 * DAY),
+            (
+                "runs.recovery_grace",
+                self.runs.recovery_grace,
+                Duration::ZERO,
+                DAY,
+            ),
+            ("usage.age", self.usage.age, DAY, 3650 * DAY),
+        ];
+        for (key, value, least, most) in spans {
+            if value < least || value > most {
+                let text = humantime::format_duration;
+                let (value, least, most) = (text(value), text(least), text(most));
+                report(key, format!("{value} is not within {least} and {most}"));
+            }
+        }
+    }
+
+    fn check_texts(&self, report: &mut dyn FnMut(&str, String)) {
+        let has_directory = !self.engine.data_dir.as_os_str().is_empty();
+        if self.engine.kind != EngineKind::Durable && has_directory {
+            let problem = "is set, but engine.kind is not \"durable\"";
+            report("engine.data_dir", problem.into());
+        }
+        if self.engine.kind == EngineKind::Durable && !has_directory {
+            report(
+                "engine.data_dir",
+                "is required where `engine.kind` is durable".into(),
+            );
+        }
+        if self.auth.issuer.is_empty() {
+            report("auth.issuer", "is required".into());
+        }
+        for origin in &self.origins {
+            if origin != "*" && !is_origin(origin) {
+                let problem =
+                    format!("{origin:?} is not an origin, such as https://app.example.com");
+                report("origins", problem);
+            }
+        }
+        if self
+            .redaction
+            .words
+            .iter()
+            .any(|word| word.trim().is_empty())
+        {
+            report("redaction.words", "has an empty word".into());
+        }
+        if let Err(error) = EnvFilter::try_new(&self.log.level) {
+            report("log.level", error.to_string());
+        }
+    }
+
+    fn check_prices(&self, report: &mut dyn FnMut(&str, String)) {
+        let mut seen = HashSet::new();
+        let other = Model::other();
+        for Price {
+            provider, model, ..
+        } in &self.prices
+        {
+            if !seen.insert((provider, model)) {
+                let problem = format!("provider {provider:?}, model {model:?} is there twice");
+                report("prices", problem);
+            }
+            if provider.as_str() == &*other.provider && model.as_str() == &*other.model {
+                let problem = format!("model {model:?} stands for models that are not told apart");
+                report("prices", problem);
+            }
+        }
+    }
+}
+
+/// Whether `text` is an origin as browsers send it: in lower case, a scheme, a host, and a port only if it is not the
+/// scheme's own.
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return false;
+    };
+    let own_port = match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    // Anything else, such as a capital, a path or a slash at the end, would never match.
+    text == format!("{scheme}://{authority}").to_lowercase()
+        && !authority.as_str().contains('@')
+        && (authority.port_u16().is_none() || authority.port_u16() != own_port)
+}

@@ -261,7 +261,10 @@ impl App {
         let closed = time::timeout(deadline / 10, async {
             while serving.join_next().await.is_some() {}
         });
-        let closed = closed.await.is_ok();
+        // What was refused at last is told as well.
+        let told = time::timeout(deadline / 10, core.sequencer.tell_rest());
+        let (closed, _told) = tokio::join!(closed, told);
+        let closed = closed.is_ok();
         upkeep.abort_all();
         // Nothing asks for anything any more.
         let safe = time::timeout(deadline / 10, engine.close()).await.is_ok();
@@ -341,6 +344,9 @@ impl Core {
                 sequencer.sweep().await;
             }
         });
+        // Not behind a sweep that lasts long, and until the end: what a drain cuts off is to be known too.
+        let sequencer = self.sequencer.clone();
+        tasks.spawn(async move { sequencer.keep_telling().await });
         tasks
     }
 

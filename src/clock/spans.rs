@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::Timestamp;
 
-/// How many spans are remembered. Beyond that the two oldest are taken for one.
+/// How many spans are remembered. Beyond that the oldest are forgotten: time between spans is never taken for one.
 const SPANS: usize = 64;
 
 /// How long a span is remembered after its end: longer than any run may be silent.
@@ -32,7 +32,7 @@ impl Spans {
         let at = self.0.partition_point(|(b, _)| *b < begin);
         self.0.insert(at, (begin, end));
         if self.0.len() > SPANS {
-            self.join_oldest();
+            self.0.pop_front();
         }
     }
 
@@ -46,8 +46,20 @@ impl Spans {
 
     /// How much of the time from `from` to `to` they cover.
     pub fn between(&self, from: Timestamp, to: Timestamp) -> Duration {
-        let covered = |(b, e): &(Timestamp, Timestamp)| (*e).min(to).since((*b).max(from));
-        self.0.iter().map(covered).sum()
+        Self::of_all_between(std::slice::from_ref(self), from, to)
+    }
+
+    /// How much of the time from `from` to `to` at least one of `all` covers.
+    pub fn of_all_between(all: &[Self], from: Timestamp, to: Timestamp) -> Duration {
+        let mut spans: Vec<_> = all.iter().flat_map(Self::iter).collect();
+        spans.sort_unstable();
+        let (mut covered, mut until) = (Duration::ZERO, from);
+        for (begin, end) in spans {
+            let end = end.min(to);
+            covered += end.since(begin.max(until));
+            until = until.max(end);
+        }
+        covered
     }
 
     /// How much they cover.
@@ -61,21 +73,11 @@ impl Spans {
         last.is_none_or(|(_, end)| *end + MEMORY < now)
     }
 
-    /// The same, but at most `count` of them, and at least one: the oldest are taken for one.
+    /// The same, but at most the latest `count` of them.
     #[must_use]
     pub fn at_most(mut self, count: usize) -> Self {
-        while self.0.len() > count.max(1) {
-            self.join_oldest();
-        }
+        self.0.drain(..self.0.len().saturating_sub(count));
         self
-    }
-
-    fn join_oldest(&mut self) {
-        if let Some((begin, _)) = self.0.pop_front()
-            && let Some((next, _)) = self.0.front_mut()
-        {
-            *next = begin;
-        }
     }
 
     /// Each one's begin and end, oldest first.
@@ -154,15 +156,41 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded_and_the_oldest_stay_covered() {
+    fn what_several_cover_is_covered_once() {
+        let all = [
+            spans(&[(100, 210), (1000, 1060)]),
+            spans(&[(200, 260)]),
+            spans(&[(120, 130), (1060, 1070)]),
+        ];
+        for ((from, to), want) in [
+            ((0, 5000), 160 + 70),
+            ((110, 125), 15),
+            ((0, 220), 120),
+            ((205, 1065), 55 + 65),
+            ((300, 900), 0),
+            ((140, 120), 0),
+        ] {
+            let covered = Spans::of_all_between(&all, at(from), at(to)).as_secs();
+            assert_eq!(covered, want, "{from}..{to}");
+        }
+    }
+
+    #[test]
+    fn they_are_bounded_and_the_oldest_are_forgotten() {
         let mut spans = Spans::default();
         for n in 0..200 {
             spans.add(at(n * 1000), at(n * 1000 + 60));
         }
-        assert_eq!(spans.iter().len(), SPANS);
-        assert!(spans.between(at(0), at(200_000)).as_secs() >= 200 * 60);
-        let few = spans.clone().at_most(2);
-        assert_eq!(seconds(&few), [(0, 198_060), (199_000, 199_060)]);
+        let latest = |count: u64| (200 - count..200).map(|n| (n * 1000, n * 1000 + 60));
+        assert_eq!(seconds(&spans), latest(64).collect::<Vec<_>>());
+        // Nor is anything kept that comes late.
+        spans.add(at(500), at(560));
+        assert_eq!(seconds(&spans), latest(64).collect::<Vec<_>>());
+        for count in [0, 1, 2, 64, 100] {
+            let few = spans.clone().at_most(count as usize);
+            let want: Vec<_> = latest(count.min(64)).collect();
+            assert_eq!(seconds(&few), want, "at most {count}");
+        }
         spans.add(at(0) + 2 * MEMORY, at(60) + 2 * MEMORY);
         assert_eq!(spans.iter().len(), 1);
     }

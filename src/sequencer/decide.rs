@@ -198,10 +198,7 @@ impl<'a> Group<'a> {
         let Some(run) = self.runs.run(run_id).filter(|run| run.state.is_open()) else {
             return Verdict::Over;
         };
-        let excused = uncounted
-            .iter()
-            .map(|spans| spans.between(run.last_sign_at, self.now))
-            .sum::<Duration>();
+        let excused = Spans::of_all_between(uncounted, run.last_sign_at, self.now);
         let deadline = run::deadline(&self.runs, run) + excused;
         if deadline > self.now {
             return Verdict::Alive(deadline);

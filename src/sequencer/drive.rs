@@ -22,6 +22,9 @@ const ATTEMPTS: u32 = 8;
 /// The first wait before deciding again; it doubles from there, and is jittered.
 const BACKOFF: Duration = Duration::from_millis(2);
 
+/// How long a job must have waited for its deadline to be missed by the service, not by the caller.
+const CHANCE: Duration = Duration::from_secs(1);
+
 /// How many groups one driver handles before it lets others run.
 const GROUPS_PER_TURN: usize = 16;
 
@@ -63,7 +66,7 @@ impl Sequencer {
         let started = Instant::now();
         let stream = driving.lane.stream.clone();
         for attempt in 0..ATTEMPTS {
-            self.refuse_expired(&stream, &mut jobs);
+            self.refuse_expired(&stream, &mut jobs, attempt > 0);
             if jobs.is_empty() {
                 return;
             }
@@ -72,8 +75,8 @@ impl Sequencer {
                 None => match self.engine.load(&stream).await {
                     Ok(state) => (state, true),
                     Err(error) => {
-                        let refusal = unavailable(&error);
-                        return refuse_all(jobs, &self.could_not_store(&stream, refusal));
+                        self.note_not_stored(&stream);
+                        return refuse_all(jobs, &unavailable(&error));
                     }
                 },
             };
@@ -98,13 +101,14 @@ impl Sequencer {
                     if refusal.reason != Reason::OutcomeUnknown {
                         driving.state = Some(state);
                     }
-                    let refusal = self.could_not_store(&stream, refusal);
+                    self.note_not_stored(&stream);
                     let outcome = Outcome::Failed { refusal, stands };
                     return self.answer(jobs, decided, &outcome);
                 }
                 Err(Failure::NotDecided(refusal)) => {
                     driving.state = Some(state);
-                    return refuse_all(jobs, &self.could_not_store(&stream, refusal));
+                    self.note_not_stored(&stream);
+                    return refuse_all(jobs, &refusal);
                 }
             }
             self.metrics.conflicts.increment(1);
@@ -114,33 +118,37 @@ impl Sequencer {
             }
         }
         let refusal = Refusal::new(Reason::Contended, "other writers came first too often");
-        let is_tried = jobs.iter().any(|job| !job.events.is_empty());
-        if is_tried {
-            self.could_not_store(&stream, refusal.clone());
+        let has_events = jobs.iter().any(|job| !job.events.is_empty());
+        if has_events {
+            self.note_not_stored(&stream);
         }
         refuse_all(jobs, &refusal);
     }
 
-    /// Takes out the jobs whose callers have stopped waiting: they are not stored.
-    fn refuse_expired(&self, stream: &StreamKey, jobs: &mut Vec<Job>) {
+    /// Takes out the jobs whose callers have stopped waiting: they are not stored. That is the service's doing only where
+    /// it had a chance, which an attempt that `has_failed` was: a deadline that was past from the start excuses nobody.
+    fn refuse_expired(&self, stream: &StreamKey, jobs: &mut Vec<Job>, has_failed: bool) {
         if jobs.iter().all(|job| job.deadline.is_none()) {
             return;
         }
         let now = Instant::now();
         let is_expired = |job: &mut Job| job.deadline.is_some_and(|deadline| deadline <= now);
         let expired: Vec<_> = jobs.extract_if(.., is_expired).collect();
-        if !expired.is_empty() {
-            let refusal = Refusal::new(Reason::DeadlineExceeded, "the deadline passed; not stored");
-            refuse_all(expired, &self.could_not_store(stream, refusal));
+        if expired
+            .iter()
+            .any(|job| has_failed || job.entered_at + CHANCE <= now)
+        {
+            self.note_not_stored(stream);
         }
+        let refusal = Refusal::new(Reason::DeadlineExceeded, "the deadline passed; not stored");
+        refuse_all(expired, &refusal);
     }
 
-    /// Notes that something of a user could not be stored, for `refusal`: silence may have another reason now. For others
-    /// the engine may store all the same.
-    pub(super) fn could_not_store(&self, stream: &StreamKey, refusal: Refusal) -> Refusal {
+    /// Notes that something of a user could not be stored: silence may have another reason now. For others the engine may
+    /// store all the same.
+    pub(super) fn note_not_stored(&self, stream: &StreamKey) {
         let now = self.clock.now();
-        self.outages.lock().user_failed(stream, now);
-        refusal
+        self.outages().user_failed(stream, now);
     }
 
     /// One attempt to decide the group and store what is to be stored. `current`: `state` was loaded just now. An append
@@ -270,8 +278,9 @@ impl Sequencer {
 
     /// The time that is not held against a user's silent runs.
     fn uncounted(&self, stream: &StreamKey) -> Vec<Spans> {
-        let outages = self.outages.lock().of(stream, self.clock.now());
-        vec![outages, self.clock.skipped()]
+        let mut uncounted = self.outages.lock().of(stream, self.clock.now());
+        uncounted.push(self.clock.skipped());
+        uncounted
     }
 
     /// Tells the engine when the watchdog looks again at runs that are not silent for too long.

@@ -26,6 +26,7 @@ pub(super) struct Job {
     pub(super) events: Vec<Arc<Event>>,
     /// Open runs to be looked at by the watchdog, after the events.
     pub(super) judged: Vec<RunId>,
+    pub(super) entered_at: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) answer: oneshot::Sender<Answers>,
     /// Its part in the counts, for as long as it lives.

@@ -6,7 +6,7 @@
 use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 
 use super::{
     Sequencer,
@@ -34,8 +34,8 @@ const RENEWED: Duration = Duration::from_secs(5);
 /// ran for longer than this, that is not known any more, and counts as silence.
 pub(super) const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
-/// How many spans of time that does not count are told of each bucket or user; the oldest are taken for one.
-pub(super) const TOLD: usize = 8;
+/// How many spans of time that does not count are told of each bucket or user: the latest.
+pub(super) const TOLD: usize = 32;
 
 /// The leases of this node.
 pub(super) struct Leases {
@@ -165,12 +165,13 @@ impl Sequencer {
         held.map(|()| leases.buckets())
     }
 
-    /// Gives all leases back, so that other nodes take them at once, and takes no more. They are told what could not be
-    /// stored here.
+    /// Gives all leases back, so that other nodes take them at once, and takes no more. Before that, they are told what
+    /// could not be stored here: whoever takes a lease judges by it.
     pub async fn stop_watching(&self) {
+        self.tell_rest().await;
         let mut leases = self.leases.lock().await;
         leases.given_back = true;
-        join(self.tell_missed(), self.give_back(&mut leases)).await;
+        self.give_back(&mut leases).await;
         self.metrics.watchdog_ranges.set(0.0);
     }
 
@@ -294,7 +295,7 @@ impl Sequencer {
     /// Whether the lease may be replaced: it is this node's own, nobody's, or has not changed for as long as one holds.
     /// What its holder knew of time that does not count is taken over before any run is judged. Nobody is known to have
     /// run between its holder's last sign and this node's begin; where this node ran all the while, producers had where
-    /// to go.
+    /// to go. Others may know better, so they are not told: the lease says it.
     fn may_take(&self, seen: &Seen, node: u64) -> bool {
         let lease = Lease::decode(&seen.value);
         if lease.node == node {
@@ -307,7 +308,7 @@ impl Sequencer {
         outages.inherit(&lease.uncounted, now);
         if let Some(since) = seen.unwatched_since {
             let end = self.began_at.min(now);
-            outages.over(since.min(end), end);
+            outages.nobody_ran(since.min(end), end);
         }
         true
     }

@@ -1,101 +1,175 @@
 //! What nodes tell each other of events that they could not store, through the key store that they share: the node that
 //! watches over a run need not be the one that its producer cannot get through.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::{
     Sequencer,
-    lease::{KEPT, TOLD, buckets_of, range_of},
+    lease::{KEPT, RANGES, TOLD, buckets_of},
     outage::RECOVERY,
     uncounted::{self, Uncounted, Whose},
 };
 use crate::{
     clock::Timestamp,
-    engine::{Condition, Due, EngineError, Key},
+    engine::{Condition, EngineError, Key},
 };
 
 /// The form of the value.
 const VERSION: u64 = 1;
 
+/// How often what is news is told.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// How often a value is put again because other nodes came first; after that it is news for another second.
 const ATTEMPTS: usize = 3;
 
-/// How many users are told of in a range. Beyond that, what was over first counts for its bucket.
-const USERS: usize = 256;
+/// How long a node that is about to go tries to tell all that is news.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long it waits before it tries again.
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many users are told of in a range. Beyond that, what was over first counts for its bucket. With 32 spans of each, of
+/// each of 64 buckets, and of everybody, 24 bytes a span, a value is below 100 KiB.
+const USERS: usize = 64;
 
 /// How far ahead another node's clock may be. What is said of a later time was said before clocks went back.
 const AHEAD: Duration = Duration::from_secs(60 * 60);
 
+/// How often in a row nobody could be asked what was missed of a range until that is worth a warning.
+const WARN_AFTER: u32 = 10;
+
 impl Sequencer {
-    /// Tells the other nodes what could not be stored through this one, all at once. What cannot be told now is told
-    /// later. A node whose clock nobody goes by tells nothing: it does not know when that was.
-    pub(super) async fn tell_missed(&self) {
-        if let Condition::Unfit(_) = self.engine.condition() {
-            return;
+    /// Tells the other nodes once a second what could not be stored through this one, for as long as this is polled. A
+    /// range whose place hangs delays no other.
+    pub async fn keep_telling(&self) {
+        join_all((0..RANGES).map(|range| self.keep_telling_of(range))).await;
+    }
+
+    async fn keep_telling_of(&self, range: usize) {
+        loop {
+            self.tell_of(range).await;
+            tokio::time::sleep(TELL_EVERY).await;
         }
-        let news = self.outages.lock().news(self.clock.now());
-        let tell = async |(range, news): (usize, Uncounted)| match self.tell(range, &news).await {
-            Ok(true) => self.outages.lock().told(range, &news),
+    }
+
+    /// Tells the other nodes, of all ranges at once, what could not be stored through this one and is not told yet. What
+    /// cannot be told now is told later. Whether nothing is left.
+    pub async fn tell_missed(&self) -> bool {
+        let told = join_all((0..RANGES).map(|range| self.tell_of(range))).await;
+        told.into_iter().all(|told| told)
+    }
+
+    /// The same, until nothing is left, or for two seconds: this node is about to go.
+    pub async fn tell_rest(&self) {
+        let told = async {
+            while !self.tell_missed().await {
+                tokio::time::sleep(LAST_WORDS_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WORDS, told).await.is_err() {
+            tracing::warn!("other nodes were not told all that could not be stored here");
+        }
+    }
+
+    /// Whether nothing is left to tell of a range. A node whose clock nobody goes by tells nothing: what it would forget of
+    /// what others said goes by its own.
+    async fn tell_of(&self, range: usize) -> bool {
+        if let Condition::Unfit(_) = self.engine.condition() {
+            return true;
+        }
+        let news = self.outages.lock().news(range, self.clock.now());
+        if news.is_empty() {
+            return true;
+        }
+        match self.tell(range, &news).await {
+            Ok(true) => {
+                self.outages.lock().told(range, &news);
+                return true;
+            }
             Ok(false) => tracing::debug!(range, "other nodes came first too often"),
             Err(error) => tracing::debug!(%error, range, "what was missed was not told"),
-        };
-        join_all(news.into_iter().map(tell)).await;
+        }
+        false
     }
 
     /// Whether `news` of a range are known now.
     async fn tell(&self, range: usize, news: &Uncounted) -> Result<bool, EngineError> {
         let key = key(range);
         for _ in 0..ATTEMPTS {
-            let with = |there: &[u8]| encode(&merge(decode(there), news, self.clock.now()));
-            let there = self.engine.put_if_absent(&key, with(&[]), KEPT).await?;
-            let Some(there) = there.map(|there| there.value) else {
-                return Ok(true);
+            let there = self.engine.get(&key).await?.map(|there| there.value);
+            let known = there.as_deref().map(decode).unwrap_or_default();
+            let value = encode(&merge(known, news, self.clock.now()));
+            let is_told = match there {
+                Some(there) if there == value => true,
+                Some(there) => {
+                    let set = self.engine.compare_and_set(&key, &there, value, KEPT);
+                    set.await?
+                }
+                None => {
+                    let there = self.engine.put_if_absent(&key, value, KEPT);
+                    there.await?.is_none()
+                }
             };
-            let value = with(&there);
-            if value == there
-                || self
-                    .engine
-                    .compare_and_set(&key, &there, value, KEPT)
-                    .await?
-            {
+            if is_told {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Takes in what other nodes could not store, before any run of `due` is judged. Leaves those of which that is not
-    /// known.
-    pub(super) async fn knowing_missed(&self, due: Vec<Due>) -> Vec<Due> {
-        let ranges = due.iter().map(|due| range_of(due.stream.bucket()));
-        let ranges: BTreeSet<usize> = ranges.collect();
-        let reads = ranges.iter().map(|range| self.hear(*range));
-        let heard = join_all(reads).await;
-        let unheard = ranges.into_iter().zip(heard).filter(|(_, heard)| !heard);
-        let unheard: BTreeSet<usize> = unheard.map(|(range, _)| range).collect();
-        let is_known = |due: &Due| !unheard.contains(&range_of(due.stream.bucket()));
-        due.into_iter().filter(is_known).collect()
-    }
-
-    /// Whether it could be asked what other nodes missed of a range; else nobody there is judged, and that is an outage.
-    async fn hear(&self, range: usize) -> bool {
+    /// Takes in what other nodes could not store, before any run of a range is judged. Whether they could be asked; else
+    /// none of its runs is judged now, which is no outage: the next sweep asks again.
+    pub(super) async fn hear(&self, range: usize) -> bool {
         let there = self.engine.get(&key(range)).await;
-        let (mut outages, now) = (self.outages.lock(), self.clock.now());
+        let is_heard = there.is_ok();
         match there {
             Ok(there) => {
-                let missed = there.map(|there| decode(&there.value));
-                outages.inherit(&missed.unwrap_or_default(), now);
-                true
+                let missed = there.map(|there| decode(&there.value)).unwrap_or_default();
+                let now = self.clock.now();
+                self.outages.lock().inherit(&missed, now);
             }
-            Err(error) => {
-                tracing::debug!(%error, range, "nobody knows what other nodes missed");
-                outages.buckets_failed(buckets_of(range), now);
-                false
-            }
+            Err(error) => tracing::debug!(%error, range, "nobody knows what other nodes missed"),
         }
+        match self.unheard.lock().look(range, is_heard) {
+            Some(Say::Lost) => tracing::warn!(
+                buckets = ?buckets_of(range),
+                "silent runs are not ended: it cannot be asked what other nodes could not store"
+            ),
+            Some(Say::Back) => {
+                tracing::warn!(buckets = ?buckets_of(range), "silent runs are ended again")
+            }
+            None => {}
+        }
+        is_heard
+    }
+}
+
+/// How often in a row nobody could be asked what was missed, of each range.
+#[derive(Default)]
+pub(super) struct Unheard([u32; RANGES]);
+
+/// What operators are to know of a range.
+#[derive(Debug, PartialEq, Eq)]
+enum Say {
+    /// It stays as it is: nobody can be asked.
+    Lost,
+    /// That is over.
+    Back,
+}
+
+impl Unheard {
+    fn look(&mut self, range: usize, is_heard: bool) -> Option<Say> {
+        let count = &mut self.0[range];
+        if is_heard {
+            let before = std::mem::take(count);
+            return (before >= WARN_AFTER).then_some(Say::Back);
+        }
+        *count = count.saturating_add(1);
+        (*count == WARN_AFTER).then_some(Say::Lost)
     }
 }
 
@@ -152,8 +226,13 @@ fn add(known: &mut Uncounted, whose: Whose, spans: impl Iterator<Item = (Timesta
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{clock::Spans, event::BUCKETS};
+    use std::collections::BTreeMap;
+
+    use super::{super::outage::OutageBook, *};
+    use crate::{
+        clock::{Entropy, Spans},
+        event::{BUCKETS, StreamKey, Tenant, UserId},
+    };
 
     const DAY: u64 = 24 * 60 * 60;
 
@@ -202,30 +281,100 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_bounded_and_excuses_no_less() {
+    fn what_is_told_is_bounded_and_the_oldest_is_forgotten() {
         let mut told = Uncounted::new();
-        for round in 0..20 {
-            for n in 0..2_000 {
-                let begin = n * 10 + round * 100_000;
+        for round in 0..40 {
+            for n in 0..200 {
+                let begin = n * 10 + round * 10_000;
                 told = merge(told, &missed(user(n), &[(begin, begin + 60)]), at(begin));
             }
         }
-        for bucket in 0..64 {
-            let begin = |n: u64| 1_900_000 + n * 100;
-            let many: Vec<_> = (0..20).map(|n| (begin(n), begin(n) + 60)).collect();
-            told = merge(told, &missed(Whose::Bucket(bucket), &many), at(2_000_000));
+        let many: Vec<_> = (0..40).map(|n| (n * 100, n * 100 + 60)).collect();
+        for whose in (0..64).map(Whose::Bucket).chain([Whose::Everybody]) {
+            told = merge(told, &missed(whose, &many), at(400_000));
         }
-        let users = told.keys().filter(|whose| matches!(whose, Whose::User(_)));
-        assert_eq!(users.count(), USERS);
+        for n in 136..200 {
+            told = merge(told, &missed(user(n), &many), at(400_000));
+        }
+        let users: Vec<_> = told
+            .keys()
+            .filter(|whose| matches!(whose, Whose::User(_)))
+            .collect();
+        let last: Vec<_> = (200 - USERS as u64..200).map(user).collect();
+        assert_eq!(users, last.iter().collect::<Vec<_>>());
         assert!(told.values().all(|spans| spans.iter().len() <= TOLD));
         let bytes = encode(&told).len();
-        assert!(bytes <= 64 * 1024, "{bytes} bytes");
-        for n in 0..2_000 {
-            let mine = told.get(&user(n)).unwrap_or(&told[&Whose::Bucket(5)]);
-            let begin = n * 10 + 1_900_000;
-            let last = mine.between(at(begin), at(begin + 60)).as_secs();
-            assert_eq!(last, 60, "user {n}: {mine:?}");
+        assert_eq!(bytes, 8 + (1 + 64 + 64) * TOLD * 24);
+        assert!(bytes < 100 * 1024, "{bytes} bytes");
+        let everybody = &told[&Whose::Everybody];
+        assert_eq!(*everybody, spans(&many[8..]));
+        // Of a user who has no place of its own, the bucket's are the latest.
+        let bucket = &told[&Whose::Bucket(5)];
+        let last = 39 * 10_000 + 135 * 10;
+        assert_eq!(bucket.between(at(last), at(last + 60)).as_secs(), 60);
+    }
+
+    /// A failure somewhere every second: one in 16 seconds of a range, each of another user.
+    #[test]
+    fn single_failures_of_many_users_excuse_no_bucket_for_long() {
+        const QUARTER: u64 = 15 * 60;
+        let entropy = Entropy::seeded(1);
+        let mut told = Uncounted::new();
+        let (mut longest, mut total) = (Duration::ZERO, Duration::ZERO);
+        let mut looks = 0;
+        for second in (0..2 * DAY).step_by(16) {
+            let bucket = entropy.bits() % 64;
+            let whose = Whose::User((second + 1) * BUCKETS as u64 + bucket);
+            told = merge(told, &missed(whose, &[(second, second + 60)]), at(second));
+            if second < DAY || second % (10 * 16) != 0 {
+                continue;
+            }
+            let mut book = OutageBook::default();
+            book.inherit(&told, at(second));
+            for stream in &streams() {
+                let spans = book.of(stream, at(second));
+                for end in [second, second - QUARTER, second - 2 * QUARTER] {
+                    let from = at(end - QUARTER);
+                    let excused = Spans::of_all_between(&spans, from, at(end));
+                    longest = longest.max(excused);
+                    total += excused;
+                    looks += 1;
+                }
+            }
         }
+        // A bucket has a failure in 1,024 seconds.
+        let mean = total.as_secs() / looks;
+        assert!((10..=60).contains(&mean), "{mean} s of 15 min");
+        assert!(longest.as_secs() <= 8 * 60, "{longest:?} of 15 min");
+    }
+
+    /// One of each bucket of the first range, for whom nothing failed.
+    fn streams() -> Vec<StreamKey> {
+        let tenant = Tenant::new("t").unwrap();
+        let of = |n: u64| StreamKey::new(tenant.clone(), UserId::new(&format!("u{n}")).unwrap());
+        let mut found = BTreeMap::new();
+        for stream in (0..20_000).map(of).filter(|stream| stream.bucket() < 64) {
+            found.entry(stream.bucket()).or_insert(stream);
+        }
+        assert_eq!(found.len(), 64);
+        found.into_values().collect()
+    }
+
+    #[test]
+    fn it_is_said_once_that_nobody_can_be_asked_and_once_that_that_is_over() {
+        let mut unheard = Unheard::default();
+        let (not, heard) = (false, true);
+        let mut say = |range, looks: &[bool]| -> Vec<_> {
+            let said = looks.iter().map(|is_heard| unheard.look(range, *is_heard));
+            said.flatten().collect()
+        };
+        assert_eq!(say(3, &[not; 9]), []);
+        assert_eq!(say(3, &[heard, heard]), []);
+        assert_eq!(say(3, &[not; 9]), []);
+        assert_eq!(say(4, &[not, heard]), []);
+        assert_eq!(say(3, &[not; 30]), [Say::Lost]);
+        assert_eq!(say(3, &[heard, heard]), [Say::Back]);
+        assert_eq!(say(3, &[not; 10]), [Say::Lost]);
     }
 
     #[test]

@@ -27,17 +27,18 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::oneshot, time::Instant};
 
 use self::{
     lane::{Answers, Counted, Counts, Job, Lane},
     lease::Leases,
+    missed::Unheard,
     watchdog::Sweeps,
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    engine::Engine,
+    engine::{Condition, Engine},
     event::{Event, Receipt, RunId, StreamKey},
     reason::{Reason, Refusal},
     telemetry::Metrics,
@@ -86,6 +87,7 @@ pub struct Sequencer {
     shards: Vec<Mutex<HashMap<StreamKey, Arc<Lane>>>>,
     counts: Arc<Counts>,
     outages: Mutex<OutageBook>,
+    unheard: Mutex<Unheard>,
     leases: tokio::sync::Mutex<Leases>,
     sweeps: Mutex<Sweeps>,
     /// Since when events can be stored through this node.
@@ -114,6 +116,7 @@ impl Sequencer {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             counts: Arc::default(),
             outages: Mutex::default(),
+            unheard: Mutex::default(),
             refused_sources: RefusedSources::default(),
         })
     }
@@ -133,8 +136,8 @@ impl Sequencer {
             Ok(answers) => answers,
             // The driver ended before its time.
             Err(_) => {
-                let refusal = self.could_not_store(&stream, drive::unknown("the server failed"));
-                vec![Err(refusal); count]
+                self.note_not_stored(&stream);
+                vec![Err(drive::unknown("the server failed")); count]
             }
         };
         let duplicates = answers.iter().flatten().filter(|receipt| receipt.duplicate);
@@ -182,6 +185,7 @@ impl Sequencer {
             _counted: Counted::new(self.counts.clone(), &events),
             events,
             judged,
+            entered_at: Instant::now(),
             deadline,
             answer,
         };
@@ -202,11 +206,10 @@ impl Sequencer {
 
     /// Too much waits already. That is no silence of the user's runs.
     fn refuse_overfull(&self, stream: &StreamKey, job: Job) {
-        let refusal = match job.events.is_empty() {
-            true => overfull(),
-            false => self.could_not_store(stream, overfull()),
-        };
-        job.refuse(&refusal);
+        if !job.events.is_empty() {
+            self.note_not_stored(stream);
+        }
+        job.refuse(&overfull());
     }
 
     /// Pushed under the shard's lock: a lane with something in its queue is never let go, so a user never has two.
@@ -234,6 +237,14 @@ impl Sequencer {
                 tokio::spawn(driver);
             }
         }
+    }
+
+    /// Where outages are noted that this node has itself.
+    fn outages(&self) -> MutexGuard<'_, OutageBook> {
+        let is_unfit = matches!(self.engine.condition(), Condition::Unfit(_));
+        let mut outages = self.outages.lock();
+        outages.set_timeless(is_unfit);
+        outages
     }
 
     fn evict_one(&self, shard: &mut HashMap<StreamKey, Arc<Lane>>) {

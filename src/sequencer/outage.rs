@@ -1,10 +1,6 @@
 //! When events could not be stored: such time is not held against a silent run.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
 use super::{
     lease::{RANGES, range_of},
@@ -32,8 +28,10 @@ pub(super) struct OutageBook {
     /// How many users there are among them.
     users: usize,
     tidy_at: Timestamp,
-    /// What this node noted itself and has not told the others, each with the range that it is to be told of.
-    untold: BTreeSet<(usize, Whose)>,
+    /// What this node missed itself and has not told the others, for each range that it is to be told of.
+    untold: [Uncounted; RANGES],
+    /// Nobody goes by this node's clock: it does not know when what fails now did, so that it is no news.
+    timeless: bool,
 }
 
 impl OutageBook {
@@ -66,16 +64,26 @@ impl OutageBook {
         self.fail(Whose::of(stream), now);
     }
 
-    /// Nobody could store anything from `begin` to `end`: an outage that is over.
+    /// Nobody could store anything through this node from `begin` to `end`: an outage that is over.
     pub(super) fn over(&mut self, begin: Timestamp, end: Timestamp) {
+        self.nobody_ran(begin, end);
+        self.is_news(Whose::Everybody, begin, end + RECOVERY);
+    }
+
+    /// Nobody may have run from `begin` to `end`, as far as this node can see: no news either.
+    pub(super) fn nobody_ran(&mut self, begin: Timestamp, end: Timestamp) {
         let spans = self.known.entry(Whose::Everybody).or_default();
         spans.add(begin, end + RECOVERY);
-        self.is_news(Whose::Everybody);
+    }
+
+    /// Whether what fails from now on is no news: nobody goes by this node's clock.
+    pub(super) fn set_timeless(&mut self, timeless: bool) {
+        self.timeless = timeless;
     }
 
     fn fail(&mut self, whose: Whose, now: Timestamp) {
         let whose = self.note(whose, now);
-        self.is_news(whose);
+        self.is_news(whose, now, now + RECOVERY);
     }
 
     /// Notes an outage, and returns whose. Where the clock went back, what was noted for a time that comes again is cut
@@ -113,12 +121,19 @@ impl OutageBook {
         self.users = self.known.keys().filter(is_user).count();
     }
 
-    fn is_news(&mut self, whose: Whose) {
-        let ranges = match whose.bucket() {
-            Some(bucket) => range_of(bucket)..range_of(bucket) + 1,
-            None => 0..RANGES,
+    fn is_news(&mut self, whose: Whose, begin: Timestamp, end: Timestamp) {
+        if self.timeless {
+            return;
+        }
+        let untold = match whose.bucket() {
+            Some(bucket) => std::slice::from_mut(&mut self.untold[range_of(bucket)]),
+            None => &mut self.untold[..],
         };
-        self.untold.extend(ranges.map(|range| (range, whose)));
+        for untold in untold {
+            let spans = untold.entry(whose).or_default();
+            spans.cut(end);
+            spans.add(begin, end);
+        }
     }
 
     /// Another node knew at `now` of time that does not count.
@@ -132,35 +147,26 @@ impl OutageBook {
         }
     }
 
-    /// What other nodes have not been told, as of `now`, by the ranges that it is to be told of.
-    pub(super) fn news(&mut self, now: Timestamp) -> BTreeMap<usize, Uncounted> {
-        let mut news = BTreeMap::<usize, Uncounted>::new();
-        let known = &mut self.known;
-        self.untold.retain(|(range, whose)| {
-            let Some(spans) = known.get_mut(whose) else {
-                return false;
-            };
+    /// What other nodes have not been told of a range, as of `now`.
+    pub(super) fn news(&mut self, range: usize, now: Timestamp) -> Uncounted {
+        let untold = &mut self.untold[range];
+        untold.retain(|_, spans| {
             spans.cut(now + RECOVERY);
-            news.entry(*range)
-                .or_default()
-                .insert(*whose, spans.clone());
-            true
+            !spans.are_over(now)
         });
-        news
+        untold.clone()
     }
 
     /// The others were told `news` of a range. What has happened meanwhile they have not.
     pub(super) fn told(&mut self, range: usize, news: &Uncounted) {
-        for (whose, spans) in news {
-            if self.known.get(whose).is_none_or(|known| known == spans) {
-                self.untold.remove(&(range, *whose));
-            }
-        }
+        self.untold[range].retain(|whose, spans| news.get(whose) != Some(spans));
     }
 
     /// Those of everybody as of `now`.
     pub(super) fn of_everybody(&mut self, now: Timestamp) -> Spans {
-        self.joined([Whose::Everybody], now)
+        self.of_each([Whose::Everybody], now)
+            .pop()
+            .unwrap_or_default()
     }
 
     /// Those of each of `buckets` as of `now`.
@@ -173,24 +179,21 @@ impl OutageBook {
         found.collect()
     }
 
-    /// Those that concern a user as of `now`.
-    pub(super) fn of(&mut self, stream: &StreamKey, now: Timestamp) -> Spans {
+    /// Those that concern a user as of `now`. They may overlap.
+    pub(super) fn of(&mut self, stream: &StreamKey, now: Timestamp) -> Vec<Spans> {
         let bucket = Whose::Bucket(stream.bucket());
-        self.joined([Whose::Everybody, bucket, Whose::of(stream)], now)
+        self.of_each([Whose::Everybody, bucket, Whose::of(stream)], now)
     }
 
-    /// What several tell of is one outage.
-    fn joined<const N: usize>(&mut self, of: [Whose; N], now: Timestamp) -> Spans {
-        let mut joined = Spans::default();
-        for whose in of {
+    fn of_each<const N: usize>(&mut self, each: [Whose; N], now: Timestamp) -> Vec<Spans> {
+        let mut found = Vec::new();
+        for whose in each {
             if let Some(known) = self.known.get_mut(&whose) {
                 known.cut(now + RECOVERY);
-                for (begin, end) in known.iter() {
-                    joined.add(begin, end);
-                }
+                found.push(known.clone());
             }
         }
-        joined
+        found
     }
 }
 
@@ -208,7 +211,8 @@ mod tests {
     }
 
     fn covered(book: &mut OutageBook, stream: &StreamKey, now: u64) -> u64 {
-        book.of(stream, at(now)).total().as_secs()
+        let spans = book.of(stream, at(now));
+        Spans::of_all_between(&spans, at(0), at(u64::from(u32::MAX))).as_secs()
     }
 
     #[test]
@@ -265,12 +269,12 @@ mod tests {
 
     /// What is told, by range, and of how many seconds.
     fn news(book: &mut OutageBook, now: u64) -> Vec<(usize, Whose, u64)> {
-        let news = book.news(at(now)).into_iter();
-        news.flat_map(|(range, news)| {
-            let seconds = |(whose, spans): (Whose, Spans)| (range, whose, spans.total().as_secs());
-            news.into_iter().map(seconds).collect::<Vec<_>>()
-        })
-        .collect()
+        let news = (0..RANGES).flat_map(|range| {
+            let seconds =
+                move |(whose, spans): (Whose, Spans)| (range, whose, spans.total().as_secs());
+            book.news(range, at(now)).into_iter().map(seconds)
+        });
+        news.collect()
     }
 
     #[test]
@@ -280,12 +284,12 @@ mod tests {
         let mut book = OutageBook::default();
         book.user_failed(&one, at(100));
         assert_eq!(news(&mut book, 101), [(range, whose, 60)]);
-        let told = book.news(at(101)).remove(&range).unwrap();
+        let told = book.news(range, at(101));
         // It goes on while that is told.
         book.user_failed(&one, at(102));
         book.told(range, &told);
         assert_eq!(news(&mut book, 103), [(range, whose, 62)]);
-        let told = book.news(at(103)).remove(&range).unwrap();
+        let told = book.news(range, at(103));
         book.told(range, &told);
         assert_eq!(news(&mut book, 104), []);
         // What others told is none.
@@ -293,14 +297,37 @@ mod tests {
         assert_eq!(news(&mut book, 104), []);
         // Nor is what others see better.
         book.unwatched(0..64, at(104));
+        book.nobody_ran(at(50), at(104));
         assert_eq!(news(&mut book, 104), []);
-        // What concerns everybody is told of each range.
+        // Nor what failed when nobody knows.
+        book.set_timeless(true);
+        book.user_failed(&one, at(104));
+        book.failed(at(104));
+        book.over(at(50), at(104));
+        book.buckets_failed(0..64, at(104));
+        assert_eq!(news(&mut book, 104), []);
+        book.set_timeless(false);
+        assert_eq!(news(&mut book, 104), []);
+        // What concerns everybody is told of each range, and without what is no news.
         book.failed(at(200));
         let of_all = news(&mut book, 200);
         let each: Vec<_> = (0..RANGES).map(|n| (n, Whose::Everybody, 60)).collect();
         assert_eq!(of_all, each);
-        let told = book.news(at(200)).remove(&3).unwrap();
+        let told = book.news(3, at(200));
         book.told(3, &told);
         assert_eq!(news(&mut book, 200).len(), RANGES - 1);
+    }
+
+    #[test]
+    fn news_of_a_time_that_comes_again_is_none() {
+        let one = user("u");
+        let mut book = OutageBook::default();
+        book.user_failed(&one, at(1_000));
+        assert_eq!(news(&mut book, 100), []);
+        book.user_failed(&one, at(1_000));
+        book.user_failed(&one, at(100));
+        let seconds: Vec<_> = news(&mut book, 1_000).iter().map(|news| news.2).collect();
+        assert_eq!(seconds, [60]);
+        assert_eq!(news(&mut book, 9 * 24 * 60 * 60), []);
     }
 }

@@ -10,14 +10,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    StreamExt,
-    future::{join, join_all},
-    stream,
-};
+use futures_util::{StreamExt, future::join_all, stream};
 use tokio::time::Instant;
 
-use super::Sequencer;
+use super::{Sequencer, lease::range_of};
 use crate::{
     engine::Due,
     event::{BUCKETS, RunId, StreamKey},
@@ -29,7 +25,7 @@ const PAGE: usize = 4_096;
 /// How many pages one sweep looks at; the rest has a second to wait.
 const PAGES: usize = 64;
 
-/// How many users' runs are looked at at once.
+/// How many users' runs are looked at at once, of each range.
 const USERS: usize = 64;
 
 /// How far apart the buckets are that sweeps begin at. Odd: each bucket comes first at some time.
@@ -59,12 +55,11 @@ impl Sequencer {
                 // All at once: a part of the engine that does not answer holds up no other.
                 let held = rotated(held, first).into_iter();
                 let sweeps = held.map(|buckets| self.sweep_buckets(buckets, &left));
-                let ((), looked_at) = join(self.tell_missed(), join_all(sweeps)).await;
-                looked_at.into_iter().sum()
+                join_all(sweeps).await.into_iter().sum()
             }
             Err(error) => {
                 tracing::debug!(%error, "the watchdog cannot see");
-                self.outages.lock().failed(self.clock.now());
+                self.outages().failed(self.clock.now());
                 0
             }
         };
@@ -78,7 +73,7 @@ impl Sequencer {
         let paused = sweeps.over_at.map(|at| at.elapsed()).unwrap_or_default();
         if paused > PAUSE {
             let now = self.clock.now();
-            self.outages.lock().over(now - paused, now);
+            self.outages().over(now - paused, now);
         }
         let first = sweeps.first;
         sweeps.first = (first + STRIDE) % BUCKETS;
@@ -97,19 +92,28 @@ impl Sequencer {
             if !found.out_of_reach.is_empty() {
                 tracing::debug!(buckets = ?found.out_of_reach, "the watchdog cannot see");
                 let away = found.out_of_reach.into_iter();
-                self.outages.lock().buckets_failed(away, self.clock.now());
+                self.outages().buckets_failed(away, self.clock.now());
             }
             let count = found.due.len();
-            let due = self.knowing_missed(found.due).await;
-            let all_known = due.len() == count;
-            looked_at += due.len();
-            // One user who cannot be helped keeps nobody else of the page from being looked at.
-            let all = self.look_at(due).await;
-            if count < PAGE || !all_known || !all {
+            // One user or range that cannot be helped keeps nobody else of the page from being looked at.
+            let looks = by_range(found.due).into_iter();
+            let looks = looks.map(|(range, due)| self.look_at_range(range, due));
+            let looks = join_all(looks).await;
+            looked_at += looks.iter().map(|(count, _)| count).sum::<usize>();
+            if count < PAGE || !looks.iter().all(|(_, all)| *all) {
                 break;
             }
         }
         looked_at
+    }
+
+    /// Looks at the runs of a range, once it is known what other nodes missed there. How many it looked at, and whether
+    /// that could be done for all.
+    async fn look_at_range(self: &Arc<Self>, range: usize, due: Vec<Due>) -> (usize, bool) {
+        match self.hear(range).await {
+            true => (due.len(), self.look_at(due).await),
+            false => (0, false),
+        }
     }
 
     /// Looks at the runs, each in its user's order. Whether that could be done for all users.
@@ -127,6 +131,15 @@ impl Sequencer {
         let looked = looks.buffer_unordered(USERS);
         looked.fold(true, async |all, looked| all && looked).await
     }
+}
+
+fn by_range(due: Vec<Due>) -> BTreeMap<usize, Vec<Due>> {
+    let mut by_range: BTreeMap<usize, Vec<Due>> = BTreeMap::new();
+    for due in due {
+        let range = range_of(due.stream.bucket());
+        by_range.entry(range).or_default().push(due);
+    }
+    by_range
 }
 
 /// The same buckets, beginning at `first`: runs that cannot be ended come first in their turn only, and hide no others.

@@ -14,3 +14,4 @@ mod places;
 mod recovery;
 mod runs;
 mod skew;
+mod telling;

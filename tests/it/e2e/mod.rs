@@ -12,6 +12,7 @@ mod expiry;
 mod http;
 mod hung;
 mod isolation;
+mod missed;
 mod open_runs;
 mod operator;
 mod page;

@@ -185,6 +185,22 @@ async fn what_a_holder_knows_of_such_time_goes_with_the_lease() {
     assert_eq!(ended(&rig, &user).await, 1);
 }
 
+/// It knows of it itself.
+#[tokio::test(start_paused = true)]
+async fn a_jump_of_the_clock_that_a_lease_tells_of_counts_once() {
+    let rig = rig();
+    let user = stream("u");
+    let (one, two) = (&rig.sequencer, &rig.node(Config::default(), 2));
+    rig.emit(&user, [start(&user, "a")]).await;
+    pass(&rig, &[one, two], MINUTE).await;
+    rig.clock.jump_ahead(HOUR);
+    pass(&rig, &[one, two], MINUTE).await;
+    pass(&rig, &[two], 13 * MINUTE - SECOND).await;
+    assert_eq!(ended(&rig, &user).await, 0);
+    pass(&rig, &[two], 2 * SECOND).await;
+    assert_eq!(ended(&rig, &user).await, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn runs_that_cannot_be_ended_do_not_hide_others() {
     let rig = rig();

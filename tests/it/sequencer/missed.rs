@@ -70,7 +70,7 @@ impl Nodes {
         self.other.submit(user.clone(), events, deadline).await
     }
 
-    /// Lets time pass until `end` seconds have, with a sweep of both nodes each second.
+    /// Lets time pass until `end` seconds have; each second both nodes tell what they missed, and sweep.
     async fn until(&mut self, end: u64) {
         let nodes = [self.other.clone(), self.holder.clone()];
         self.until_by(&nodes, end).await;
@@ -81,6 +81,7 @@ impl Nodes {
             self.seconds += 1;
             self.rig.clock.advance(SECOND);
             for node in nodes {
+                node.tell_missed().await;
                 node.sweep().await;
             }
         }
@@ -123,7 +124,7 @@ async fn a_run_whose_producer_is_refused_elsewhere_is_not_taken_for_silent() {
         queue_bytes: 0,
         ..Config::default()
     };
-    let late = Some(Duration::ZERO);
+    let short = Some(Duration::from_millis(1));
     for (answer, config, patience, fault) in [
         (
             "ENGINE_UNAVAILABLE",
@@ -145,7 +146,13 @@ async fn a_run_whose_producer_is_refused_elsewhere_is_not_taken_for_silent() {
             Some(Fault::Panic),
         ),
         ("CONTENDED", Config::default(), None, Some(Fault::Conflict)),
-        ("DEADLINE_EXCEEDED", Config::default(), late, None),
+        // After an attempt that failed.
+        (
+            "DEADLINE_EXCEEDED",
+            Config::default(),
+            short,
+            Some(Fault::Conflict),
+        ),
         // Its queue.
         ("ENGINE_UNAVAILABLE", full, None, None),
     ] {
@@ -247,11 +254,10 @@ async fn where_nobody_knows_what_other_nodes_missed_no_run_is_ended() {
     nodes.until(300).await;
     assert!(!nodes.is_over(&user).await, "judged blindly");
     nodes.rig.engine.places.set_away(0..0, 0..0);
-    // It was silent for two minutes before that was noticed.
+    // It was silent for two minutes before that was noticed. That nobody could ask is no excuse.
     nodes.until(301).await;
     assert!(nodes.is_over(&user).await, "in reach again");
-    // From 200 until 360 does not count.
-    nodes.ends_at(&late, 480, "an outage").await;
+    nodes.ends_at(&late, 320, "no outage").await;
 }
 
 /// Whichever node could not store, and though it is gone as well.
@@ -279,11 +285,11 @@ async fn the_heir_of_a_lease_knows_what_was_missed() {
             let end = nodes.seconds + 10;
             while nodes.seconds < end {
                 let next = nodes.seconds + 1;
-                trying.sweep().await;
+                trying.tell_missed().await;
                 nodes.until_by(&both, next).await;
             }
         }
-        trying.sweep().await;
+        trying.tell_missed().await;
         (nodes.holder, nodes.other) = (heir.clone(), heir);
         nodes.ends_at(&neighbour, 300, &case).await;
         // The last was refused after 90 seconds.

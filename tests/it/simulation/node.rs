@@ -102,6 +102,13 @@ impl Node {
                 tokio::time::sleep(SECOND).await;
             }
         });
+        let sequencer = self.sequencer.clone();
+        upkeep.spawn(async move {
+            loop {
+                sequencer.tell_missed().await;
+                tokio::time::sleep(SECOND).await;
+            }
+        });
         let (sequencer, hub) = (self.sequencer.clone(), self.hub.clone());
         upkeep.spawn(async move {
             loop {

@@ -168,7 +168,10 @@ impl Producer {
             biased;
             () = node.died() => Vec::new(),
             answers = submitted => {
-                let is_failure = |answer: &Answer| matches!(answer, Err(r) if r.reason.retryable());
+                // The service may have had no chance before the deadline.
+                let is_failure = |answer: &Answer| {
+                    matches!(answer, Err(r) if r.reason.retryable() && r.reason != Reason::DeadlineExceeded)
+                };
                 if answers.iter().any(is_failure) {
                     self.world.could_not_store(user, &node);
                 }

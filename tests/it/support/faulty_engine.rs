@@ -251,6 +251,7 @@ impl FaultyEngine {
     async fn call_key(&self, key: &Key) -> Result<(), EngineError> {
         self.looks.fetch_add(1, Ordering::AcqRel);
         self.call().await?;
+        self.places.hang_of(key).await;
         self.places.reach_key(key)
     }
 

@@ -17,11 +17,12 @@ pub(crate) type PutAt = Arc<Mutex<HashMap<Key, Timestamp>>>;
 #[derive(Default)]
 pub(crate) struct Places {
     away: Mutex<Away>,
+    hung: Mutex<Away>,
     stamps: Mutex<Option<(Clock, PutAt)>>,
 }
 
 /// What cannot be reached.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Away {
     buckets: Range<usize>,
     leases: Range<usize>,
@@ -31,6 +32,25 @@ impl Places {
     /// What is in `buckets` cannot be reached from now on, nor can the `leases` of these numbers.
     pub(crate) fn set_away(&self, buckets: Range<usize>, leases: Range<usize>) {
         *self.away.lock().unwrap() = Away { buckets, leases };
+    }
+
+    /// Calls about the keys in `buckets`, and about these `leases`, are never answered from now on.
+    pub(crate) fn hang(&self, buckets: Range<usize>, leases: Range<usize>) {
+        *self.hung.lock().unwrap() = Away { buckets, leases };
+    }
+
+    /// For ever, if `key` is in a place that hangs.
+    pub(super) async fn hang_of(&self, key: &Key) {
+        let hung = self.hung.lock().unwrap().clone();
+        let hangs = match key {
+            Key::Lease(range) => hung.leases.contains(range),
+            Key::Acks(stream) => hung.buckets.contains(&stream.bucket()),
+            Key::Missed(bucket) => hung.buckets.contains(bucket),
+            Key::RunClaim(..) => false,
+        };
+        if hangs {
+            std::future::pending().await
+        }
     }
 
     /// Keys are put by `clock` from now on; `put_at` is what the nodes share.

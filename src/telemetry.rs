@@ -230,7 +230,7 @@ impl Metrics {
             ),
             redis_masters_away: r.gauge(
                 "emitter_redis_masters_away",
-                "Masters of Redis that are not connected to: their users are refused.",
+                "Masters of Redis that are not connected to: their users are refused. 1 while it is not known who is one.",
             ),
             redis_errors: r.counter(
                 "emitter_redis_errors_total",

@@ -97,6 +97,12 @@ impl Redis {
         }
     }
 
+    fn have_one_scheme(&self) -> bool {
+        let is_tls = |url: &RedisUrl| url.0.starts_with("rediss://");
+        let first = self.urls.first().map(is_tls);
+        self.urls.iter().all(|url| Some(is_tls(url)) == first)
+    }
+
     /// Tells `report` of every value outside its bounds: key, problem.
     pub(super) fn check(&self, report: &mut dyn FnMut(&str, String)) {
         for (index, url) in self.urls.iter().enumerate() {
@@ -107,6 +113,10 @@ impl Redis {
         match (self.mode, self.urls.len()) {
             (_, 0) => report("redis.urls", "is required".into()),
             (RedisMode::Single, 2..) => report("redis.urls", "a single server has one".into()),
+            (RedisMode::Cluster, _) if !self.have_one_scheme() => {
+                let problem = "all of a cluster are reached over TLS (rediss://), or none";
+                report("redis.urls", problem.into());
+            }
             _ => {}
         }
         if self.mode == RedisMode::Sentinel && self.master_name.is_empty() {

@@ -227,6 +227,10 @@ fn a_wrong_file_is_told_by_its_path() {
             "[limits]\ndepth = 0",
             "limits.depth: 0 is not within 1 and 32 (FILE)",
         ),
+        (
+            "[redis]\nmode = 'cluster'\nurls = ['redis://a:1', 'rediss://b:1']",
+            "redis.urls: all of a cluster are reached over TLS (rediss://), or none (FILE)",
+        ),
         ("nonsense = 1", "nonsense: is not a known key (FILE)"),
         ("[limits]\nx = 1", "limits.x: is not a known key (FILE)"),
         (

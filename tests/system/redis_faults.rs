@@ -21,7 +21,7 @@ use crate::{
         load::{Load, LoadConfig},
         reading::{Heard, Reading, epoch_changed},
         server::{Server, credential},
-        tools::until_within,
+        tools::{until, until_within},
         verdict::{Allowed, judge},
     },
     proxy::{Proxy, Way, dropping},
@@ -228,6 +228,32 @@ fn on_cluster(nodes: &[Redis]) -> String {
         .map(|node| format!("\"redis://{}\"", node.address()));
     let urls = urls.collect::<Vec<_>>().join(", ");
     format!("[engine]\nkind = \"redis\"\n[redis]\nmode = \"cluster\"\nurls = [{urls}]\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_no_node_of_a_cluster_tells_anything_is_said_once() {
+    let cluster = Redis::cluster().await;
+    let toml = on_cluster(&cluster).replace("redis://", "redis://nobody:wrong@");
+    let node = Server::start("node", &toml).await;
+    let said = |what: &str| node.logged().matches(what).count();
+    let (lost, why) = ("no node of the cluster tells", "WRONGPASS");
+    until("it is said", async || said(lost) > 0).await;
+    assert_eq!(node.metric("emitter_redis_masters_away").await, 1.0);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(said(lost), 1);
+    let log = node.logged();
+    let line = log.lines().find(|line| line.contains(lost)).unwrap();
+    let is_named = |node: &Redis| line.contains(&node.address());
+    assert!(line.contains(why) && cluster.iter().any(is_named), "{line}");
+    for node in &cluster {
+        node.cli(&[
+            "acl", "setuser", "nobody", "on", ">wrong", "~*", "&*", "+@all",
+        ]);
+    }
+    until("it is reached", async || {
+        said("the cluster tells again") > 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

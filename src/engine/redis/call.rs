@@ -4,7 +4,10 @@ use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, ToRedisArgs, Value, aio::ConnectionLike};
-use tokio::time::{self, Instant};
+use tokio::{
+    select,
+    time::{self, Instant},
+};
 
 use super::{
     link::{Link, Live},
@@ -197,8 +200,9 @@ fn checked(answer: Value) -> RedisResult<Value> {
     }
 }
 
-/// The first wait before a command goes again to a cluster that is changing; it doubles from there.
+/// The first wait before a command goes again to a cluster that is changing; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
 
 impl Shards {
     /// Runs one command where `key` is.
@@ -207,49 +211,67 @@ impl Shards {
     }
 
     /// Sends something to where `key` is; again, as long as it surely had no effect: where the functions had to be
-    /// loaded first, and where a cluster says that the slot is elsewhere, or nowhere yet.
+    /// loaded first, and where a cluster says that the slot is elsewhere, or nowhere yet. Nothing is sent, and nothing
+    /// waited for but an answer, after as long as an answer may take.
     async fn send(&self, key: &str, request: Request<'_>) -> Result<Value, CallError> {
-        let (begun, mut wait, mut loaded) = (Instant::now(), FIRST_WAIT, false);
+        let deadline = Instant::now() + self.timeout();
+        let (mut wait, mut loaded) = (FIRST_WAIT, false);
         loop {
-            let shard = self.of(key).await?;
+            let shard = self.of(key, deadline).await?;
             let link = request.link(&shard);
-            let mut live = link.get().await.inspect_err(|_| self.doubt())?;
-            let error = match live.connection.deliver(request).await {
+            let live = select! {
+                biased;
+                live = link.get_until(deadline) => live.inspect_err(|_| self.doubt())?,
+                () = self.is_elsewhere(key, shard.id) => continue,
+            };
+            let mut connection = live.connection.clone();
+            let error = match connection.deliver(request).await {
                 Ok(answer) => return Ok(answer),
+                Err(error) if lacks_functions(&error) && !loaded => {
+                    loaded = true;
+                    match Functions::load_into(&mut connection).await {
+                        Ok(()) => continue,
+                        Err(error) => error,
+                    }
+                }
                 Err(error) => error,
             };
-            if lacks_functions(&error) && !loaded {
-                loaded = true;
-                let loading = Functions::load_into(&mut live.connection).await;
-                loading.map_err(|error| self.failed(link, &live, &error))?;
-                continue;
-            }
-            let moves = self.are_a_cluster() && is_moving(&error);
-            let patient = begun.elapsed() + wait < self.timeout();
             let failed = self.failed(link, &live, &error);
-            if !(moves && patient) {
+            let moves = self.are_a_cluster() && is_moving(&error);
+            if !moves || Instant::now() >= deadline {
                 return Err(failed);
             }
-            self.doubt();
-            time::sleep(wait).await;
-            wait *= 2;
+            select! {
+                () = time::sleep_until(deadline.min(Instant::now() + wait)) => {}
+                () = self.is_elsewhere(key, shard.id) => {}
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
     /// What `error` means for a command that was sent. A connection that failed is made anew; in a cluster another may
     /// have taken the server's place.
-    fn failed(&self, link: &Link, live: &Live, error: &RedisError) -> CallError {
-        let demoted = error.code() == Some("READONLY");
-        if demoted || error.is_io_error() || error.is_unrecoverable_error() {
+    pub(super) fn failed(&self, link: &Link, live: &Live, error: &RedisError) -> CallError {
+        let is_broken = error.is_io_error() || error.is_unrecoverable_error();
+        if is_broken || error.code() == Some("READONLY") {
             link.lost(live.number);
+        }
+        self.doubt_by(error);
+        meaning(error)
+    }
+
+    /// The nodes of a cluster are asked where `error` says that a master may not serve its slots any more.
+    pub(super) fn doubt_by(&self, error: &RedisError) {
+        if is_moving(error) {
+            self.doubt_at_once();
+        } else if error.is_io_error() || error.is_unrecoverable_error() {
             self.doubt();
         }
-        meaning(error)
     }
 }
 
 /// Whether a cluster's slot was elsewhere, or nowhere: nothing was run.
-fn is_moving(error: &RedisError) -> bool {
+pub(super) fn is_moving(error: &RedisError) -> bool {
     const CODES: [&str; 5] = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "READONLY"];
     error.code().is_some_and(|code| CODES.contains(&code)) || is_migrating(error)
 }

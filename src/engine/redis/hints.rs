@@ -3,24 +3,21 @@
 //! Hints come from one source only, so that they come in the order of the appends: what this node appends comes back to
 //! it like everything else.
 
-use std::{collections::HashMap, sync::Arc};
-
-use bytes::{Buf, Bytes};
-use parking_lot::Mutex;
-use redis::{
-    PushInfo, PushKind, Value,
-    aio::{AsyncPushSender, SendError},
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
 };
-use tokio::sync::{Notify, watch};
 
+use parking_lot::Mutex;
+use redis::Value;
+use tokio::sync::watch;
+
+use super::channel::{Channel, Hint, Listener};
 use crate::{
-    engine::{Watcher, stored},
-    event::{Offset, Position, Record, StreamKey},
+    engine::Watcher,
+    event::{Position, StreamKey},
     telemetry::Metrics,
 };
-
-/// The most records that wait for a watch to begin; beyond that the head is read again.
-const WAITING: usize = 1_024;
 
 /// The streams that are watched here, by their channels.
 pub(super) struct Registry {
@@ -33,34 +30,11 @@ pub(super) struct Registry {
 #[derive(Default)]
 struct Watched {
     channels: HashMap<Arc<str>, Channel>,
-    /// Channels whose subscription is not as it should be.
-    dirty: Vec<Arc<str>>,
-    next: u64,
-}
-
-struct Channel {
-    stream: StreamKey,
-    listeners: Vec<Listener>,
-    /// The shard that was asked last to publish it here: the only one that is heard.
-    shard: u64,
-    subscribed: watch::Sender<bool>,
-    /// The newest head that the listeners were told of.
-    told: Option<Position>,
-    dirty: bool,
-}
-
-struct Listener {
-    id: u64,
-    watcher: Arc<dyn Watcher>,
-    stage: Stage,
-}
-
-/// How far a watch is.
-enum Stage {
-    /// Its head is not known yet: what came in since, and whether that was too much.
-    Begins(Vec<Arc<Record>>, bool),
-    /// It hears of everything after this.
-    Goes(Position),
+    /// Channels of those whose subscription is not as it should be.
+    dirty: HashSet<Arc<str>>,
+    /// The shards that can be subscribed at now.
+    connected: BTreeSet<u64>,
+    next_id: u64,
 }
 
 /// Ends a watch when dropped.
@@ -70,39 +44,17 @@ pub(super) struct Guard {
     id: u64,
 }
 
+/// While this lives, a shard can be subscribed at.
+pub(super) struct Connected {
+    registry: Arc<Registry>,
+    shard: u64,
+}
+
 /// What is to be done at the server.
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) subscribe: Vec<Arc<str>>,
     pub(super) unsubscribe: Vec<Arc<str>>,
-}
-
-/// Takes what one master pushes.
-#[derive(Clone)]
-pub(super) struct Push {
-    pub(super) registry: Arc<Registry>,
-    pub(super) shard: u64,
-    /// The connection broke.
-    pub(super) disconnected: Arc<Notify>,
-}
-
-impl AsyncPushSender for Push {
-    fn send(&self, info: PushInfo) -> Result<(), SendError> {
-        match info.kind {
-            PushKind::SMessage => self.registry.message(self.shard, info.data),
-            PushKind::SUnsubscribe => self.registry.unsubscribed(self.shard, info.data),
-            PushKind::Disconnection => self.disconnected.notify_one(),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// What an append published.
-struct Hint {
-    head: Position,
-    /// All that were appended, or none because they are too large.
-    records: Vec<Arc<Record>>,
 }
 
 impl Registry {
@@ -123,22 +75,11 @@ impl Registry {
     ) -> (Guard, watch::Receiver<bool>) {
         let channel: Arc<str> = channel.into();
         let mut inner = self.inner.lock();
-        inner.next += 1;
-        let id = inner.next;
+        inner.next_id += 1;
+        let id = inner.next_id;
         let place = inner.channels.entry(channel.clone());
-        let known = place.or_insert_with(|| Channel {
-            stream: stream.clone(),
-            listeners: Vec::new(),
-            shard: 0,
-            subscribed: watch::Sender::new(false),
-            told: None,
-            dirty: false,
-        });
-        known.listeners.push(Listener {
-            id,
-            watcher,
-            stage: Stage::Begins(Vec::new(), false),
-        });
+        let known = place.or_insert_with(|| Channel::of(stream.clone()));
+        known.listeners.push(Listener::new(id, watcher));
         let subscribed = known.subscribed.subscribe();
         let is_subscribed = *subscribed.borrow();
         if !is_subscribed {
@@ -168,20 +109,9 @@ impl Registry {
         if told.epoch == head.epoch {
             told.offset = told.offset.max(head.offset);
         }
-        let listener = known.listeners.iter_mut().find(|one| one.id == guard.id);
-        let Some(listener) = listener else {
-            return true;
-        };
-        let Stage::Begins(waiting, too_many) = &mut listener.stage else {
-            return true;
-        };
-        let waiting = std::mem::take(waiting);
-        if std::mem::take(too_many) {
-            return false;
-        }
-        listener.stage = Stage::Goes(head);
-        listener.hear(&waiting);
-        true
+        let mut listeners = known.listeners.iter_mut();
+        let listener = listeners.find(|one| one.id == guard.id);
+        listener.is_none_or(|listener| listener.begin(head))
     }
 
     /// The streams that are watched and whose channels are `wanted`, with these.
@@ -217,14 +147,12 @@ impl Registry {
     pub(super) fn work(&self, shard: u64, own: impl Fn(&str) -> bool) -> Work {
         let mut inner = self.inner.lock();
         let mut work = Work::default();
-        let dirty = std::mem::take(&mut inner.dirty).into_iter();
-        let (own, others): (Vec<_>, Vec<_>) = dirty.partition(|channel| own(channel));
-        inner.dirty = others;
+        let own: Vec<_> = inner.dirty.extract_if(|channel| own(channel)).collect();
         for channel in own {
             let Some(known) = inner.channels.get_mut(&channel) else {
                 continue;
             };
-            (known.dirty, known.shard) = (false, shard);
+            known.shard = shard;
             if !known.listeners.is_empty() {
                 work.subscribe.push(channel);
             } else {
@@ -239,44 +167,76 @@ impl Registry {
         work
     }
 
-    /// The server has confirmed the subscription to a channel, or has not.
-    pub(super) fn subscribed(&self, channel: &Arc<str>, confirmed: bool) {
-        let mut inner = self.inner.lock();
-        if !confirmed {
-            return inner.soil(channel);
+    /// There is a connection to `shard` that can be subscribed by, and nothing is yet.
+    pub(super) fn connected(self: &Arc<Self>, shard: u64) -> Connected {
+        self.inner.lock().connected.insert(shard);
+        Connected {
+            registry: self.clone(),
+            shard,
         }
-        if let Some(known) = inner.channels.get(channel) {
+    }
+
+    /// Those of `channels` that `shard` was asked for and has not confirmed.
+    pub(super) fn unconfirmed(&self, shard: u64, channels: &[Arc<str>]) -> Vec<Arc<str>> {
+        let inner = self.inner.lock();
+        let is_one = |channel: &&Arc<str>| {
+            let known = inner.channels.get(*channel);
+            let asked = known.is_some_and(|known| known.shard == shard && !known.is_subscribed());
+            asked && !inner.dirty.contains(*channel)
+        };
+        channels.iter().filter(is_one).cloned().collect()
+    }
+
+    /// Asks `shard` again for those of `channels` that it has still not confirmed.
+    pub(super) fn ask_again(&self, shard: u64, channels: &[Arc<str>]) {
+        for channel in self.unconfirmed(shard, channels) {
+            self.inner.lock().soil(&channel);
+        }
+        self.work.send_replace(());
+    }
+
+    /// Those of `channels` that are subscribed to, and whose listeners were told of heads before.
+    pub(super) fn resumed(&self, channels: &[Arc<str>]) -> Vec<(Arc<str>, StreamKey)> {
+        let inner = self.inner.lock();
+        let resumed = channels.iter().filter_map(|channel| {
+            let known = inner.channels.get(channel);
+            let known = known.filter(|known| known.is_subscribed() && known.told.is_some())?;
+            Some((channel.clone(), known.stream.clone()))
+        });
+        resumed.collect()
+    }
+
+    /// These channels have to be subscribed to at another shard. Until that has confirmed, nobody is heard.
+    pub(super) fn moved(&self, is_one: impl Fn(&str) -> bool) {
+        let mut inner = self.inner.lock();
+        for channel in inner.which(|channel, _| is_one(channel)) {
+            if let Some(known) = inner.channels.get_mut(&channel) {
+                known.shard = 0;
+            }
+            inner.soil(&channel);
+        }
+        self.work.send_replace(());
+    }
+
+    /// The answers of commands do not tell which channel is meant: the library takes what the server pushes by itself
+    /// for one, too.
+    pub(super) fn subscribed(&self, shard: u64, data: Vec<Value>) {
+        let Some(channel) = channel_in(data) else {
+            return;
+        };
+        let inner = self.inner.lock();
+        let known = inner.channels.get(channel.as_str());
+        let known = known.filter(|known| known.shard == shard);
+        if let Some(known) = known
+            && !inner.dirty.contains(channel.as_str())
+        {
             known.subscribed.send_replace(true);
         }
     }
 
-    /// No subscription at `shard` holds any more.
-    pub(super) fn none_subscribed(&self, shard: u64) {
-        self.soil_all(|_, known| known.shard == shard);
-    }
-
-    /// These channels have to be subscribed to at another shard.
-    pub(super) fn moved(&self, is_one: impl Fn(&str) -> bool) {
-        self.soil_all(|channel, _| is_one(channel));
-        self.work.send_replace(());
-    }
-
-    fn soil_all(&self, which: impl Fn(&str, &Channel) -> bool) {
-        let mut inner = self.inner.lock();
-        let all = inner.channels.iter();
-        let all = all.filter(|(channel, known)| which(channel, known));
-        let all: Vec<_> = all.map(|(channel, _)| channel.clone()).collect();
-        for channel in all {
-            inner.soil(&channel);
-        }
-    }
-
     /// That was asked for, or the slot went elsewhere.
-    fn unsubscribed(&self, shard: u64, data: Vec<Value>) {
-        let Some(Value::BulkString(channel)) = data.into_iter().next() else {
-            return;
-        };
-        let Ok(channel) = String::from_utf8(channel) else {
+    pub(super) fn unsubscribed(&self, shard: u64, data: Vec<Value>) {
+        let Some(channel) = channel_in(data) else {
             return;
         };
         let mut inner = self.inner.lock();
@@ -287,7 +247,7 @@ impl Registry {
         }
     }
 
-    fn message(&self, shard: u64, data: Vec<Value>) {
+    pub(super) fn message(&self, shard: u64, data: Vec<Value>) {
         self.metrics.redis_hints.increment(1);
         let mut data = data.into_iter();
         let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
@@ -311,101 +271,42 @@ impl Registry {
             return self.metrics.redis_hints_dropped.increment(1);
         };
         let mut inner = self.inner.lock();
-        if let Some(known) = inner.channels.get_mut(channel.as_str()) {
+        if let Some(known) = inner.channels.get_mut(channel.as_str())
+            && known.shard == shard
+        {
             known.hear(&hint);
         }
     }
 }
 
+/// The channel that a push is about.
+fn channel_in(data: Vec<Value>) -> Option<String> {
+    match data.into_iter().next()? {
+        Value::BulkString(channel) => String::from_utf8(channel).ok(),
+        _ => None,
+    }
+}
+
 impl Watched {
-    /// The subscription to a channel is not as it should be.
+    fn which(&self, is_one: impl Fn(&str, &Channel) -> bool) -> Vec<Arc<str>> {
+        let all = self.channels.iter();
+        let all = all.filter(|(channel, known)| is_one(channel, known));
+        all.map(|(channel, _)| channel.clone()).collect()
+    }
+
+    /// The subscription to a channel is not as it should be. One that nobody listens to and nobody has to be told of is
+    /// forgotten.
     fn soil(&mut self, channel: &Arc<str>) {
-        if let Some(known) = self.channels.get_mut(channel) {
-            known.subscribed.send_replace(false);
-            if !known.dirty {
-                known.dirty = true;
-                self.dirty.push(channel.clone());
-            }
-        }
-    }
-}
-
-impl Channel {
-    fn is_behind(&self, head: Position) -> bool {
-        self.told
-            .is_none_or(|told| told.epoch != head.epoch || told.offset < head.offset)
-    }
-
-    fn hear(&mut self, hint: &Hint) {
-        if hint.records.is_empty() {
-            return self.stand_at(hint.head);
-        }
-        self.told = Some(hint.head);
-        for listener in &mut self.listeners {
-            listener.hear(&hint.records);
-        }
-    }
-
-    fn stand_at(&mut self, head: Position) {
-        self.told = Some(head);
-        for listener in &mut self.listeners {
-            match &mut listener.stage {
-                Stage::Begins(_, too_many) => *too_many = true,
-                Stage::Goes(_) => listener.watcher.stands_at(head),
-            }
-        }
-    }
-}
-
-impl Listener {
-    fn hear(&mut self, records: &[Arc<Record>]) {
-        let after = match &mut self.stage {
-            Stage::Begins(waiting, too_many) => {
-                waiting.extend_from_slice(records);
-                if waiting.len() > WAITING {
-                    waiting.clear();
-                    *too_many = true;
-                }
-                return;
-            }
-            Stage::Goes(after) => *after,
+        let Some(known) = self.channels.get_mut(channel) else {
+            return;
         };
-        let is_new = |record: &Arc<Record>| {
-            record.position.epoch != after.epoch || record.position.offset > after.offset
-        };
-        // Records of one epoch come in order.
-        let from = records.iter().position(is_new).unwrap_or(records.len());
-        let new = records.get(from..).unwrap_or_default();
-        if let Some(last) = new.last() {
-            self.stage = Stage::Goes(last.position);
-            self.watcher.appended(new);
+        known.subscribed.send_replace(false);
+        if known.listeners.is_empty() && !self.connected.contains(&known.shard) {
+            self.channels.remove(channel);
+            self.dirty.remove(channel);
+        } else {
+            self.dirty.insert(channel.clone());
         }
-    }
-}
-
-impl Hint {
-    /// Epoch, first and last offset, and the records, each after its length.
-    fn read(stream: &StreamKey, mut payload: Bytes) -> Option<Self> {
-        if payload.len() < 32 {
-            return None;
-        }
-        let epoch = str::from_utf8(&payload.split_to(16)).ok()?.parse().ok()?;
-        let (first, last) = (payload.get_u64(), payload.get_u64());
-        let mut records = Vec::new();
-        while payload.has_remaining() {
-            let length = usize::try_from(payload.try_get_u32().ok()?).ok()?;
-            if length > payload.len() {
-                return None;
-            }
-            let offset = Offset(first.checked_add(records.len() as u64)?);
-            let position = Position::new(epoch, offset);
-            let record = stored::decode_record(stream, position, payload.split_to(length)).ok()?;
-            records.push(Arc::new(record));
-        }
-        Some(Self {
-            head: Position::new(epoch, Offset(last)),
-            records,
-        })
     }
 }
 
@@ -419,13 +320,28 @@ impl Drop for Guard {
                 self.registry.work.send_replace(());
             }
         }
+        let watched = inner.channels.len() as f64;
+        self.registry.metrics.redis_watched.set(watched);
+    }
+}
+
+/// No subscription holds any more.
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut inner = self.registry.inner.lock();
+        inner.connected.remove(&self.shard);
+        for channel in inner.which(|_, known| known.shard == self.shard) {
+            inner.soil(&channel);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::event::{Epoch, Tenant, UserId};
+    use redis::{PushInfo, PushKind, aio::AsyncPushSender};
+
+    use super::{super::push::Push, *};
+    use crate::event::{Epoch, Offset, Record, Tenant, UserId};
 
     #[derive(Default)]
     struct Heads(Mutex<Vec<Position>>);
@@ -450,41 +366,125 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_the_shard_that_was_subscribed_at_last_is_heard() {
-        let registry = Registry::new(Arc::new(Metrics::new().0));
-        let tenant = Tenant::new("t").unwrap();
-        let stream = StreamKey::new(tenant, UserId::new("u").unwrap());
-        let heads = Arc::new(Heads::default());
-        let (guard, mut subscribed) = registry.add("c", &stream, heads.clone());
-        let at = |offset| Position::new(Epoch::new(7), Offset(offset));
-        registry.goes(&guard, at(0));
-        let push = |shard| Push {
+    fn about(kind: PushKind, channel: &str) -> PushInfo {
+        let data = vec![Value::BulkString(channel.into()), Value::Int(1)];
+        PushInfo { kind, data }
+    }
+
+    fn stream() -> StreamKey {
+        StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u").unwrap())
+    }
+
+    /// What `shard` pushes is for `registry`.
+    fn push(registry: &Arc<Registry>, shard: u64) -> Push {
+        Push {
             registry: registry.clone(),
             shard,
             disconnected: Arc::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn only_the_shard_that_was_subscribed_at_last_is_heard() {
+        let registry = Registry::new(Arc::new(Metrics::new().0));
+        let heads = Arc::new(Heads::default());
+        let (guard, mut subscribed) = registry.add("c", &stream(), heads.clone());
+        let at = |offset| Position::new(Epoch::new(7), Offset(offset));
+        registry.goes(&guard, at(0));
+        let pushes = |shard, info| push(&registry, shard).send(info).unwrap();
         let says = |shard, offset| {
-            push(shard).send(hint(at(offset))).unwrap();
+            pushes(shard, hint(at(offset)));
             heads.0.lock().last().map_or(0, |head| head.offset.0)
         };
         let work = |shard, own: bool| registry.work(shard, |_| own).subscribe.len();
+        let first = registry.connected(1);
+        let second = registry.connected(2);
         assert_eq!((work(2, false), work(1, true), work(1, true)), (0, 1, 0));
-        registry.subscribed(&"c".into(), true);
+        pushes(1, about(PushKind::SSubscribe, "c"));
+        assert!(*subscribed.borrow_and_update());
         assert_eq!((says(2, 1), says(1, 2)), (0, 2));
         // Another takes its place.
         registry.moved(|_| true);
         assert!(!*subscribed.borrow_and_update());
         assert_eq!((work(2, true), work(1, false)), (1, 0));
-        registry.subscribed(&"c".into(), true);
+        pushes(2, about(PushKind::SSubscribe, "c"));
         assert_eq!((says(1, 3), says(2, 4)), (2, 4));
         // What is gone at the one that was left is of no interest.
-        registry.none_subscribed(1);
-        let gone = vec![Value::BulkString(b"c".into())];
-        registry.unsubscribed(1, gone.clone());
+        drop(first);
+        pushes(1, about(PushKind::SUnsubscribe, "c"));
         assert!(*subscribed.borrow());
-        registry.unsubscribed(2, gone);
+        pushes(2, about(PushKind::SUnsubscribe, "c"));
         assert!(!*subscribed.borrow());
         assert_eq!(work(2, true), 1);
+        pushes(2, about(PushKind::SSubscribe, "c"));
+        drop(second);
+        assert!(!*subscribed.borrow());
+    }
+
+    #[test]
+    fn a_subscription_is_confirmed_by_its_name_and_its_shard_only() {
+        let registry = Registry::new(Arc::new(Metrics::new().0));
+        let heads = Arc::new(Heads::default());
+        let (_guard, mut subscribed) = registry.add("c", &stream(), heads);
+        let _connected = [registry.connected(1), registry.connected(2)];
+        let confirms = |shard, channel: &str| {
+            let info = about(PushKind::SSubscribe, channel);
+            push(&registry, shard).send(info).unwrap();
+        };
+        let asked: [Arc<str>; 1] = ["c".into()];
+        confirms(1, "c");
+        assert!(!*subscribed.borrow_and_update(), "nobody was asked");
+        assert_eq!(registry.work(1, |_| true).subscribe.len(), 1);
+        confirms(1, "d");
+        confirms(2, "c");
+        assert!(!*subscribed.borrow_and_update(), "another");
+        // It is asked again for what it has not confirmed.
+        assert_eq!(registry.unconfirmed(1, &asked).len(), 1);
+        registry.ask_again(1, &asked);
+        assert_eq!(registry.work(1, |_| true).subscribe.len(), 1);
+        confirms(1, "c");
+        assert!(*subscribed.borrow_and_update());
+        assert_eq!(registry.unconfirmed(1, &asked).len(), 0);
+        registry.moved(|_| true);
+        confirms(1, "c");
+        assert!(!*subscribed.borrow_and_update(), "it went elsewhere");
+    }
+
+    /// How many channels are known, and how many subscriptions are not as they should be.
+    fn sizes(registry: &Registry) -> (usize, usize) {
+        let inner = registry.inner.lock();
+        (inner.channels.len(), inner.dirty.len())
+    }
+
+    #[test]
+    fn channels_without_listeners_do_not_pile_up_at_a_shard_that_is_away() {
+        let registry = Registry::new(Arc::new(Metrics::new().0));
+        let add = |n: usize| {
+            let heads = Arc::new(Heads::default());
+            registry.add(&format!("c{n}"), &stream(), heads).0
+        };
+        // Nobody was asked for them yet.
+        for n in 0..10 {
+            drop((add(n), add(n)));
+        }
+        assert_eq!(sizes(&registry), (0, 0));
+        // They are unsubscribed from as long as that can be.
+        let connected = registry.connected(1);
+        let guards: Vec<Guard> = (0..10).map(add).collect();
+        assert_eq!(registry.work(1, |_| true).subscribe.len(), 10);
+        drop(guards);
+        assert_eq!(sizes(&registry), (10, 10));
+        let kept = add(0);
+        drop(connected);
+        assert_eq!(sizes(&registry), (1, 1));
+        drop(kept);
+        assert_eq!(sizes(&registry), (0, 0));
+        // Their slot went to one that is away.
+        let _connected = registry.connected(1);
+        let guards: Vec<Guard> = (0..10).map(add).collect();
+        registry.work(1, |_| true);
+        drop(guards);
+        registry.moved(|_| true);
+        assert_eq!(sizes(&registry), (0, 0));
     }
 }

@@ -41,7 +41,6 @@ pub(super) struct Live {
 /// A connection that is made anew, in the background, whenever it is lost.
 pub(super) struct Link {
     live: watch::Sender<Option<Live>>,
-    timeout: Duration,
 }
 
 /// Keeps a link connected for as long as it lives.
@@ -65,7 +64,6 @@ impl Link {
     pub(super) fn new(to: To, entropy: Entropy, metrics: Arc<Metrics>) -> (Arc<Self>, Keeper) {
         let link = Arc::new(Self {
             live: watch::Sender::new(None),
-            timeout: to.config.timeout,
         });
         let keeping = link.clone().keep(to, entropy, metrics);
         (link, Keeper::of(keeping))
@@ -77,21 +75,23 @@ impl Link {
     }
 
     /// The connection, once there is one.
+    pub(super) async fn get(&self) -> Live {
+        let mut live = self.live.subscribe();
+        loop {
+            if let Some(live) = &*live.borrow_and_update() {
+                return live.clone();
+            }
+            let _never_closed_while_this_lives = live.changed().await;
+        }
+    }
+
+    /// The connection, once there is one.
     ///
     /// # Errors
-    /// When there is none for as long as an answer may take.
-    pub(super) async fn get(&self) -> Result<Live, CallError> {
-        if let Some(live) = &*self.live.borrow() {
-            return Ok(live.clone());
-        }
-        let mut live = self.live.subscribe();
-        let connected = time::timeout(self.timeout, live.wait_for(Option::is_some)).await;
-        match connected {
-            Ok(Ok(live)) if live.is_some() => live
-                .clone()
-                .ok_or_else(|| CallError::Refused("not connected".into())),
-            _ => Err(CallError::Refused("not connected".into())),
-        }
+    /// When there is none until `deadline`.
+    pub(super) async fn get_until(&self, deadline: Instant) -> Result<Live, CallError> {
+        let live = time::timeout_at(deadline, self.get()).await;
+        live.map_err(|_| CallError::Refused("not connected".into()))
     }
 
     /// The connection of that number is of no use any more.
@@ -109,7 +109,7 @@ impl Link {
     pub(super) async fn changed_from(&self, number: u64) {
         let mut live = self.live.subscribe();
         let is_other = |live: &Option<Live>| live.as_ref().is_none_or(|live| live.number != number);
-        let _never_closed = live.wait_for(is_other).await;
+        let _never_closed_while_this_lives = live.wait_for(is_other).await;
     }
 
     async fn keep(self: Arc<Self>, to: To, entropy: Entropy, metrics: Arc<Metrics>) {
@@ -167,7 +167,7 @@ impl Outage {
     fn begins(&self, to: &To, error: &RedisError) {
         match self.0.fetch_add(1, Ordering::Relaxed) {
             0 => tracing::warn!(%error, %to, "Redis cannot be reached"),
-            _ => tracing::debug!(%error, %to, "nor for this"),
+            _ => tracing::debug!(%error, %to, "Redis cannot be reached for this either"),
         }
     }
 

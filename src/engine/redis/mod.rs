@@ -6,6 +6,7 @@
 mod append;
 mod call;
 mod changes;
+mod channel;
 mod clocks;
 mod config;
 mod due;
@@ -13,6 +14,7 @@ mod hints;
 mod link;
 mod list;
 mod names;
+mod push;
 mod servers;
 mod shards;
 mod slots;

@@ -10,8 +10,8 @@ use redis::{
 
 use super::{
     Config, Mode,
-    hints::Push,
-    slots::{Address, Slots},
+    push::Push,
+    slots::{Address, Slots, Told},
 };
 
 /// How many requests wait at a connection until it takes them; more wait at the caller.
@@ -78,7 +78,9 @@ fn info_at(config: &Config, Address { host, port }: Address) -> RedisResult<Conn
         },
         _ => ConnectionAddr::Tcp(host, port),
     };
-    Ok(info.set_addr(address))
+    // A cluster has one database only.
+    let redis = info.redis_settings().clone().set_db(0);
+    Ok(info.set_addr(address).set_redis_settings(redis))
 }
 
 /// The nodes of a cluster that can be asked: those of the settings, and the `known` ones.
@@ -96,17 +98,24 @@ pub(super) fn nodes(config: &Config, known: Vec<Address>) -> RedisResult<Vec<Con
     Ok(nodes)
 }
 
-/// Who serves which slots, as a node of the cluster says.
-pub(super) async fn slots(config: &Config, node: ConnectionInfo) -> RedisResult<Slots<Address>> {
+/// Who serves which slots, as a node of the cluster says, and who that is.
+pub(super) async fn slots(config: &Config, node: ConnectionInfo) -> RedisResult<Told> {
     let host = match node.addr() {
         ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
         _ => String::new(),
     };
     let mut node = open(config, node, &Purpose::Calls).await?;
-    let mut slots = redis::cmd("CLUSTER");
-    let told = slots.arg("SLOTS").query_async(&mut node).await?;
-    let slots = Slots::read(told, &host);
-    slots.ok_or_else(|| (ErrorKind::Parse, "it knows nobody who serves slots").into())
+    let mut questions = redis::pipe();
+    for question in ["MYID", "INFO", "SLOTS"] {
+        questions.cmd("CLUSTER").arg(question);
+    }
+    let (id, info, slots): (String, String, Value) = questions.query_async(&mut node).await?;
+    let nobody = || RedisError::from((ErrorKind::Parse, "it knows nobody who serves slots"));
+    Ok(Told {
+        node: id,
+        is_well: info.lines().any(|line| line == "cluster_state:ok"),
+        slots: Slots::read(slots, &host).ok_or_else(nobody)?,
+    })
 }
 
 async fn open(
@@ -184,16 +193,13 @@ async fn through_sentinel(
     }
 }
 
-/// Whether the server may drop keys by itself; `None` if it does not say.
-pub(super) async fn evicts(connection: &mut Connection) -> Option<bool> {
+/// Whether the server may drop keys by itself.
+pub(super) async fn evicts(connection: &mut Connection) -> RedisResult<bool> {
     let mut memory = redis::cmd("INFO");
     memory.arg("memory");
-    let Ok(Value::BulkString(info)) = connection.send(&memory).await else {
-        return None;
-    };
-    let info = String::from_utf8_lossy(&info);
+    let info: String = redis::from_redis_value(connection.send(&memory).await?)?;
     let is = |line: &str| info.lines().any(|held| held == line);
-    Some(!is("maxmemory:0") && !is("maxmemory_policy:noeviction"))
+    Ok(!is("maxmemory:0") && !is("maxmemory_policy:noeviction"))
 }
 
 /// Who the service is, where the URL does not say.

@@ -1,4 +1,5 @@
-//! The masters, each with connections of its own, so that one that does not answer is in nobody's way but its users'.
+//! The masters, each with connections of its own, so that one that does not answer holds up its users
+//! only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,16 +11,19 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::select_ok, stream::FuturesUnordered};
+use redis::ConnectionInfo;
 use tokio::{
+    select,
     sync::{Notify, watch},
-    time,
+    time::{self, Instant},
 };
 
 use super::{
     Config, Mode,
     call::CallError,
-    hints::{Push, Registry},
+    hints::Registry,
     link::{Keeper, Link, Outage, To},
+    push::Push,
     servers::{self, Purpose},
     slots::{Address, Slots, Votes},
 };
@@ -32,13 +36,18 @@ const WRITERS: usize = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// How often they are asked at most where a master has answered that a slot is elsewhere.
+const ANSWERED: Duration = Duration::from_millis(200);
+
 /// How often they are asked where nobody has a doubt.
 const ASKED: Duration = Duration::from_secs(10);
 
 /// A master and the ways to it.
 pub(super) struct Shard {
-    /// Each has another one.
+    /// No two have the same.
     pub(super) id: u64,
+    /// Where it is, for messages.
+    pub(super) name: String,
     /// Where it is in a cluster; without one it is found as the settings say.
     address: Option<Address>,
     pub(super) calls: Arc<Link>,
@@ -68,8 +77,11 @@ pub(super) struct Shards {
     hints: Arc<Registry>,
     /// Of a cluster nothing until its nodes were asked.
     serving: watch::Sender<Slots<Arc<Shard>>>,
+    /// A connection failed.
     doubt: Notify,
-    next: AtomicU64,
+    /// A master answered that a slot is elsewhere.
+    answered: Notify,
+    next_id: AtomicU64,
 }
 
 impl Shards {
@@ -87,7 +99,8 @@ impl Shards {
             hints,
             serving: watch::Sender::new(Slots::none()),
             doubt: Notify::new(),
-            next: AtomicU64::new(1),
+            answered: Notify::new(),
+            next_id: AtomicU64::new(1),
         };
         if !shards.are_a_cluster() {
             let one = shards.shard(None);
@@ -97,7 +110,7 @@ impl Shards {
     }
 
     fn shard(&self, address: Option<Address>) -> Arc<Shard> {
-        let (config, id) = (&self.config, self.next.fetch_add(1, Ordering::Relaxed));
+        let (config, id) = (&self.config, self.next_id.fetch_add(1, Ordering::Relaxed));
         let (mut keepers, outage) = (Vec::new(), Arc::new(Outage::default()));
         let mut link = |purpose: Purpose| {
             let (entropy, metrics) = (self.entropy.clone(), self.metrics.clone());
@@ -123,8 +136,10 @@ impl Shards {
             _ => WRITERS,
         };
         let writers = (0..writers).map(|_| link(Purpose::Writes)).collect();
+        let name = address.as_ref().map(Address::to_string);
         Arc::new(Shard {
             id,
+            name: name.unwrap_or_else(|| format!("{:?}", config.urls)),
             address,
             calls,
             writers,
@@ -147,18 +162,25 @@ impl Shards {
     /// The master that serves `key`, once one does.
     ///
     /// # Errors
-    /// When none does for as long as an answer may take.
-    pub(super) async fn of(&self, key: &str) -> Result<Arc<Shard>, CallError> {
+    /// When none does until `deadline`.
+    pub(super) async fn of(&self, key: &str, deadline: Instant) -> Result<Arc<Shard>, CallError> {
         if let Some(shard) = self.serving.borrow().of(key) {
             return Ok(shard.clone());
         }
         self.doubt();
         let mut serving = self.serving.subscribe();
         let served = serving.wait_for(|serving| serving.of(key).is_some());
-        let served = time::timeout(self.timeout(), served).await;
+        let served = time::timeout_at(deadline, served).await;
         let shard = served.ok().and_then(Result::ok);
         let shard = shard.and_then(|serving| serving.of(key).cloned());
         shard.ok_or_else(|| CallError::Refused("nobody serves its slot".into()))
+    }
+
+    /// Resolves when the master that serves `key` is not that one.
+    pub(super) async fn is_elsewhere(&self, key: &str, id: u64) {
+        let mut serving = self.serving.subscribe();
+        let is = |serving: &Slots<Arc<Shard>>| serving.of(key).is_none_or(|shard| shard.id != id);
+        let _never_closed_while_this_lives = serving.wait_for(is).await;
     }
 
     /// Whether the master that serves `key` is that one.
@@ -179,9 +201,12 @@ impl Shards {
         serving.each().any(|shard| shard.calls.is_live())
     }
 
-    /// How many masters are not connected to.
+    /// How many masters are not connected to; 1 while it is not known which there are.
     pub(super) fn away(&self) -> usize {
         let serving = self.serving.borrow();
+        if serving.each().next().is_none() {
+            return 1;
+        }
         let away = serving.each().filter(|shard| !shard.calls.is_live());
         away.map(|shard| shard.id).collect::<BTreeSet<_>>().len()
     }
@@ -197,7 +222,10 @@ impl Shards {
             Ok(Ok(serving)) => serving.each().cloned().collect(),
             _ => return Err(CallError::Refused("not connected".into())),
         };
-        let each = shards.iter().map(|shard| Box::pin(shard.calls.get()));
+        let deadline = Instant::now() + self.timeout();
+        let each = shards
+            .iter()
+            .map(|shard| Box::pin(shard.calls.get_until(deadline)));
         select_ok(each).await.map(|_| ())
     }
 
@@ -206,55 +234,115 @@ impl Shards {
         self.serving.subscribe()
     }
 
-    /// A master may not serve its slots any more: the nodes of a cluster are asked.
+    /// A connection failed, so that another may have taken the master's place: the nodes of a cluster are asked, the
+    /// more seldom the longer nothing is new.
     pub(super) fn doubt(&self) {
         self.doubt.notify_one();
     }
 
+    /// A master answered that a slot is elsewhere: the nodes of a cluster are asked, as soon as they may be again.
+    pub(super) fn doubt_at_once(&self) {
+        self.answered.notify_one();
+    }
+
     /// Asks who serves which slots, in doubt and now and then, for as long as it is polled.
     pub(super) async fn follow(self: Arc<Self>) {
-        let (mut wait, mut lost) = (FIRST_WAIT, false);
+        let (mut wait, mut is_lost, mut candidate) = (FIRST_WAIT, false, None);
         loop {
-            let told = self.ask().await;
-            match &told {
-                Some(_) => lost = false,
-                None if !lost => {
-                    let urls = &self.config.urls;
-                    tracing::warn!(?urls, "no node of the cluster tells who serves which slots");
-                    lost = true;
+            let is_news = match self.ask().await {
+                Ok((slots, is_most)) => {
+                    if std::mem::take(&mut is_lost) {
+                        tracing::info!("the cluster tells again who serves which slots");
+                    }
+                    self.consider(slots, is_most, &mut candidate)
                 }
-                None => {}
-            }
-            let is_news = told.is_some_and(|slots| self.adopt(&slots));
+                Err(why) => {
+                    if !std::mem::replace(&mut is_lost, true) {
+                        tracing::warn!(%why, "no node of the cluster tells who serves which slots");
+                    }
+                    false
+                }
+            };
             wait = match is_news {
                 true => FIRST_WAIT,
                 false => (wait * 2).min(LONGEST_WAIT),
             };
-            time::sleep(wait.mul_f64(0.5 + self.entropy.fraction() / 2.0)).await;
-            let doubted = time::timeout(ASKED, self.doubt.notified());
-            if !lost && doubted.await.is_err() {
+            if self.rest(wait, is_lost).await {
                 wait = FIRST_WAIT;
             }
         }
     }
 
-    /// What most nodes tell, those of the settings and the masters. The others are waited for only until that is certain.
-    async fn ask(&self) -> Option<Slots<Address>> {
+    /// Waits until the nodes are to be asked again. Whether nobody had a doubt.
+    async fn rest(&self, wait: Duration, is_lost: bool) -> bool {
+        let doubted = async {
+            time::sleep(wait.mul_f64(0.5 + self.entropy.fraction() / 2.0)).await;
+            !is_lost && time::timeout(ASKED, self.doubt.notified()).await.is_err()
+        };
+        let answered = async {
+            time::sleep(ANSWERED).await;
+            self.answered.notified().await;
+        };
+        select! {
+            is_quiet = doubted => is_quiet,
+            () = answered => false,
+        }
+    }
+
+    /// Asks the nodes of the settings and the masters. Returns what most of them tell, and whether those are more than
+    /// half: beyond that nobody is waited for, and not for long once one has answered.
+    ///
+    /// # Errors
+    /// When none tells: what came of the last one.
+    async fn ask(&self) -> Result<(Slots<Address>, bool), String> {
         let present = self.addresses();
         let known: Vec<Address> = present.each().cloned().collect();
-        let nodes = servers::nodes(&self.config, known).ok()?;
-        let half = nodes.len() / 2;
-        let ask = |node| time::timeout(self.timeout(), servers::slots(&self.config, node));
+        let nodes = servers::nodes(&self.config, known).map_err(|error| error.to_string())?;
+        let mut votes = Votes::of(nodes.len());
+        let ask = |node: ConnectionInfo| async {
+            let name = node.addr().to_string();
+            let told = time::timeout(self.timeout(), servers::slots(&self.config, node)).await;
+            match told {
+                Ok(told) => told.map_err(|error| format!("{name}: {error}")),
+                Err(_) => Err(format!("{name}: it does not answer")),
+            }
+        };
         let mut answers: FuturesUnordered<_> = nodes.into_iter().map(ask).collect();
-        let mut votes = Votes::default();
-        while let Some(answer) = answers.next().await {
-            if let Ok(Ok(told)) = answer
-                && votes.count(told) > half
-            {
-                break;
+        let mut until = Instant::now() + self.timeout() * 2;
+        let mut last = "nobody is known".to_owned();
+        while let Ok(Some(answer)) = time::timeout_at(until, answers.next()).await {
+            match answer {
+                Ok(told) => {
+                    if votes.count(told) {
+                        break;
+                    }
+                    until = until.min(Instant::now() + self.timeout() / 4);
+                }
+                Err(why) => last = why,
             }
         }
-        votes.most(&present)
+        votes.most(&present).ok_or(last)
+    }
+
+    /// Uses what the nodes told, if most of them did, or the second time in a row. Whether there was anything new.
+    fn consider(
+        &self,
+        slots: Slots<Address>,
+        is_most: bool,
+        candidate: &mut Option<Slots<Address>>,
+    ) -> bool {
+        let present = self.addresses();
+        let is_known = present.each().next().is_some();
+        let is_new = slots != present;
+        if is_new && is_known && !is_most && candidate.as_ref() != Some(&slots) {
+            *candidate = Some(slots);
+            return true;
+        }
+        *candidate = None;
+        if is_new {
+            self.adopt(&slots, &present);
+        }
+        is_new
     }
 
     /// Where the masters are.
@@ -267,23 +355,10 @@ impl Shards {
         serving.map(|shard| shard.address.clone().unwrap_or_else(unknown))
     }
 
-    /// Uses the masters that serve the slots now; to those that did before it stays connected as it is. Whether there
-    /// was anything new.
-    fn adopt(&self, slots: &Slots<Address>) -> bool {
-        let addresses = self.addresses();
-        if *slots == addresses {
-            return false;
-        }
+    /// Uses the masters that serve the slots now; to those that did before it stays connected as it is.
+    fn adopt(&self, slots: &Slots<Address>, present: &Slots<Address>) {
         let before = self.serving.borrow().clone();
-        let known = before.each();
-        let known = known.filter_map(|shard| Some((shard.address.clone()?, shard.clone())));
-        let mut shards: BTreeMap<Address, Arc<Shard>> = known.collect();
-        let serving = slots.map(|address| {
-            let shard = shards.entry(address.clone());
-            let new = || self.shard(Some(address.clone()));
-            shard.or_insert_with(new).clone()
-        });
-        self.serving.send_replace(serving);
+        self.serving.send_replace(self.at(slots, &before));
         let moved = |channel: &str| {
             let id = before.of(channel).map(|shard| shard.id);
             id.is_none_or(|id| !self.is_served_by(channel, id))
@@ -291,11 +366,22 @@ impl Shards {
         self.hints.moved(moved);
         let those =
             |slots: &Slots<Address>| -> BTreeSet<Address> { slots.each().cloned().collect() };
-        let (masters, before) = (those(slots), those(&addresses));
+        let (masters, before) = (those(slots), those(present));
         match masters == before {
             true => tracing::debug!("slots of the cluster went to another master"),
             false => tracing::info!(?masters, ?before, "others are masters of the cluster now"),
         }
-        true
+    }
+
+    /// The masters at these addresses: those of `before`, and new ones.
+    fn at(&self, slots: &Slots<Address>, before: &Slots<Arc<Shard>>) -> Slots<Arc<Shard>> {
+        let known = before.each();
+        let known = known.filter_map(|shard| Some((shard.address.clone()?, shard.clone())));
+        let mut shards: BTreeMap<Address, Arc<Shard>> = known.collect();
+        slots.map(|address| {
+            let shard = shards.entry(address.clone());
+            let new = || self.shard(Some(address.clone()));
+            shard.or_insert_with(new).clone()
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! Which master of a cluster serves which slots, as its nodes tell.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use redis::Value;
 
@@ -80,26 +80,60 @@ impl Slots<Address> {
     }
 }
 
+/// What one node of a cluster tells.
+pub(super) struct Told {
+    /// The node's own id: it may be known by several names.
+    pub(super) node: String,
+    /// Whether the cluster is well, as it sees it. One that lost sight of most masters says that it is not.
+    pub(super) is_well: bool,
+    pub(super) slots: Slots<Address>,
+}
+
 /// What the nodes of a cluster tell of its slots: one that was away may tell what was before.
-#[derive(Default)]
-pub(super) struct Votes(Vec<(usize, Slots<Address>)>);
+pub(super) struct Votes {
+    nodes: usize,
+    told_by: BTreeSet<String>,
+    /// By how many that see the cluster well, and by how many others.
+    told: Vec<([usize; 2], Slots<Address>)>,
+}
 
 impl Votes {
-    /// Counts what one node told. Returns how many told the same.
-    pub(super) fn count(&mut self, told: Slots<Address>) -> usize {
-        if let Some((count, _)) = self.0.iter_mut().find(|(_, slots)| *slots == told) {
-            *count += 1;
-            return *count;
+    /// None yet, of so many nodes.
+    pub(super) fn of(nodes: usize) -> Self {
+        Self {
+            nodes,
+            told_by: BTreeSet::new(),
+            told: Vec::new(),
         }
-        self.0.push((1, told));
-        1
     }
 
-    /// What most told; of what as many told, rather `present`.
-    pub(super) fn most(self, present: &Slots<Address>) -> Option<Slots<Address>> {
-        let votes = self.0.into_iter();
-        let most = votes.max_by_key(|(count, slots)| (*count, slots == present));
-        most.map(|(_, slots)| slots)
+    /// Counts what a node told, once. Whether most told the same by now.
+    pub(super) fn count(&mut self, told: Told) -> bool {
+        if !self.told_by.insert(told.node) {
+            // It was asked by another name, too.
+            self.nodes -= 1;
+        } else {
+            let known = self.told.iter().position(|(_, slots)| *slots == told.slots);
+            let place = known.unwrap_or(self.told.len());
+            if known.is_none() {
+                self.told.push(([0, 0], told.slots));
+            }
+            if let Some((counts, _)) = self.told.get_mut(place) {
+                counts[usize::from(!told.is_well)] += 1;
+            }
+        }
+        let most = self.told.iter().map(|([well, _], _)| *well).max();
+        most.is_some_and(|most| most > self.nodes / 2)
+    }
+
+    /// What most told, of those that see the cluster well if there are any; of what as many told, rather `present`. And
+    /// whether that is more than half of all nodes.
+    pub(super) fn most(self, present: &Slots<Address>) -> Option<(Slots<Address>, bool)> {
+        let are_ill = self.told.iter().all(|([well, _], _)| *well == 0);
+        let votes = self.told.into_iter();
+        let votes = votes.map(|(counts, slots)| (counts[usize::from(are_ill)], slots));
+        let (count, slots) = votes.max_by_key(|(count, slots)| (*count, slots == present))?;
+        Some((slots, count > self.nodes / 2))
     }
 }
 
@@ -184,27 +218,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_most_nodes_tell_counts_and_what_was_before_where_as_many_tell_it() {
+    /// What each of `told` comes to: a node, `~` if the cluster is not well to it, and who it says is the master.
+    fn elected(nodes: usize, told: &str) -> (bool, Option<(String, bool)>) {
         let by = |host: &str| {
             let host = host.to_owned();
             Slots::all(Address { host, port: 1 })
         };
-        for (told, expected) in [
-            (&["a"][..], "a"),
-            (&["before", "a", "a"], "a"),
-            (&["a", "before", "before"], "before"),
-            (&["a", "before"], "before"),
-            (&["before", "a"], "before"),
-        ] {
-            let mut votes = Votes::default();
-            let counts: Vec<usize> = told.iter().map(|host| votes.count(by(host))).collect();
-            let same = |n: usize| told[..=n].iter().filter(|host| **host == told[n]).count();
-            assert_eq!(counts, (0..told.len()).map(same).collect::<Vec<_>>());
-            let most = votes.most(&by("before"));
-            assert_eq!(most, Some(by(expected)), "{told:?}");
+        let (mut votes, mut is_certain) = (Votes::of(nodes), false);
+        for told in told.split_whitespace() {
+            let (node, host) = told.split_once(':').unwrap();
+            is_certain = votes.count(Told {
+                node: node.trim_end_matches('~').into(),
+                is_well: !node.ends_with('~'),
+                slots: by(host),
+            });
         }
-        assert_eq!(Votes::default().most(&by("before")), None);
+        let most = votes.most(&by("before"));
+        let host = |slots: Slots<Address>| slots.each().next().unwrap().host.clone();
+        (
+            is_certain,
+            most.map(|(slots, is_most)| (host(slots), is_most)),
+        )
+    }
+
+    #[test]
+    fn what_most_nodes_tell_counts_and_what_was_before_where_as_many_tell_it() {
+        for (told, certain, host, is_most) in [
+            ("1:a", false, "a", false),
+            ("1:a 2:a", true, "a", true),
+            ("1:before 2:a 3:a", true, "a", true),
+            ("1:a 2:before", false, "before", false),
+            ("1:before 2:a", false, "before", false),
+            ("1:a 2:b 3:c", false, "c", false),
+        ] {
+            let expected = (certain, Some((host.to_owned(), is_most)));
+            assert_eq!(elected(3, told), expected, "{told}");
+        }
+        assert_eq!(elected(3, ""), (false, None));
+    }
+
+    #[test]
+    fn a_node_counts_once_and_one_to_which_the_cluster_is_not_well_only_if_no_other_tells() {
+        for (nodes, told, certain, host, is_most) in [
+            // By two names, of five and of two.
+            (5, "1:a 1:a 2:before", false, "before", false),
+            (2, "1:a 1:a", true, "a", true),
+            (3, "1~:a 2~:a 3:b", false, "b", false),
+            (3, "1~:a 2~:a", false, "a", true),
+            (3, "1~:a 2:before 3:before", true, "before", true),
+        ] {
+            let expected = (certain, Some((host.to_owned(), is_most)));
+            assert_eq!(elected(nodes, told), expected, "{told}");
+        }
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use redis::RedisResult;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{
     Inner, call,
@@ -195,7 +195,7 @@ impl Inner {
                 hearing.entry(shard.id).or_insert_with(hear);
             }
             drop(shards);
-            let _never_closed = serving.changed().await;
+            let _never_closed_while_this_lives = serving.changed().await;
         }
     }
 
@@ -203,7 +203,7 @@ impl Inner {
         tokio::join!(
             self.subscribe_always(&shard),
             self.compare_always(&shard),
-            warn_of_eviction(&shard)
+            self.warn_of_eviction(&shard)
         );
     }
 
@@ -222,10 +222,12 @@ impl Inner {
             if watched.is_empty() {
                 continue;
             }
-            if let Ok(mut live) = shard.published.get().await
+            let deadline = Instant::now() + self.shards.timeout();
+            if let Ok(mut live) = shard.published.get_until(deadline).await
                 && let Err(error) = live.connection.send(&redis::cmd("PING")).await
             {
-                tracing::debug!(%error, "the connection for hints does not answer");
+                let master = &shard.name;
+                tracing::debug!(%error, master, "the connection for hints does not answer");
                 shard.published.lost(live.number);
                 self.shards.doubt();
             }
@@ -237,28 +239,15 @@ impl Inner {
     async fn subscribe_always(self: &Arc<Self>, shard: &Arc<Shard>) {
         let mut work = self.hints.work.subscribe();
         loop {
-            let Ok(live) = shard.published.get().await else {
-                continue;
-            };
-            self.hints.none_subscribed(shard.id);
-            let mut anew = true;
+            let live = shard.published.get().await;
+            // It may still tell of the connection before.
+            let _before = shard.disconnected.notified().now_or_never();
+            let _connected = self.hints.connected(shard.id);
             loop {
                 work.mark_unchanged();
-                let refused = self.subscribe(shard, &live).await;
-                if std::mem::take(&mut anew) {
-                    let (inner, watched) = (self.clone(), self.watched_at(shard));
-                    // Not in its way: new subscriptions wait for nothing.
-                    tokio::spawn(async move { inner.compare(watched).await });
-                }
-                let again = async {
-                    match refused {
-                        true => time::sleep(REFUSED).await,
-                        false => std::future::pending().await,
-                    }
-                };
+                self.subscribe(shard, &live).await;
                 tokio::select! {
-                    _never_closed = work.changed() => {}
-                    () = again => {}
+                    _never_closed_while_this_lives = work.changed() => {}
                     () = shard.published.changed_from(live.number) => break,
                     () = shard.disconnected.notified() => {
                         shard.published.lost(live.number);
@@ -269,54 +258,78 @@ impl Inner {
         }
     }
 
-    /// Does what is to be done. Whether something was refused.
-    async fn subscribe(&self, shard: &Shard, live: &Live) -> bool {
+    /// Does what is to be done.
+    async fn subscribe(self: &Arc<Self>, shard: &Arc<Shard>, live: &Live) {
         let own = |channel: &str| self.shards.is_served_by(channel, shard.id);
         let work = self.hints.work(shard.id, own);
+        let asked = work.subscribe.clone();
         let mut requests = Vec::new();
         for (command, channels) in [(UNSUBSCRIBE, work.unsubscribe), (SUBSCRIBE, work.subscribe)] {
             let each = channels.into_iter();
             requests.extend(each.map(|channel| subscription(&live.connection, command, channel)));
         }
         let mut requests = stream::iter(requests).buffered(SUBSCRIPTIONS);
-        let mut refused = false;
-        while let Some((command, channel, done)) = requests.next().await {
-            if let Err(error) = &done {
-                tracing::warn!(%error, command, "Redis refused a subscription");
-                self.metrics.redis_errors.increment(1);
-                refused = true;
-                self.shards.doubt();
-                if error.is_io_error() {
-                    // What is left is subscribed to by the next connection.
-                    shard.published.lost(live.number);
-                    break;
-                }
+        let (mut refused, mut last) = (0, None);
+        while let Some(done) = requests.next().await {
+            let Err(error) = done else { continue };
+            self.metrics.redis_errors.increment(1);
+            self.shards.doubt_by(&error);
+            if error.is_io_error() {
+                // What is left is subscribed to by the next connection.
+                tracing::debug!(%error, master = shard.name, "a subscription was not answered");
+                return shard.published.lost(live.number);
             }
-            if command == SUBSCRIBE {
-                self.hints.subscribed(&channel, done.is_ok());
+            match call::is_moving(&error) {
+                true => tracing::debug!(%error, master = shard.name, "a channel is elsewhere"),
+                false => (refused, last) = (refused + 1, Some(error)),
             }
         }
-        refused
+        if let Some(error) = last {
+            let master = &shard.name;
+            tracing::warn!(%error, master, refused, "Redis refused subscriptions");
+        }
+        self.follow_up(shard, &asked);
     }
-}
 
-/// Says when a master begins to drop keys by itself: what is gone by itself is gone without a word.
-async fn warn_of_eviction(shard: &Shard) {
-    let mut did = false;
-    loop {
-        let Ok(mut live) = shard.calls.get().await else {
-            continue;
-        };
-        let does = servers::evicts(&mut live.connection).await;
-        match (did, does) {
-            (false, Some(true)) => tracing::error!(
-                "Redis evicts keys when it is full: set `maxmemory-policy noeviction`"
-            ),
-            (true, Some(false)) => tracing::info!("Redis does not evict keys any more"),
-            _ => {}
+    /// What was subscribed to anew is compared, and what was not confirmed is asked for again. Not in the way: new
+    /// subscriptions wait for nothing.
+    fn follow_up(self: &Arc<Self>, shard: &Shard, asked: &[Arc<str>]) {
+        let resumed = self.hints.resumed(asked);
+        if !resumed.is_empty() {
+            let inner = self.clone();
+            tokio::spawn(async move { inner.compare(resumed).await });
         }
-        did = does.unwrap_or(did);
-        time::sleep(EVICTION).await;
+        let (id, left) = (shard.id, self.hints.unconfirmed(shard.id, asked));
+        if !left.is_empty() {
+            let inner = self.clone();
+            tokio::spawn(async move {
+                time::sleep(REFUSED).await;
+                inner.hints.ask_again(id, &left);
+            });
+        }
+    }
+
+    /// Says when a master begins to drop keys by itself: what is gone by itself is gone without a word.
+    async fn warn_of_eviction(&self, shard: &Shard) {
+        let (mut did, master) = (false, &shard.name);
+        loop {
+            let mut live = shard.calls.get().await;
+            let does = servers::evicts(&mut live.connection).await;
+            match (did, &does) {
+                (false, Ok(true)) => tracing::error!(
+                    master,
+                    "Redis evicts keys when it is full: set `maxmemory-policy noeviction`"
+                ),
+                (true, Ok(false)) => tracing::info!(master, "Redis does not evict keys any more"),
+                (_, Err(error)) => {
+                    tracing::debug!(%error, master, "Redis does not tell whether it evicts keys");
+                    self.shards.failed(&shard.calls, &live, error);
+                }
+                _ => {}
+            }
+            did = does.unwrap_or(did);
+            time::sleep(EVICTION).await;
+        }
     }
 }
 
@@ -326,16 +339,16 @@ fn every(period: Duration) -> time::Interval {
     ticks
 }
 
-/// Subscribes to a channel or unsubscribes from it, and says which it was.
+/// Subscribes to a channel or unsubscribes from it.
 async fn subscription(
     connection: &Connection,
     command: &'static str,
     channel: Arc<str>,
-) -> (&'static str, Arc<str>, RedisResult<()>) {
+) -> RedisResult<()> {
     let mut request = redis::cmd(command);
     request.arg(&*channel);
     let done = connection.clone().send(&request).await;
-    (command, channel, done.map(|_| ()))
+    done.map(|_| ())
 }
 
 /// `watched` by bucket, in pieces that one call asks for.

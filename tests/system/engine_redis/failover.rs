@@ -254,7 +254,7 @@ fn tag(user: &StreamKey) -> String {
 async fn a_master_of_a_cluster_that_dies_ends_the_epochs_of_its_users_only() {
     let mut nodes = Redis::cluster_with_replicas().await;
     let as_node = |node: &Redis| {
-        admit(node, "node", "+cluster|slots");
+        admit(node, "node", "+cluster|slots +cluster|myid +cluster|info");
         Url::new(&format!("redis://node:secret@{}", node.address()))
     };
     let urls: Vec<Url> = nodes.iter().map(as_node).collect();

@@ -9,7 +9,7 @@ use std::{
 use emitter::{
     engine::{
         AppendError, Engine, Watch, Watcher,
-        redis::{Mode, RedisEngine},
+        redis::{Mode, RedisEngine, Url},
     },
     event::{Position, Record, StreamKey},
 };
@@ -25,9 +25,12 @@ use crate::{
 /// How many users each master has.
 const USERS: usize = 4;
 
-/// When each event was heard of.
+/// When each event was heard of, and where the stream was said to stand.
 #[derive(Default)]
-struct Heard(Mutex<HashMap<String, Instant>>);
+struct Heard(
+    Mutex<HashMap<String, Instant>>,
+    Mutex<Vec<(Position, Instant)>>,
+);
 
 impl Watcher for Heard {
     fn appended(&self, records: &[Arc<Record>]) {
@@ -35,21 +38,33 @@ impl Watcher for Heard {
         self.0.lock().unwrap().extend(each);
     }
 
-    /// What comes so has no record, and counts as not heard.
-    fn stands_at(&self, _: Position) {}
+    /// What comes so has no record.
+    fn stands_at(&self, head: Position) {
+        self.1.lock().unwrap().push((head, Instant::now()));
+    }
 }
 
 impl Heard {
     fn has(&self, id: &str) -> bool {
         self.0.lock().unwrap().contains_key(id)
     }
+
+    /// When it was known that the event at `position` is there.
+    fn knew(&self, id: &str, position: Position) -> Option<Instant> {
+        let record = self.0.lock().unwrap().get(id).copied();
+        let heads = self.1.lock().unwrap();
+        let includes =
+            |head: &Position| head.epoch == position.epoch && head.offset >= position.offset;
+        let head = heads.iter().find(|(head, _)| includes(head));
+        record.into_iter().chain(head.map(|(_, at)| *at)).min()
+    }
 }
 
 /// What became of the events of one user.
 #[derive(Debug, Default)]
 struct Outcomes {
-    /// When each was acknowledged, and after how long.
-    stored: Vec<(String, Instant, Duration)>,
+    /// When each was acknowledged, after how long, and where it is.
+    stored: Vec<(String, Instant, Duration, Position)>,
     refused: Vec<String>,
     unknown: Vec<String>,
 }
@@ -88,12 +103,22 @@ async fn produce(
         let began = Instant::now();
         let stored = async {
             let refused = |error| AppendError::Unavailable(format!("{error:?}"));
-            let state = engine.load(&user).await.map_err(refused)?;
-            let commit = notes(&user, &[&id], START);
-            engine.append(&user, &state, commit).await
+            loop {
+                let state = engine.load(&user).await.map_err(refused)?;
+                let commit = notes(&user, &[&id], START);
+                match engine.append(&user, &state, commit).await {
+                    // It was decided on what another master had.
+                    Err(AppendError::Conflict(_)) => {}
+                    answer => return answer,
+                }
+            }
         };
         match stored.await {
-            Ok(_) => outcomes.stored.push((id, Instant::now(), began.elapsed())),
+            Ok(appended) => {
+                let position = appended.records[0].position;
+                let stored = (id, Instant::now(), began.elapsed(), position);
+                outcomes.stored.push(stored);
+            }
             Err(error @ AppendError::Unknown(_)) => outcomes.unknown.push(format!("{error:?}")),
             Err(error) => outcomes.refused.push(format!("{error:?}")),
         }
@@ -188,7 +213,7 @@ async fn a_master_of_a_cluster_that_stalls_is_noticed_by_its_users_only() {
         let heard = |id: &str| busy.heard.0.lock().unwrap().get(id).copied();
         let all = outcomes.stored.iter();
         let late: Vec<Option<Duration>> = all
-            .map(|(id, at, _)| Some(heard(id)?.saturating_duration_since(*at)))
+            .map(|(id, at, ..)| Some(heard(id)?.saturating_duration_since(*at)))
             .collect();
         let (missed, latest) = (
             late.iter().filter(|late| late.is_none()).count(),
@@ -210,6 +235,81 @@ async fn a_master_of_a_cluster_that_stalls_is_noticed_by_its_users_only() {
     println!("subscriptions before {subscribed:?}, after {again:?}");
     assert!(failures.is_empty(), "they noticed: {failures:?}");
     assert_eq!(subscribed[1..], again[1..], "no reader subscribed again");
+}
+
+/// Takes the slot of `user` and all that is in it to another master.
+fn move_slot(user: &StreamKey, from: &Redis, to: &Redis) {
+    let tag = format!("{{emitter:{}}}", user.bucket());
+    let slot = from.cli(&["cluster", "keyslot", &tag]).trim().to_owned();
+    let id = |node: &Redis| node.cli(&["cluster", "myid"]).trim().to_owned();
+    let (from_id, to_id) = (id(from), id(to));
+    to.cli(&["cluster", "setslot", &slot, "importing", &from_id]);
+    from.cli(&["cluster", "setslot", &slot, "migrating", &to_id]);
+    let keys = from.cli(&["cluster", "getkeysinslot", &slot, "1000"]);
+    let port = to.port.to_string();
+    let mut migrate = vec!["migrate", "127.0.0.1", &port, "", "0", "5000", "keys"];
+    migrate.extend(keys.lines().filter(|key| !key.is_empty()));
+    assert_eq!(from.cli(&migrate).trim(), "OK");
+    for node in [to, from] {
+        node.cli(&["cluster", "setslot", &slot, "node", &to_id]);
+    }
+}
+
+/// Its node is known by two names.
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_that_move_while_another_master_stalls_are_followed_at_once() {
+    let (nodes, there, elsewhere) = cluster().await;
+    let engine = node_on("", |config| {
+        config.mode = Mode::Cluster;
+        config.urls = urls(&nodes);
+        let alias = format!("redis://localhost:{}", nodes[1].port);
+        config.urls.push(Url::new(&alias));
+    });
+    let (stop, stopped) = watch::channel(false);
+    let (mut theirs, mut others) = (Vec::new(), Vec::new());
+    for (users, busy) in [(there, &mut theirs), (elsewhere, &mut others)] {
+        for user in users {
+            busy.push(Busy::of(&engine, user, stopped.clone()).await);
+        }
+    }
+    nodes[0].stall();
+    // By now calls fail all the time, and who serves what is asked as seldom as it can be.
+    time::sleep(Duration::from_secs(8)).await;
+    for busy in &others[..USERS] {
+        move_slot(&busy.user, &nodes[1], &nodes[2]);
+        time::sleep(Duration::from_millis(700)).await;
+    }
+    time::sleep(Duration::from_secs(2)).await;
+    stop.send_replace(true);
+    nodes[0].go_on();
+    let mut failures = Vec::new();
+    for busy in others {
+        let outcomes = busy.producer.await.unwrap();
+        let slowest = outcomes.stored.iter().map(|stored| stored.2).max();
+        let knew = |id: &str, at| busy.heard.knew(id, at);
+        let (last, .., position) = outcomes.stored.last().unwrap();
+        until("the last is known", async || {
+            knew(last, *position).is_some()
+        })
+        .await;
+        let late = outcomes.stored.iter().map(|(id, at, _, position)| {
+            let knew = knew(id, *position).expect("a later one is known");
+            knew.saturating_duration_since(*at)
+        });
+        let (latest, second) = (late.max(), Duration::from_secs(1));
+        println!(
+            "{:?}: {} stored within {slowest:?}, known within {latest:?}; refused {:?}, unknown {:?}",
+            busy.user,
+            outcomes.stored.len(),
+            outcomes.refused,
+            outcomes.unknown
+        );
+        let failed = outcomes.refused.len() + outcomes.unknown.len();
+        if failed > 0 || slowest > Some(second) || latest > Some(second) {
+            failures.push(busy.user);
+        }
+    }
+    assert!(failures.is_empty(), "they noticed: {failures:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

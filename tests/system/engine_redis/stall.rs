@@ -25,7 +25,7 @@ use crate::{
 /// How many users each master has.
 const USERS: usize = 4;
 
-/// When each event was heard of, and where the stream was said to stand.
+/// When each event was heard of, and when where the stream stands.
 #[derive(Default)]
 struct Heard(
     Mutex<HashMap<String, Instant>>,
@@ -36,6 +36,10 @@ impl Watcher for Heard {
     fn appended(&self, records: &[Arc<Record>]) {
         let each = ids(records).into_iter().map(|id| (id, Instant::now()));
         self.0.lock().unwrap().extend(each);
+        let each = records
+            .iter()
+            .map(|record| (record.position, Instant::now()));
+        self.1.lock().unwrap().extend(each);
     }
 
     /// What comes so has no record.
@@ -49,14 +53,13 @@ impl Heard {
         self.0.lock().unwrap().contains_key(id)
     }
 
-    /// When it was known that the event at `position` is there.
-    fn knew(&self, id: &str, position: Position) -> Option<Instant> {
-        let record = self.0.lock().unwrap().get(id).copied();
+    /// When it was known that the event at `position` is there: by a record behind it, too, which says what it follows.
+    fn knew(&self, position: Position) -> Option<Instant> {
         let heads = self.1.lock().unwrap();
         let includes =
             |head: &Position| head.epoch == position.epoch && head.offset >= position.offset;
         let head = heads.iter().find(|(head, _)| includes(head));
-        record.into_iter().chain(head.map(|(_, at)| *at)).min()
+        head.map(|(_, at)| *at)
     }
 }
 
@@ -286,14 +289,12 @@ async fn slots_that_move_while_another_master_stalls_are_followed_at_once() {
     for busy in others {
         let outcomes = busy.producer.await.unwrap();
         let slowest = outcomes.stored.iter().map(|stored| stored.2).max();
-        let knew = |id: &str, at| busy.heard.knew(id, at);
-        let (last, .., position) = outcomes.stored.last().unwrap();
-        until("the last is known", async || {
-            knew(last, *position).is_some()
-        })
-        .await;
+        let knew = |position| busy.heard.knew(position);
+        let (.., last) = outcomes.stored.last().unwrap();
+        until("the last is known", async || knew(*last).is_some()).await;
         let late = outcomes.stored.iter().map(|(id, at, _, position)| {
-            let knew = knew(id, *position).expect("a later one is known");
+            let knew =
+                knew(*position).unwrap_or_else(|| panic!("nobody knows {id} at {position:?}"));
             knew.saturating_duration_since(*at)
         });
         let (latest, second) = (late.max(), Duration::from_secs(1));

@@ -10,7 +10,7 @@ mod open;
 mod reopen;
 mod space;
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 
 use emitter::{
     clock::{Clock, Timestamp},
@@ -63,6 +63,23 @@ fn facts(state: &StreamState, now: Timestamp) -> String {
         return String::new();
     }
     format!("{} {runs:#?} {ids:#?}", state.head)
+}
+
+/// Writes the witness in `directory` anew with what it says, as the process would that is at work there: it holds.
+pub(crate) fn witnessed_now(directory: &Path) {
+    const BODY: usize = 57;
+    let path = directory.join("witness");
+    let mut bytes = fs::read(&path).unwrap();
+    let facts = fs::metadata(&path).unwrap();
+    let now = Clock::system().now().as_millis();
+    for (at, number) in [(24, facts.ino()), (32, facts.dev()), (48, now)] {
+        bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes[BODY - 1] = 0;
+    let hash = blake3::hash(&bytes[..BODY]);
+    bytes.truncate(BODY);
+    bytes.extend_from_slice(&hash.as_bytes()[..16]);
+    fs::write(path, bytes).unwrap();
 }
 
 /// What is in `from` at this moment, as the end of its process would leave it: the witness stays the same file.

@@ -15,8 +15,7 @@ pub(super) const FORMAT: &str = "emitter-data 1";
 const FILE: &str = "FORMAT";
 
 /// What the store makes before this says that it is there.
-const MADE: [&str; 5] = [
-    LOCK,
+const MADE: [&str; 4] = [
     "version",
     "keyspaces/0/current",
     "keyspaces/1/current",
@@ -29,7 +28,7 @@ const LOCK: &str = "lock";
 const ENDING: Duration = Duration::from_millis(300);
 
 /// Makes `directory` if it is not there, and looks whether the store may be opened: what it lacks, the store would make
-/// anew. What is refused is left as it is.
+/// anew. What is refused is left as it is; of the others the end of the journal is cut off that is not whole.
 pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
     make(directory)?;
     match check(directory) {
@@ -37,13 +36,19 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
             if let Some(missing) = missing(directory) {
                 return Err(damaged(&missing));
             }
+            if let Some(missing) = missing_lock(directory) {
+                return Err(OpenError::Partly(missing));
+            }
             let _lock = lock(directory)?;
             if let Some(damage) = tables::damaged_list(directory) {
                 return Err(damaged(&damage));
             }
             Journals::prepare(directory)
         }
-        Err(OpenError::Empty) => clear(directory),
+        Err(OpenError::Empty) => match clear(directory)? {
+            true => Ok(()),
+            false => prepare(directory),
+        },
         Err(refused) => Err(refused),
     }
 }
@@ -66,15 +71,24 @@ pub(super) fn check(directory: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Which file of the store `directory` lacks, if it lacks one; but for journals and tables.
+/// Which file of the store `directory` lacks, if it lacks one; but for journals, tables and the lock.
 pub(super) fn missing(directory: &Path) -> Option<String> {
     let missing = MADE.iter().find(|name| !directory.join(name).is_file());
     missing.map(|name| format!("its file {name} is missing"))
 }
 
+/// Whether `directory` lacks the file whose lock keeps others out; it holds nothing.
+pub(super) fn missing_lock(directory: &Path) -> Option<String> {
+    let is_there = directory.join(LOCK).is_file();
+    (!is_there).then(|| format!("its file {LOCK} is missing"))
+}
+
 /// Keeps every other process out of `directory` until it is dropped.
 pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
-    let lock = File::open(directory.join(LOCK))?;
+    let path = directory.join(LOCK);
+    // Some network file systems lock only what may be written.
+    let writable = File::options().read(true).write(true).open(&path);
+    let lock = writable.or_else(|_| File::open(path))?;
     let until = Instant::now() + ENDING;
     loop {
         match lock.try_lock() {
@@ -120,12 +134,17 @@ pub(super) fn write(directory: &Path) -> io::Result<()> {
 /// What a first start leaves that ended before anything was acknowledged: that has no witness yet.
 const LEFT: [&str; 5] = [LOCK, "0.jnl", "version", "keyspaces", "FORMAT.new"];
 
-/// Removes what a first start left that ended too soon: the store cannot begin with it.
-fn clear(directory: &Path) -> Result<(), OpenError> {
+/// Removes what a first start left that ended too soon: the store cannot begin with it. `false`: another start came
+/// first, and did not end too soon.
+fn clear(directory: &Path) -> Result<bool, OpenError> {
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true);
     options.open(directory.join(LOCK))?;
     let _lock = lock(directory)?;
+    // Whoever had the lock may have begun it meanwhile.
+    if !is_new(directory)? {
+        return Ok(false);
+    }
     for name in LEFT.into_iter().skip(1) {
         let path = directory.join(name);
         if path.is_dir() {
@@ -134,7 +153,7 @@ fn clear(directory: &Path) -> Result<(), OpenError> {
             fs::remove_file(path)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Whether nothing is there but what a first start left, or what a file system has of its own.
@@ -146,4 +165,28 @@ fn is_new(directory: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// While one start waits for the lock of another, that other may have begun the directory.
+    #[test]
+    fn what_was_begun_meanwhile_is_not_cleared() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        for name in [LOCK, "0.jnl", "version"] {
+            fs::write(directory.join(name), name).unwrap();
+        }
+        write(directory).unwrap();
+        assert!(!clear(directory).unwrap());
+        for name in [LOCK, "0.jnl", "version"] {
+            let content = fs::read_to_string(directory.join(name));
+            assert_eq!(content.unwrap(), name);
+        }
+        fs::remove_file(directory.join(FILE)).unwrap();
+        assert!(clear(directory).unwrap());
+        assert!(!directory.join("0.jnl").exists());
+    }
 }

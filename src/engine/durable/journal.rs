@@ -1,9 +1,13 @@
 //! The store's journals, read before the store is opened. The store cuts off what it cannot read, makes a new journal
-//! where there is none, and believes the numbers of batches, which no checksum covers: so they are looked at here, and
-//! nothing is changed until it is known that a start goes on.
+//! where there is none, and believes the numbers of batches, which no checksum covers: so they are looked at here.
 //!
 //! A batch is a start (how many entries, and its number), its entries, and an end (their checksum, and four bytes that
 //! never change). Numbers are little-endian. After the last batch comes nothing, or zeros.
+//!
+//! What is not whole is the end of what was written, or it is damage. Within one boot of the machine writings reach the
+//! file in their order: there, a whole batch behind it shows damage. When the machine ended, any page may be missing, and
+//! nothing behind the first that is can be told from damage: it is the end. No batch of a later journal can be behind it,
+//! for a journal is made safe before the next one is made.
 
 use std::{
     fs::{self, File},
@@ -13,13 +17,19 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{OpenError, recover::damaged};
+use super::{OpenError, witness::Witness};
 
 /// The highest number that is plausible: a million batches a second take two thousand years to it. The store itself
 /// panics at 2^63.
 pub(super) const MOST_BATCHES: u64 = 1 << 56;
 
 const TRAILER: [u8; 4] = *b"FJL\x03";
+
+/// How much of a journal is searched for a batch, in bytes. One has 64 MiB, and the batch with which it is full.
+const MOST_SEARCHED: u64 = 256 << 20;
+
+/// How much is read of what looks like batches there, in bytes.
+const MOST_TRIED: u64 = 1 << 30;
 
 /// The journals of a directory, as far as they can be read.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,16 +38,18 @@ pub(super) struct Journals {
     pub(super) readable: Vec<(String, u64)>,
     /// What is wrong with those, or behind them, and in which file.
     pub(super) fault: Option<String>,
-    /// What a start cuts off: what follows the last whole batch of the last one, by its name and the first byte.
-    pub(super) torn: Option<(String, u64)>,
+    /// What a start cuts off: what follows the last whole batch, by the journals' names and the first bytes.
+    pub(super) torn: Vec<(String, u64)>,
 }
 
 impl Journals {
-    /// Reads those of `directory`, up to the first fault.
+    /// Reads those of `directory`, up to the first fault. The caller holds the directory's lock.
     ///
     /// # Errors
     /// When a file cannot be read.
     pub(super) fn read(directory: &Path) -> io::Result<Self> {
+        // Nothing happened since that could have undone a writing, and not the next one.
+        let in_order = Witness::read(directory).is_some_and(|told| told.holds);
         let ids = ids(directory)?;
         let mut journals = Self::default();
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
@@ -45,27 +57,35 @@ impl Journals {
             return Ok(journals);
         };
         let mut newest = None;
+        let mut broken: Option<String> = None;
         for id in *first..=*last {
             let name = format!("{id}.jnl");
             if !ids.contains(&id) {
                 journals.fault = Some(format!("its journal {name} is missing"));
                 break;
             }
-            let (whole, end) = read(&directory.join(&name), &mut newest)?;
-            let fault = match end {
-                End::Blank => None,
-                End::Torn if id == *last => {
-                    journals.torn = Some((name.clone(), whole));
-                    None
+            let path = directory.join(&name);
+            if broken.is_some() {
+                if has_batch(&path, 0, newest)? {
+                    journals.fault = broken;
+                    break;
                 }
-                End::Torn => Some("a batch is not whole, and other journals follow"),
-                End::Wrong(what) => Some(what),
-            };
-            journals.fault = fault.map(|what| format!("journal {name}, byte {whole}: {what}"));
-            journals.readable.push((name, whole));
-            if journals.fault.is_some() {
+                if !is_blank(&path)? {
+                    journals.torn.push((name.clone(), 0));
+                }
+                journals.readable.push((name, 0));
+                continue;
+            }
+            let (whole, what) = read(&path, &mut newest)?;
+            journals.readable.push((name.clone(), whole));
+            let Some(what) = what else { continue };
+            let told = format!("journal {name}, byte {whole}: {}", what.told());
+            if in_order && (what == Broken::Number || has_batch(&path, whole + 1, newest)?) {
+                journals.fault = Some(told);
                 break;
             }
+            broken = Some(told);
+            journals.torn.push((name, whole));
         }
         Ok(journals)
     }
@@ -78,9 +98,9 @@ impl Journals {
     pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
         let journals = Self::read(directory)?;
         if let Some(fault) = journals.fault {
-            return Err(damaged(&fault));
+            return Err(OpenError::Partly(fault));
         }
-        if let Some((journal, byte)) = journals.torn {
+        for (journal, byte) in journals.torn {
             tracing::warn!(
                 journal,
                 byte,
@@ -106,54 +126,85 @@ fn ids(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(ids)
 }
 
-/// What follows the whole batches of a journal.
-enum End {
-    /// Nothing was written there.
-    Blank,
-    /// What may be left of a writing that was cut short.
-    Torn,
-    /// Nothing of that kind.
-    Wrong(&'static str),
+/// Why a batch is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// There is none, or it has no end.
+    Unreadable,
+    Sum,
+    Entries,
+    /// All of it is there, but for the number.
+    Number,
 }
 
-/// Reads a journal whose batches are younger than `newest`: how long those are that are whole, and what follows.
-fn read(path: &Path, newest: &mut Option<u64>) -> io::Result<(u64, End)> {
-    let mut reader = Reader {
-        from: BufReader::with_capacity(1 << 16, File::open(path)?),
-        at: 0,
-        sum: Xxh3Default::new(),
-    };
+impl Broken {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Unreadable => "what is there is no batch, and others follow",
+            Self::Sum => "a batch's checksum is wrong, and others follow",
+            Self::Entries => "a batch has not as many entries as it says, and others follow",
+            Self::Number => "a batch's number, or that of the one before it, is wrong",
+        }
+    }
+}
+
+/// Reads a journal whose batches are younger than `newest`: how long those are that are whole, and what follows, if
+/// anything was written there.
+fn read(path: &Path, newest: &mut Option<u64>) -> io::Result<(u64, Option<Broken>)> {
+    let mut reader = Reader::of(BufReader::with_capacity(1 << 16, File::open(path)?));
     let mut whole = 0;
     loop {
-        let wrong = match reader.batch()? {
-            Batch::Whole(number) if is_after(number, *newest) => {
+        let broken = match reader.batch()? {
+            Ok(number) if is_after(number, *newest) => {
                 (*newest, whole) = (Some(number), reader.at);
                 continue;
             }
-            Batch::Whole(_) => "a batch's number is out of order",
-            Batch::Unreadable => {
-                let is_blank = reader.is_blank_from(whole)?;
-                return Ok((whole, if is_blank { End::Blank } else { End::Torn }));
+            Ok(_) => Broken::Number,
+            Err(Broken::Unreadable) if is_blank_from(reader.from.get_mut(), whole)? => {
+                return Ok((whole, None));
             }
-            // The machine may have ended while it wrote the last one, and have written its end first.
-            Batch::Wrong(_) if reader.is_blank_from(reader.at)? => return Ok((whole, End::Torn)),
-            Batch::Wrong(what) => what,
+            Err(broken) => broken,
         };
-        return Ok((whole, End::Wrong(wrong)));
+        return Ok((whole, Some(broken)));
     }
+}
+
+/// Whether a journal has a whole batch anywhere from the byte `at` on, with a number after `newest`. Where too much looks
+/// like one, it has.
+fn has_batch(path: &Path, at: u64, newest: Option<u64>) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    file.take(MOST_SEARCHED).read_to_end(&mut bytes)?;
+    while bytes.ends_with(&ZEROS) {
+        bytes.truncate(bytes.len() - ZEROS.len());
+    }
+    let mut tried = 0;
+    for start in 0..bytes.len() {
+        let bytes = &bytes[start..];
+        if !is_start(bytes, newest) {
+            continue;
+        }
+        let mut reader = Reader::of(bytes);
+        if reader.batch()?.is_ok() {
+            return Ok(true);
+        }
+        tried += reader.at;
+        if tried > MOST_TRIED {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a batch may begin there, with a number after `newest`.
+fn is_start(bytes: &[u8], newest: Option<u64>) -> bool {
+    let number = bytes.get(5..13).and_then(|bytes| bytes.try_into().ok());
+    bytes[0] == 1 && number.is_some_and(|number| is_after(u64::from_le_bytes(number), newest))
 }
 
 fn is_after(number: u64, newest: Option<u64>) -> bool {
     number < MOST_BATCHES && newest.is_none_or(|newest| newest < number)
-}
-
-enum Batch {
-    /// It is whole, and has this number.
-    Whole(u64),
-    /// It has an end, and is not what was written.
-    Wrong(&'static str),
-    /// There is none, or it has no end.
-    Unreadable,
 }
 
 enum Entry {
@@ -162,17 +213,26 @@ enum Entry {
     End { is_sum_right: bool },
 }
 
-struct Reader {
-    from: BufReader<File>,
+struct Reader<R> {
+    from: R,
     at: u64,
     /// The checksum of what was read since the last start.
     sum: Xxh3Default,
 }
 
-impl Reader {
-    fn batch(&mut self) -> io::Result<Batch> {
+impl<R: Read> Reader<R> {
+    fn of(from: R) -> Self {
+        Self {
+            from,
+            at: 0,
+            sum: Xxh3Default::new(),
+        }
+    }
+
+    /// The number of the next batch, if that is whole.
+    fn batch(&mut self) -> io::Result<Result<u64, Broken>> {
         let Some(Entry::Start { entries, number }) = self.entry()? else {
-            return Ok(Batch::Unreadable);
+            return Ok(Err(Broken::Unreadable));
         };
         self.sum.reset();
         let mut found = 0;
@@ -181,12 +241,12 @@ impl Reader {
                 Some(Entry::Change) => found += 1,
                 Some(Entry::End { is_sum_right }) => {
                     return Ok(match (is_sum_right, found == entries) {
-                        (true, true) => Batch::Whole(number),
-                        (false, _) => Batch::Wrong("a batch's checksum is wrong"),
-                        (_, false) => Batch::Wrong("a batch has not as many entries as it says"),
+                        (true, true) => Ok(number),
+                        (false, _) => Err(Broken::Sum),
+                        (_, false) => Err(Broken::Entries),
                     });
                 }
-                Some(Entry::Start { .. }) | None => return Ok(Batch::Unreadable),
+                Some(Entry::Start { .. }) | None => return Ok(Err(Broken::Unreadable)),
             }
         }
     }
@@ -258,17 +318,24 @@ impl Reader {
         }
         Ok(())
     }
+}
 
-    /// Whether nothing was written from `at` on.
-    fn is_blank_from(&mut self, at: u64) -> io::Result<bool> {
-        self.from.seek(SeekFrom::Start(at))?;
-        let mut chunk = [0; 4096];
-        loop {
-            match self.from.read(&mut chunk)? {
-                0 => return Ok(true),
-                read if chunk[..read].iter().any(|byte| *byte != 0) => return Ok(false),
-                _ => {}
-            }
+const ZEROS: [u8; 4096] = [0; 4096];
+
+/// Whether nothing was written to a journal.
+fn is_blank(path: &Path) -> io::Result<bool> {
+    is_blank_from(&mut File::open(path)?, 0)
+}
+
+/// Whether nothing was written from `at` on.
+fn is_blank_from(file: &mut File, at: u64) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut chunk = ZEROS;
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(true),
+            read if chunk[..read] != ZEROS[..read] => return Ok(false),
+            _ => {}
         }
     }
 }

@@ -93,10 +93,20 @@ pub enum OpenError {
     },
     /// What is in it is not what was once written.
     #[error(
+        "it is damaged: {0}; restore a backup, or move it away and begin anew: readers are told by a gap"
+    )]
+    Damaged(String),
+    /// Some of it is not what was once written; the rest can be taken to a new directory.
+    #[error(
         "it is damaged: {0}; restore a backup, or take what can be read to a new directory (`emitter repair DIR --into \
          NEW`), or move it away and begin anew: readers are told by a gap"
     )]
-    Damaged(String),
+    Partly(String),
+    /// A panic in this program, whatever is in the directory.
+    #[error(
+        "{0}: that is a fault of the program and says nothing of the directory; please report it"
+    )]
+    Fault(String),
     /// It cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),

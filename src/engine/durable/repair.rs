@@ -27,7 +27,7 @@ use crate::{
 pub struct Inspection {
     /// What can be read; `None`: nothing.
     pub readable: Option<Readable>,
-    /// What a start cuts off at the end of the journal, if anything: its name, and the first byte of it.
+    /// What a start cuts off at the end of the journals, if anything: the first one's name, and the first byte of it.
     pub cut_off: Option<(String, u64)>,
     /// What the next start does.
     pub next_start: NextStart,
@@ -88,7 +88,7 @@ pub fn inspect(directory: &Path, clock: &Clock) -> Result<Inspection, OpenError>
     let (readable, next_start) = looked;
     Ok(Inspection {
         readable,
-        cut_off: held.journals.torn,
+        cut_off: held.journals.torn.into_iter().next(),
         next_start,
         disk_space,
     })
@@ -111,7 +111,7 @@ fn verdict(
         (Some(damage), _) => NextStart::Refuses(damage),
         (None, Ok(next_start)) => next_start,
         (None, Err(error)) => match tables::named(directory, error) {
-            OpenError::Damaged(damage) => NextStart::Refuses(damage),
+            OpenError::Damaged(damage) | OpenError::Partly(damage) => NextStart::Refuses(damage),
             error => return Err(error),
         },
     };
@@ -174,6 +174,7 @@ impl Held {
         };
         let journals = Journals::read(directory)?;
         let damage = format::missing(directory)
+            .or_else(|| format::missing_lock(directory))
             .or_else(|| tables::damaged_list(directory))
             .or_else(|| journals.fault.clone());
         Ok(Self {

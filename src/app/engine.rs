@@ -51,7 +51,7 @@ pub(super) async fn open(
                 DurableEngine::open(durable, clock, &entropy, metrics)
             });
             let opened = opening.await.unwrap_or_else(|error| {
-                Err(OpenError::Damaged(format!("opening it failed: {error}")))
+                Err(OpenError::Fault(format!("opening it failed: {error}")))
             });
             match opened {
                 Ok(engine) => Ok(engine),

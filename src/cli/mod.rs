@@ -80,7 +80,6 @@ pub fn run(
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    logs::tell_of_panics_at_the_store();
     let done = match cli.command {
         Command::Dev(dev) => dev.run(&environment),
         Command::Serve(serve) => serve.run(environment),

@@ -8,9 +8,10 @@ use std::{
 use bytesize::ByteSize;
 use clap::Args;
 
-use super::{Failure, say};
+use super::{Failure, logs, say};
 use crate::{
     clock::{Clock, Entropy},
+    config::Log,
     engine::durable::{self, Inspection, NextStart, OpenError, Readable},
 };
 
@@ -27,9 +28,12 @@ Examples:
   emitter repair /var/lib/emitter --into /var/lib/emitter-2
       what can be read goes to a new directory, under a new epoch
 
-No service may have the directory open. Nothing but --new-epoch changes it. To
-look into it, its journal (128 MiB at most) is copied for a moment. A directory
-that was copied file by file gets a new epoch by itself.
+No service may have the directory open. Nothing but --new-epoch changes what is
+in it. To look into it, its journals (about 128 MiB) are copied for a moment,
+into the directory, or where it cannot be written, to the temporary one. NEW
+must lie elsewhere, takes as much room as DIR, is made as NEW.part, and gets the
+mode and, for root, the owner of DIR. A directory that was copied file by file
+gets a new epoch by itself.
 
 Exit code 1 if a start would refuse the directory.")]
 pub(super) struct Repair {
@@ -49,12 +53,17 @@ pub(super) struct Repair {
 
 impl Repair {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        logs::begin(&Log {
+            level: "warn".into(),
+            json: false,
+        });
         let (clock, entropy) = (Clock::system(), Entropy::system());
         let (mut at, mut renewed) = (&self.directory, None);
         if let Some(into) = &self.into {
             let taken = durable::take_over(at, into, &clock, &entropy);
             renewed = Some(taken.map_err(|error| match error {
-                OpenError::Io(error) => failed(into, error),
+                // It says itself which file.
+                OpenError::Io(error) => Failure::Failed(error.to_string()),
                 error => failed(at, error),
             })?);
             at = into;
@@ -86,7 +95,7 @@ fn failed(directory: &Path, error: impl std::fmt::Display) -> Failure {
 fn told(found: &Inspection) -> String {
     let mut told = match &found.readable {
         Some(readable) => told_of(readable),
-        None => "readable    nothing\n".to_owned(),
+        None => "readable    nothing for certain\n".to_owned(),
     };
     if let Some((journal, byte)) = &found.cut_off {
         told += &format!("cut off     journal {journal} from byte {byte} on: no whole batch\n");

@@ -9,6 +9,7 @@ mod odd;
 mod open;
 mod reopen;
 mod space;
+mod torn;
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 

@@ -10,6 +10,7 @@ mod group;
 mod health;
 mod housekeeping;
 mod journal;
+mod panics;
 mod recover;
 mod repair;
 mod scratch;
@@ -43,6 +44,7 @@ use tokio::{
 
 use self::{
     health::Told,
+    panics::contained,
     store::{Store, StoreError},
     totals::Totals,
     witness::Witness,
@@ -173,7 +175,13 @@ impl DurableEngine {
         let directory = config.directory.clone();
         format::prepare(&directory)?;
         let opened = contained(|| Self::open_here(config, clock, entropy, metrics));
-        opened.map_err(|error| tables::named(&directory, error))
+        opened.map_err(|error| match error {
+            // Only then all tables are read once more: it takes as long as they are large.
+            OpenError::Damaged(what) if what.contains("ChecksumMismatch") => {
+                tables::named(&directory, OpenError::Damaged(what))
+            }
+            error => error,
+        })
     }
 
     fn open_here(
@@ -269,25 +277,6 @@ fn stopped() -> EngineError {
 
 /// What the totals are missing for.
 const NOTHING_OF_ITSELF: &str = "it says nothing of itself";
-
-/// The name of the thread that opens a directory.
-const OPENER: &str = "emitter-opening";
-
-/// Whether a thread of that name works with files that may be damaged: the store's own, and the one that opens it. Its
-/// panics are told by what they lead to.
-pub fn is_at_the_store(thread: &str) -> bool {
-    thread == OPENER || thread.starts_with("fjall:")
-}
-
-/// Does `work` on a thread of its own: damaged files make the store panic in places.
-fn contained<T: Send>(work: impl FnOnce() -> Result<T, OpenError> + Send) -> Result<T, OpenError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name(OPENER.into());
-        let working = thread.spawn_scoped(scope, work)?;
-        let no_sense = |_| Err(recover::damaged("the store cannot make sense of its files"));
-        working.join().unwrap_or_else(no_sense)
-    })
-}
 
 fn open_store(directory: &Path) -> Result<Store, OpenError> {
     let store = Store::open(directory)?;

@@ -1,14 +1,21 @@
 //! Looking into a directory, giving one that was restored its new epoch, and taking what can be read of a damaged one to
 //! a new one.
 
-use std::{fs, fs::File, io, path::Path, sync::Arc};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt as _, chown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
-    NOTHING_OF_ITSELF, OpenError, contained, format,
+    NOTHING_OF_ITSELF, OpenError, format,
     journal::Journals,
-    open_store, recover,
-    recover::damaged,
-    scratch::{self, Scratch, Tables},
+    open_store,
+    panics::contained,
+    recover::{self, damaged},
+    scratch::{self, Purpose, Scratch},
     space,
     store::{Store, Tag},
     tables,
@@ -25,7 +32,7 @@ use crate::{
 /// What is in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// What can be read; `None`: nothing.
+    /// What can be read; `None`: nothing for certain.
     pub readable: Option<Readable>,
     /// What a start cuts off at the end of the journals, if anything: the first one's name, and the first byte of it.
     pub cut_off: Option<(String, u64)>,
@@ -76,16 +83,14 @@ pub enum NextStart {
 pub fn inspect(directory: &Path, clock: &Clock) -> Result<Inspection, OpenError> {
     let held = Held::new(directory)?;
     let disk_space = space::taken(directory);
-    let looked = match (Scratch::of(directory, &held.journals), held.damage) {
-        // What is not there cannot be copied.
-        (Err(_), Some(damage)) => (None, NextStart::Refuses(damage)),
-        (Err(error), None) => return Err(error.into()),
-        (Ok(scratch), damage) => {
+    let (readable, next_start) = match held.misleading {
+        Some(damage) => (None, NextStart::Refuses(damage)),
+        None => {
+            let scratch = Scratch::of(directory, &held.journals)?;
             let looked = contained(|| look(scratch.path(), directory, clock));
-            verdict(directory, looked, damage)?
+            verdict(directory, looked, held.damage)?
         }
     };
-    let (readable, next_start) = looked;
     Ok(Inspection {
         readable,
         cut_off: held.journals.torn.into_iter().next(),
@@ -105,6 +110,7 @@ fn verdict(
 ) -> Result<(Option<Readable>, NextStart), OpenError> {
     let (readable, next_start) = match looked {
         Ok((readable, next_start)) => (Some(readable), next_start),
+        Err(error @ OpenError::Fault(_)) => return Err(error),
         Err(error) => (None, Err(error)),
     };
     let next_start = match (damage, next_start) {
@@ -125,14 +131,18 @@ fn verdict(
 pub fn renew_epoch(directory: &Path, clock: &Clock, entropy: &Entropy) -> Result<Epoch, OpenError> {
     format::check(directory)?;
     format::prepare(directory)?;
-    contained(|| begin_anew(directory, clock, entropy))
+    let begun = contained(|| begin_anew(directory, clock, entropy));
+    let (epoch, group) = begun.map_err(|error| tables::named(directory, error))?;
+    closed_after(directory, group)?;
+    Ok(epoch)
 }
 
-/// Takes what can be read of `directory` to `into`, which must not be there, under a new epoch. `directory` stays as it is.
+/// Takes what can be read of `directory` to `into`, under a new epoch. Neither `into` nor `into` with `.part` behind its
+/// name, where it is made, may be there. `directory` stays as it is.
 ///
 /// # Errors
-/// When nothing can be read or what can be read does not fit together, when `into` is there, or when it cannot be
-/// written.
+/// When nothing can be read for certain, when what can be read does not fit together, when one of the two is there, or
+/// when it cannot be written.
 pub fn take_over(
     directory: &Path,
     into: &Path,
@@ -140,20 +150,92 @@ pub fn take_over(
     entropy: &Entropy,
 ) -> Result<Epoch, OpenError> {
     let held = Held::new(directory)?;
-    if into.exists() {
-        return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+    if let Some(damage) = held.misleading {
+        return Err(damaged(&damage));
     }
-    format::make(into)?;
-    let copied = scratch::copy(directory, into, &held.journals, Tables::Copied);
-    let begun = match copied {
-        Ok(()) => contained(|| begin_anew(into, clock, entropy)),
-        Err(error) => Err(error.into()),
-    };
-    if begun.is_err() {
-        // Half of it would look like a directory that is damaged.
-        let _stays = fs::remove_dir_all(into);
+    let part = part_of(into)?;
+    for path in [into, &part] {
+        if path.exists() {
+            return Err(scratch::of_file(path)(io::ErrorKind::AlreadyExists.into()).into());
+        }
     }
-    begun
+    let above = above(into);
+    format::make(above).map_err(scratch::of_file(above))?;
+    if fs::canonicalize(above)?.starts_with(fs::canonicalize(directory)?) {
+        let what = format!("{} lies in the directory itself", into.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
+    }
+    fs::create_dir(&part).map_err(scratch::of_file(&part))?;
+    let made = make_whole(directory, &part, &held.journals, clock, entropy).and_then(|epoch| {
+        fs::rename(&part, into).map_err(scratch::of_file(into))?;
+        File::open(above)?.sync_all()?;
+        Ok(epoch)
+    });
+    if made.is_err() {
+        // Where it stays, the next attempt says so.
+        let _stays = fs::remove_dir_all(&part);
+    }
+    made.map_err(|error| tables::named(directory, error))
+}
+
+fn part_of(into: &Path) -> io::Result<PathBuf> {
+    let name = into.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut name = name.to_owned();
+    name.push(".part");
+    Ok(into.with_file_name(name))
+}
+
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes a directory of the empty one `part` that a start takes for whole: with what can be read of `directory`.
+fn make_whole(
+    directory: &Path,
+    part: &Path,
+    journals: &Journals,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<Epoch, OpenError> {
+    scratch::copy(directory, part, journals, Purpose::TakingOver)?;
+    let (epoch, group) = contained(|| begin_anew(part, clock, entropy))?;
+    let lock = format::lock(part)?;
+    let wrong = misleading(part).or(Journals::read(part)?.fault);
+    if let Some(wrong) = wrong {
+        return Err(damaged(&format!(
+            "what can be read makes no sense: {wrong}"
+        )));
+    }
+    drop(lock);
+    format::write(part)?;
+    closed_after(part, group)?;
+    belong_as(directory, part)?;
+    // A new owner is a change of the file that says how it was closed.
+    closed_after(part, group)?;
+    Ok(epoch)
+}
+
+/// Gives `to` the mode of `from`, and all that is in it its owner, where that is allowed.
+fn belong_as(from: &Path, to: &Path) -> io::Result<()> {
+    let facts = fs::metadata(from)?;
+    fs::set_permissions(to, facts.permissions())?;
+    if let Err(error) = owned_by(to, facts.uid(), facts.gid()) {
+        tracing::warn!(%error, directory = %to.display(), "it keeps the owner that made it");
+    }
+    Ok(())
+}
+
+fn owned_by(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    chown(path, Some(uid), Some(gid))?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            owned_by(&entry?.path(), uid, gid)?;
+        }
+    }
+    Ok(())
 }
 
 /// A directory that no other process can use.
@@ -161,6 +243,8 @@ struct Held {
     journals: Journals,
     /// Why a start refuses it, as far as that is known before the store is opened.
     damage: Option<String>,
+    /// The part of that for which nothing that the store shows is certain.
+    misleading: Option<String>,
     _lock: Option<File>,
 }
 
@@ -173,16 +257,23 @@ impl Held {
             lock => Some(lock?),
         };
         let journals = Journals::read(directory)?;
-        let damage = format::missing(directory)
+        let misleading = misleading(directory);
+        let damage = misleading
+            .clone()
             .or_else(|| format::missing_lock(directory))
-            .or_else(|| tables::damaged_list(directory))
             .or_else(|| journals.fault.clone());
         Ok(Self {
             journals,
             damage,
+            misleading,
             _lock,
         })
     }
+}
+
+/// What the store would not notice, and make something else of.
+fn misleading(directory: &Path) -> Option<String> {
+    format::missing(directory).or_else(|| tables::damaged_list(directory))
 }
 
 /// What the store at `copy` has, which was copied from `directory`.
@@ -242,19 +333,25 @@ impl Readable {
     }
 }
 
-/// Begins a new epoch in the store at `directory`, with all that it has but what lies behind holes.
-fn begin_anew(directory: &Path, clock: &Clock, entropy: &Entropy) -> Result<Epoch, OpenError> {
+/// Begins a new epoch in the store at `directory`, with all that it has but what lies behind holes. Returns also the
+/// number of the last group.
+fn begin_anew(
+    directory: &Path,
+    clock: &Clock,
+    entropy: &Entropy,
+) -> Result<(Epoch, u64), OpenError> {
     let store = open_store(directory)?;
     if Totals::read(&store)?.is_none() {
         return Err(damaged(NOTHING_OF_ITSELF));
     }
     let make = |epoch, _| empty(clock, epoch);
-    let opened = recover::open(&store, None, &make, clock, entropy)?;
-    format::write(directory)?;
-    // So that the next start takes it for whole, and begins no other.
-    let group = opened.totals.group;
-    Witness::begin(directory, group)?.close(group)?;
-    Ok(opened.totals.epoch)
+    let totals = recover::open(&store, None, &make, clock, entropy)?.totals;
+    Ok((totals.epoch, totals.group))
+}
+
+/// Says that `directory` was closed after `group`: the next start takes it for whole, and begins no other epoch.
+fn closed_after(directory: &Path, group: u64) -> io::Result<()> {
+    Witness::begin(directory, group)?.close(group)
 }
 
 fn empty(clock: &Clock, epoch: Epoch) -> Arc<Local> {

@@ -1,12 +1,15 @@
-//! A copy of a directory's store, to look into without changing anything: opened, a store writes.
+//! Copies of a directory's store: to look into it without changing anything, since a store that is opened writes, and to
+//! take it over.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Read as _},
+    os::unix::fs::{DirBuilderExt as _, symlink},
     path::{Path, PathBuf},
 };
 
 use super::journal::Journals;
+use crate::clock::Entropy;
 
 /// Where it lies within the directory.
 const NAME: &str = "inspection";
@@ -15,22 +18,28 @@ const NAME: &str = "inspection";
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Copies what can be read of `directory`: beside it, where tables need not be copied, else where the system keeps
-    /// what is temporary.
+    /// Copies what can be read of `directory`, without its tables: within it, or where that cannot be written, to where
+    /// the system keeps what is temporary. Nobody else can read it there.
+    ///
+    /// # Errors
+    /// When neither can be written, or the directory cannot be read; it says which file.
     pub(super) fn of(directory: &Path, journals: &Journals) -> io::Result<Self> {
         clear(directory);
-        let beside = Self(directory.join(NAME));
-        let linked = fs::create_dir(&beside.0)
-            .and_then(|()| copy(directory, &beside.0, journals, Tables::Linked));
-        if linked.is_ok() {
-            return Ok(beside);
-        }
-        drop(beside);
-        let name = format!("emitter-{NAME}-{}", std::process::id());
-        let away = Self(std::env::temp_dir().join(name));
-        fs::create_dir(&away.0)?;
-        copy(directory, &away.0, journals, Tables::Copied)?;
-        Ok(away)
+        let within = Self::at(directory.join(NAME), directory, journals);
+        within.or_else(|first| {
+            let name = format!("emitter-{NAME}-{:032x}", Entropy::system().bits());
+            let away = Self::at(std::env::temp_dir().join(name), directory, journals);
+            away.map_err(|second| io::Error::new(second.kind(), format!("{first}; {second}")))
+        })
+    }
+
+    fn at(path: PathBuf, directory: &Path, journals: &Journals) -> io::Result<Self> {
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(of_file(&path))?;
+        // From here on it is ours to remove.
+        let scratch = Self(path);
+        copy(directory, &scratch.0, journals, Purpose::Inspection)?;
+        Ok(scratch)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -40,79 +49,124 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Where it stays, the next inspection or start removes it.
-        let _stays = fs::remove_dir_all(&self.0);
+        remove(&self.0);
     }
 }
 
 /// Removes what an inspection left in `directory` that was cut short. The caller holds the directory's lock.
 pub(super) fn clear(directory: &Path) {
-    drop(Scratch(directory.join(NAME)));
+    remove(&directory.join(NAME));
 }
 
-/// What becomes of tables: files that never change.
+fn remove(copy: &Path) {
+    // Where it stays, the next inspection or start removes it.
+    let _stays = fs::remove_dir_all(copy);
+}
+
+/// What a copy is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tables {
-    /// They are shared.
-    Linked,
-    /// They are copied, and everything is made safe.
-    Copied,
+pub(super) enum Purpose {
+    /// To look into it: tables, which never change, are links to those of the directory.
+    Inspection,
+    /// To go on with it: everything is copied, and made safe.
+    TakingOver,
 }
 
 /// Copies the store of `directory` to the empty directory `to`, with as much of the `journals` as can be read.
+///
+/// # Errors
+/// Which file cannot be read or written.
 pub(super) fn copy(
     directory: &Path,
     to: &Path,
     journals: &Journals,
-    tables: Tables,
+    purpose: Purpose,
 ) -> io::Result<()> {
-    File::create(to.join("lock"))?;
-    copy_file(
-        &directory.join("version"),
-        &to.join("version"),
-        u64::MAX,
-        tables,
-    )?;
+    // Links say where a file is from the root on.
+    let directory = &fs::canonicalize(directory).map_err(of_file(directory))?;
+    let create = |name: &str| File::create(to.join(name)).map_err(of_file(&to.join(name)));
+    create("lock")?;
+    let version = (directory.join("version"), to.join("version"));
+    copy_file(&version.0, &version.1, u64::MAX, purpose)?;
     for (name, bytes) in &journals.readable {
-        copy_file(&directory.join(name), &to.join(name), *bytes, tables)?;
+        copy_file(&directory.join(name), &to.join(name), *bytes, purpose)?;
     }
     if journals.readable.is_empty() {
         // Where the store makes a journal itself, it takes its tables for younger than everything that is asked for.
-        File::create(to.join("0.jnl"))?;
+        create("0.jnl")?;
     }
-    copy_tree(&directory.join("keyspaces"), &to.join("keyspaces"), tables)?;
-    match tables {
-        Tables::Linked => Ok(()),
-        Tables::Copied => File::open(to)?.sync_all(),
-    }
+    copy_tree(&directory.join("keyspaces"), &to.join("keyspaces"), purpose)?;
+    make_safe(to, purpose)
 }
 
-fn copy_tree(from: &Path, to: &Path, tables: Tables) -> io::Result<()> {
-    fs::create_dir(to)?;
+fn copy_tree(from: &Path, to: &Path, purpose: Purpose) -> io::Result<()> {
+    fs::create_dir(to).map_err(of_file(to))?;
     let is_tables = from.file_name().is_some_and(|name| name == "tables");
-    for entry in fs::read_dir(from)? {
+    for entry in fs::read_dir(from).map_err(of_file(from))? {
         let entry = entry?;
         let (path, copy) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            copy_tree(&path, &copy, tables)?;
-        } else if is_tables && tables == Tables::Linked {
-            fs::hard_link(path, copy)?;
+            copy_tree(&path, &copy, purpose)?;
+        } else if is_tables && purpose == Purpose::Inspection {
+            symlink(path, &copy).map_err(of_file(&copy))?;
         } else {
-            copy_file(&path, &copy, u64::MAX, tables)?;
+            copy_file(&path, &copy, u64::MAX, purpose)?;
         }
     }
-    match tables {
-        Tables::Linked => Ok(()),
-        Tables::Copied => File::open(to)?.sync_all(),
-    }
+    make_safe(to, purpose)
 }
 
 /// Copies the first `bytes` of a file.
-fn copy_file(from: &Path, to: &Path, bytes: u64, tables: Tables) -> io::Result<()> {
-    let mut copy = File::create_new(to)?;
-    io::copy(&mut File::open(from)?.take(bytes), &mut copy)?;
-    match tables {
-        Tables::Linked => Ok(()),
-        Tables::Copied => copy.sync_all(),
+fn copy_file(from: &Path, to: &Path, bytes: u64, purpose: Purpose) -> io::Result<()> {
+    let mut copy = File::create_new(to).map_err(of_file(to))?;
+    let original = File::open(from).map_err(of_file(from))?;
+    let copied = io::copy(&mut original.take(bytes), &mut copy);
+    copied.map_err(|error| {
+        let files = format!("{} to {}: {error}", from.display(), to.display());
+        io::Error::new(error.kind(), files)
+    })?;
+    make_safe(to, purpose)
+}
+
+fn make_safe(path: &Path, purpose: Purpose) -> io::Result<()> {
+    match purpose {
+        Purpose::Inspection => Ok(()),
+        Purpose::TakingOver => {
+            let synced = File::open(path).and_then(|file| file.sync_all());
+            synced.map_err(of_file(path))
+        }
+    }
+}
+
+/// Says of an error which file it is of.
+pub(super) fn of_file(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::engine::durable::store::Store;
+
+    #[test]
+    fn a_copy_is_private_and_removes_only_what_it_made() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Store::open(directory.path()).unwrap());
+        let journals = Journals::read(directory.path()).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("copy");
+        fs::create_dir(&path).unwrap();
+        let taken = Scratch::at(path.clone(), directory.path(), &journals);
+        let told = taken.err().unwrap().to_string();
+        assert!(told.starts_with(&path.display().to_string()), "{told}");
+        assert!(path.exists());
+        fs::remove_dir(&path).unwrap();
+        let copy = Scratch::at(path.clone(), directory.path(), &journals).unwrap();
+        let mode = fs::metadata(copy.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        drop(copy);
+        assert!(!path.exists());
     }
 }

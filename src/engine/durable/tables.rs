@@ -30,7 +30,8 @@ pub(super) fn damaged_list(directory: &Path) -> Option<String> {
         .find_map(|keyspace| listed(directory, keyspace).err())
 }
 
-/// What the store found damaged in `directory`, with the file if it is a table. Reads all of them.
+/// What the store found damaged in `directory`, with the file if it is a table. Reads all of
+/// them, until one is damaged.
 pub(super) fn named(directory: &Path, error: OpenError) -> OpenError {
     match error {
         OpenError::Damaged(what) => OpenError::Damaged(match damaged_table(directory) {

@@ -116,3 +116,63 @@ fn the_command_says_what_a_directory_is_that_is_none() {
     assert!(!base.path().join("nowhere").exists());
     assert_eq!(fs::read_dir(named("empty")).unwrap().count(), 0);
 }
+
+/// Where nothing can be written to the directory, it is looked into from elsewhere; where that cannot be either, that is
+/// said.
+#[tokio::test]
+async fn the_command_looks_into_a_directory_that_it_cannot_write() {
+    let base = tempfile::tempdir().unwrap();
+    let data = base.path().join("data");
+    written(&data, 3).await;
+    fs::write(data.join("inspection"), "in the way").unwrap();
+    let elsewhere = base.path().join("elsewhere");
+    let dir = data.to_str().unwrap();
+    let look = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_emitter"));
+        let output = command.args(["repair", dir]).env("TMPDIR", &elsewhere);
+        let output = output.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, out, err) = look();
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(
+        err.contains("data/inspection: ") && err.contains("elsewhere/emitter-inspection-"),
+        "{err}"
+    );
+    fs::create_dir(&elsewhere).unwrap();
+    let (code, out, err) = look();
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("records     3 of 3 readable"), "{out}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_command_tells_what_the_store_panics_with_and_which_file_is_in_the_way() {
+    let base = tempfile::tempdir().unwrap();
+    let data = base.path().join("data");
+    written(&data, 3).await;
+    let dir = data.to_str().unwrap();
+    fs::write(base.path().join("file"), "").unwrap();
+    let into = base.path().join("file/new");
+    let (code, _, err) = repair(&[dir, "--into", into.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("/file") && !err.contains(dir), "{err}");
+    fs::create_dir(data.join("stray.jnl")).unwrap();
+    let (code, _, err) = repair(&[dir, "--new-epoch"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("its files: assertion failed"), "{err}");
+    assert!(
+        err.contains("the store failed") && !err.contains("panicked"),
+        "{err}"
+    );
+    fs::remove_dir(data.join("stray.jnl")).unwrap();
+    fs::remove_file(data.join("version")).unwrap();
+    let (code, out, _) = repair(&[dir]);
+    assert_eq!(code, Some(1));
+    assert!(out.contains("readable    nothing for certain\n"), "{out}");
+}

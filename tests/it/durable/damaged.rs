@@ -1,18 +1,25 @@
 //! Damaged directories: a start refuses them and leaves them as they are, or has a prefix and says so; and an inspection
 //! says which, what is damaged, and what can be read, without changing anything.
 
-use std::{collections::BTreeMap, fs, ops::Range, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use emitter::{
     clock::Entropy,
     engine::{
         Engine, Key,
-        durable::{Inspection, NextStart, OpenError, inspect, take_over},
+        durable::{Inspection, NextStart, OpenError, inspect, renew_epoch, take_over},
     },
 };
 
-use super::{as_killed, clock, first_version::copy, open, page, witnessed_now};
+use super::{as_killed, clock, open, page};
 use crate::{
     processes::tools::files,
     support::events::{START, append, ids, notes, stream},
@@ -48,14 +55,14 @@ async fn more(engine: &dyn Engine, numbers: Range<usize>) {
 }
 
 /// Writes one more, and closes it.
-async fn another(engine: &dyn Engine) {
+pub(super) async fn another(engine: &dyn Engine) {
     let user = stream("u");
     append(engine, &user, notes(&user, &["another"], START)).await;
     engine.close().await;
 }
 
 /// How many notes there are, which must be the first ones, and what is under the key.
-async fn found(engine: &dyn Engine) -> (usize, Option<usize>) {
+pub(super) async fn found(engine: &dyn Engine) -> (usize, Option<usize>) {
     let user = stream("u");
     let notes = ids(&page(engine, &user).await.records);
     let want: Vec<_> = (0..notes.len()).map(|n| format!("note-{n}")).collect();
@@ -87,7 +94,7 @@ fn same(directory: &Path, before: &BTreeMap<String, Vec<u8>>, when: &str) {
 }
 
 /// Where the batches of a journal begin, and where the last one ends.
-fn batches(journal: &[u8]) -> Vec<usize> {
+pub(super) fn batches(journal: &[u8]) -> Vec<usize> {
     let ends = journal.windows(4).enumerate();
     let ends = ends.filter(|(_, bytes)| bytes == b"FJL\x03");
     std::iter::once(0)
@@ -108,7 +115,7 @@ const WAY_ON: &str = "--into";
 const TAKEN: [&str; 4] = ["journal ", "its journal ", "0.jnl", "lock"];
 
 /// It is refused, twice, for `what`, and as it was; an inspection says the same. Returns that.
-fn refused_as_it_is(directory: &Path, what: &str) -> Inspection {
+pub(super) fn refused_as_it_is(directory: &Path, what: &str) -> Inspection {
     let before = contents(directory);
     for _ in 0..2 {
         let refused = refused(directory);
@@ -124,161 +131,6 @@ fn refused_as_it_is(directory: &Path, what: &str) -> Inspection {
         other => panic!("{other:?}"),
     }
     found
-}
-
-/// The store believes what stands in the header of a batch: how many entries it has, and its number, which says what
-/// counts of two writings. Within one boot what is wrong is told from what was cut short by what follows it.
-#[tokio::test]
-async fn a_flipped_bit_of_a_batch_header_is_never_believed() {
-    const COUNT: usize = 2;
-    const HEADER: usize = 13;
-    let directory = tempfile::tempdir().unwrap();
-    let directory = directory.path();
-    written(directory, COUNT).await;
-    let path = directory.join("0.jnl");
-    let mut journal = fs::read(&path).unwrap();
-    let batches = batches(&journal);
-    // What follows is 64 MiB of nothing.
-    journal.truncate(batches[batches.len() - 1]);
-    fs::write(path, &journal).unwrap();
-    let headers = &batches[..batches.len() - 1];
-    assert!(headers.len() > 2 * COUNT, "{headers:?}");
-    let last = headers[headers.len() - 1];
-    for holds in [true, false] {
-        let (mut refused, mut shorter) = (0, 0);
-        for at in headers.iter().flat_map(|start| *start..start + HEADER) {
-            for bit in [0, 1, 4, 7] {
-                let what = format!("bit {bit} of byte {at}, the witness holds: {holds}");
-                let mut flipped = journal.clone();
-                flipped[at] ^= 1 << bit;
-                let copied = tempfile::tempdir().unwrap();
-                copy(directory, copied.path());
-                fs::write(copied.path().join("0.jnl"), flipped).unwrap();
-                if holds {
-                    witnessed_now(copied.path());
-                }
-                // An inspection takes longer: one bit of each byte.
-                let told = (bit == 0).then(|| inspect(copied.path(), &clock()).unwrap().next_start);
-                match open(copied.path(), &clock(), 2) {
-                    Ok(engine) => {
-                        let (notes, number) = found(&*engine).await;
-                        let number = number.unwrap_or(0);
-                        let is_prefix = notes == number || notes == number + 1;
-                        assert!(is_prefix, "{what}: {notes}, {number}");
-                        another(&*engine).await;
-                        let is_said = told.is_none_or(|told| match told {
-                            NextStart::GoesOn => holds && notes == COUNT,
-                            NextStart::NewEpoch(_) => true,
-                            NextStart::Refuses(_) => false,
-                        });
-                        assert!(is_said, "{what}");
-                        let is_short = notes < COUNT;
-                        assert!(!(is_short && holds && at < last), "{what}: {notes}");
-                        shorter += usize::from(is_short);
-                    }
-                    Err(OpenError::Damaged(why) | OpenError::Partly(why)) => {
-                        let is_clear = match holds {
-                            true => why.contains("journal 0.jnl, byte "),
-                            false => why.contains("it says nothing of itself"),
-                        };
-                        assert!(is_clear, "{what}: {why}");
-                        assert!(
-                            told.is_none_or(|told| told == NextStart::Refuses(why)),
-                            "{what}"
-                        );
-                        refused += 1;
-                    }
-                    Err(error) => panic!("{what}: {error}"),
-                }
-            }
-        }
-        println!("the witness holds: {holds}, {refused} refused, {shorter} shorter");
-        assert!(refused > 0 && (holds || shorter > 0));
-    }
-}
-
-/// In the midst of a journal: damage where the machine has not ended since, and else what its end has left.
-#[tokio::test]
-async fn what_whole_batches_follow_is_damage_only_within_one_boot() {
-    // Of the batch of `note-1`: its tag, the tag of its first entry, the length of a value, an end, and a value.
-    let places: [(&str, fn(usize, usize, usize) -> usize); 5] = [
-        ("a start", |start, _, _| start),
-        ("an entry", |start, _, _| start + 13),
-        ("a length", |start, _, _| start + 13 + 18),
-        ("an end", |_, _, end| end - 1),
-        ("a value", |_, id, _| id),
-    ];
-    for (place, at) in places {
-        for holds in [true, false] {
-            let directory = tempfile::tempdir().unwrap();
-            let directory = directory.path();
-            written(directory, 3).await;
-            let path = directory.join("0.jnl");
-            let mut journal = fs::read(&path).unwrap();
-            let id = journal.windows(6).position(|bytes| bytes == b"note-1");
-            let batches = batches(&journal);
-            let behind = batches.iter().position(|start| *start > id.unwrap());
-            let (start, end) = (batches[behind.unwrap() - 1], batches[behind.unwrap()]);
-            journal[at(start, id.unwrap(), end)] ^= 64;
-            fs::write(&path, &journal).unwrap();
-            if holds {
-                let what = format!("journal 0.jnl, byte {start}: ");
-                let told = refused_as_it_is(directory, &what).readable.unwrap();
-                assert_eq!(told.records, 1, "{place}");
-                continue;
-            }
-            fs::remove_file(directory.join("witness")).unwrap();
-            let told = inspect(directory, &clock()).unwrap();
-            assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), start as u64)));
-            let is_new = matches!(told.next_start, NextStart::NewEpoch(_));
-            assert!(is_new, "{place}: {told:?}");
-            let engine = open(directory, &clock(), 2).unwrap();
-            assert_eq!(found(&*engine).await, (1, Some(1)), "{place}");
-            another(&*engine).await;
-        }
-    }
-}
-
-/// Where there is no room amid a batch, the store may make the next journal nevertheless.
-#[tokio::test]
-async fn a_batch_that_is_not_whole_may_be_followed_by_journals_without_any() {
-    for follows in ["nothing", "zeros", "a batch"] {
-        for holds in [true, false] {
-            let directory = tempfile::tempdir().unwrap();
-            let directory = directory.path();
-            written(directory, 3).await;
-            let path = directory.join("0.jnl");
-            let mut journal = fs::read(&path).unwrap();
-            let batches = batches(&journal);
-            let (last, end) = (batches[batches.len() - 2], batches[batches.len() - 1]);
-            let batch = journal[last..end].to_vec();
-            journal.truncate(end - 20);
-            fs::write(&path, &journal).unwrap();
-            let next = fs::File::create(directory.join("1.jnl")).unwrap();
-            match follows {
-                "nothing" => {}
-                "zeros" => next.set_len(64 << 20).unwrap(),
-                _ => fs::write(directory.join("1.jnl"), batch).unwrap(),
-            }
-            if !holds {
-                fs::remove_file(directory.join("witness")).unwrap();
-            }
-            if follows == "a batch" {
-                refused_as_it_is(directory, &format!("journal 0.jnl, byte {last}: "));
-                continue;
-            }
-            let told = inspect(directory, &clock()).unwrap();
-            assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), last as u64)));
-            let is_new = matches!(told.next_start, NextStart::NewEpoch(_));
-            assert!(is_new, "{follows}: {told:?}");
-            let engine = open(directory, &clock(), 2).unwrap();
-            assert_eq!(found(&*engine).await.0, 3, "{follows}");
-            another(&*engine).await;
-            let engine = open(directory, &clock(), 3).unwrap();
-            assert_eq!(page(&*engine, &stream("u")).await.records.len(), 4);
-            engine.close().await;
-        }
-    }
 }
 
 /// In the midst of the journal: what is before it can be read, and taken to a new directory.
@@ -343,10 +195,24 @@ async fn what_is_missing_is_not_made_anew() {
             .map(|readable| (readable.records, readable.records_counted));
         let want = match file {
             "lock" => Some((3, 3)),
-            "keyspaces/1/current" => Some((0, 3)),
             _ => None,
         };
         assert_eq!(records, want, "{file}");
+        let into = directory.path().with_extension("new");
+        let taken = take_over(directory.path(), &into, &clock(), &Entropy::seeded(7));
+        match file {
+            "lock" => {
+                taken.unwrap();
+                fs::remove_dir_all(into).unwrap();
+            }
+            _ => {
+                assert!(
+                    matches!(taken, Err(OpenError::Damaged(_))),
+                    "{file}: {taken:?}"
+                );
+                assert!(!into.exists(), "{file}");
+            }
+        }
     }
     // An empty journal is not the one that was there.
     let directory = tempfile::tempdir().unwrap();
@@ -401,13 +267,26 @@ async fn a_damaged_table_is_told() {
     let table = tables.first().expect("a table of records");
     let whole = fs::read(table).unwrap();
     let name = table.strip_prefix(directory).unwrap().display();
+    let damaged = format!("its table {name} is damaged (");
     fs::write(table, &whole[..whole.len() / 2]).unwrap();
-    let told = refused_as_it_is(directory, &format!("its table {name} is damaged ("));
+    // Which one it is takes reading all of them: a start does so only where a checksum is wrong.
+    let refused = refused(directory);
+    assert!(!refused.contains(&damaged), "{refused}");
+    let told = inspect(directory, &clock()).unwrap();
     assert_eq!(told.readable, None);
+    assert!(
+        matches!(&told.next_start, NextStart::Refuses(why) if why.starts_with(&damaged)),
+        "{told:?}"
+    );
+    let renewed = renew_epoch(directory, &clock(), &Entropy::seeded(7));
+    assert!(
+        matches!(&renewed, Err(OpenError::Damaged(why)) if why.starts_with(&damaged)),
+        "{renewed:?}"
+    );
     let mut flipped = whole;
     flipped[40] ^= 1;
     fs::write(table, flipped).unwrap();
-    let told = refused_as_it_is(directory, &format!("its table {name} is damaged ("));
+    let told = refused_as_it_is(directory, &damaged);
     let told = told.readable.unwrap();
     assert_eq!(
         (told.records, told.records_counted, told.streams),
@@ -416,7 +295,7 @@ async fn a_damaged_table_is_told() {
     let into = tempfile::tempdir().unwrap().path().join("new");
     let taken = take_over(directory, &into, &clock(), &Entropy::seeded(7));
     assert!(matches!(taken, Err(OpenError::Damaged(_))), "{taken:?}");
-    assert!(!into.exists(), "half of it");
+    assert!(!into.exists() && !into.with_extension("part").exists());
 }
 
 /// Where the machine ends while it writes, the end of a batch may be there and its midst not.
@@ -471,7 +350,75 @@ async fn a_damaged_list_of_tables_is_refused_before_anything_is_done() {
     }
     let table = files(&directory.join("keyspaces/1/tables")).remove(0);
     fs::remove_file(&table).unwrap();
-    refused_as_it_is(directory, "its table keyspaces/1/tables/");
+    // What the store shows without it may not be what was written.
+    let told = refused_as_it_is(directory, "its table keyspaces/1/tables/");
+    assert_eq!(told.readable, None);
+    let into = directory.with_extension("new");
+    let taken = take_over(directory, &into, &clock(), &Entropy::seeded(7));
+    assert!(matches!(taken, Err(OpenError::Damaged(_))), "{taken:?}");
+    assert!(!into.exists() && !into.with_extension("new.part").exists());
+}
+
+/// What is taken over is made beside its place, and elsewhere than what it is taken from.
+#[tokio::test]
+async fn what_is_taken_over_is_whole_or_not_there() {
+    let base = tempfile::tempdir().unwrap();
+    let (directory, into) = (base.path().join("data"), base.path().join("new"));
+    written(&directory, 3).await;
+    let before = contents(&directory);
+    let taken = |into: &Path| take_over(&directory, into, &clock(), &Entropy::seeded(7));
+    let within = directory.join("deep/new");
+    let refused = taken(&within).unwrap_err().to_string();
+    assert!(
+        refused.contains("lies in the directory itself"),
+        "{refused}"
+    );
+    assert_eq!(contents(&directory), before);
+    let part = base.path().join("new.part");
+    fs::create_dir(&part).unwrap();
+    let refused = taken(&into).unwrap_err().to_string();
+    assert!(refused.contains("new.part: "), "{refused}");
+    assert!(part.exists() && !into.exists());
+    fs::remove_dir(&part).unwrap();
+    taken(&into).unwrap();
+    assert!(!part.exists());
+    let found = inspect(&into, &clock()).unwrap();
+    assert_eq!(found.next_start, NextStart::GoesOn);
+}
+
+/// The service has to read what an administrator has made.
+#[tokio::test]
+async fn what_is_taken_over_belongs_to_whom_the_directory_belongs() {
+    const OTHER: u32 = 12_345;
+    let base = tempfile::tempdir().unwrap();
+    let (directory, into) = (base.path().join("data"), base.path().join("new"));
+    written(&directory, 3).await;
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o710)).unwrap();
+    // Only root may give it away.
+    let is_other = chown(&directory, Some(OTHER), Some(OTHER)).is_ok();
+    take_over(&directory, &into, &clock(), &Entropy::seeded(7)).unwrap();
+    assert_eq!(fs::metadata(&into).unwrap().mode() & 0o777, 0o710);
+    let owner = fs::metadata(&directory).unwrap().uid();
+    assert_eq!(owner == OTHER, is_other);
+    for path in files(&into).iter().chain([&into, &into.join("keyspaces")]) {
+        assert_eq!(fs::metadata(path).unwrap().uid(), owner, "{path:?}");
+    }
+    let found = inspect(&into, &clock()).unwrap();
+    assert_eq!(found.next_start, NextStart::GoesOn);
+}
+
+/// Where damaged files make the store panic, that is told with its words and its place.
+#[tokio::test]
+async fn what_the_store_says_when_it_panics_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    written(directory.path(), 3).await;
+    fs::create_dir(directory.path().join("stray.jnl")).unwrap();
+    let refused = refused(directory.path());
+    let what = "the store cannot make sense of its files: assertion failed";
+    assert!(
+        refused.contains(what) && refused.contains("recovery.rs:"),
+        "{refused}"
+    );
 }
 
 /// What an inspection left that was killed goes with the next start.

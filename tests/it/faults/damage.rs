@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::DURABLE;
 use crate::{
+    durable::witnessed_now,
     processes::{
         load::{Load, LoadConfig},
         reading::{Seen, replay, subscribe},
@@ -93,6 +94,29 @@ fn restore(original: &Path, directory: &Path) {
     }
 }
 
+impl Damage {
+    fn file(&self) -> &Path {
+        match self {
+            Self::Cut { file, .. } | Self::Flipped { file, .. } | Self::Removed { file } => file,
+        }
+    }
+
+    /// Whether whole batches of the journal follow what was damaged.
+    fn is_amid_batches(&self, original: &Path) -> bool {
+        let Self::Flipped { file, byte, .. } = self else {
+            return false;
+        };
+        if file.extension().is_none_or(|extension| extension != "jnl") {
+            return false;
+        }
+        let journal = fs::read(original.join(file.file_name().unwrap())).unwrap();
+        let ends = journal.windows(4).enumerate();
+        let ends = ends.filter(|(at, bytes)| *at as u64 > *byte && *bytes == b"FJL\x03");
+        // Its own end, perhaps, and that of another.
+        ends.count() > 1
+    }
+}
+
 /// What a refusal says: how to go on, or that this is no directory of this version's.
 const CLEAR: [&str; 3] = [
     "restore a backup",
@@ -134,6 +158,12 @@ async fn a_damaged_directory_is_refused_or_a_prefix_under_another_epoch_soak() {
     for _ in 0..cases(100, 1_000) {
         restore(&original, &server.data());
         let damage = damage(&server.data(), &mut rng);
+        // As within the boot in which it was written, and as after another one.
+        let holds = rng.random() && !damage.file().ends_with("witness");
+        if holds {
+            witnessed_now(&server.data());
+        }
+        let must_refuse = holds && damage.is_amid_batches(&original);
         match server.try_start().await {
             Err(refused) => {
                 let clear = !refused.status.success()
@@ -145,6 +175,7 @@ async fn a_damaged_directory_is_refused_or_a_prefix_under_another_epoch_soak() {
             }
             Ok(()) => {
                 let shorter = check_prefixes(&server, &intact, &damage).await;
+                assert!(!(must_refuse && shorter), "{damage:?}: it was cut off");
                 *if shorter {
                     &mut starts.shorter
                 } else {

@@ -1,11 +1,10 @@
-//! Panics while a directory is opened or looked into: damaged files make the store panic in places. What panics elsewhere
-//! is a fault of the program.
+//! Panics while a directory is opened or looked into: damaged files make the store panic in places, and what it calls. What
+//! panics in the service's own code is a fault of the program.
 
 use std::{
     any::Any,
     cell::RefCell,
     panic::{self, AssertUnwindSafe, PanicHookInfo},
-    path::Path,
     sync::Once,
     thread,
 };
@@ -15,8 +14,8 @@ use super::{OpenError, recover::damaged};
 /// The name of the thread that opens a directory.
 const OPENER: &str = "emitter-opening";
 
-/// The parts of the store.
-const STORE: [&str; 3] = ["fjall", "lsm-tree", "sfa"];
+/// This file, below the service's own code.
+const HERE: &str = "engine/durable/panics.rs";
 
 thread_local! {
     /// Where the store panicked on this thread, and with which words.
@@ -70,21 +69,17 @@ fn tell() {
     }));
 }
 
-/// Whether a thread panicked within the store that works with files that may be damaged: one of the store's own, or the
-/// one that opens it.
+/// Whether a thread panicked that works with files that may be damaged, in code that is not the service's own: one of the
+/// store's threads, or the one that opens it.
 fn is_at_the_store(thread: &str, panicked: &PanicHookInfo<'_>) -> bool {
     let file = panicked.location().map(|location| location.file());
-    (thread == OPENER || thread.starts_with("fjall:")) && file.is_some_and(is_of_the_store)
+    (thread == OPENER || thread.starts_with("fjall:")) && !file.is_some_and(is_own)
 }
 
-/// Whether a source file is one of the store's: in a directory such as `fjall` or `fjall-3.1.13`.
-fn is_of_the_store(file: &str) -> bool {
-    let is_part = |name: &str| {
-        let version = STORE.iter().find_map(|part| name.strip_prefix(part));
-        version.is_some_and(|version| version.is_empty() || version.starts_with('-'))
-    };
-    let directories = Path::new(file).parent().into_iter().flatten();
-    directories.filter_map(|name| name.to_str()).any(is_part)
+/// Whether a source file is one of the service's own.
+fn is_own(file: &str) -> bool {
+    let own = file!().strip_suffix(HERE);
+    own.is_some_and(|own| file.starts_with(own))
 }
 
 fn text(payload: &(dyn Any + Send)) -> &str {
@@ -104,20 +99,17 @@ mod tests {
             matches!(&done, Err(OpenError::Fault(told)) if told == "oh no"),
             "{done:?}"
         );
-        let registry = "/cargo/registry/src/index.crates.io-1/";
         for (file, want) in [
-            ("fjall-3.1.13/src/recovery.rs", true),
-            ("lsm-tree-3.1.10/src/tree/mod.rs", true),
-            ("sfa-1.0.0/src/reader.rs", true),
-            ("sfapoint-1.0.0/src/lib.rs", false),
-            ("bytes-1.11.0/src/bytes.rs", false),
+            (file!(), true),
+            ("src/sequencer/mod.rs", true),
+            (
+                "/cargo/registry/src/index.crates.io-1/fjall-3.1.13/src/recovery.rs",
+                false,
+            ),
+            // What it calls.
+            ("/rustc/0/library/alloc/src/raw_vec/mod.rs", false),
         ] {
-            assert_eq!(
-                is_of_the_store(&format!("{registry}{file}")),
-                want,
-                "{file}"
-            );
+            assert_eq!(is_own(file), want, "{file}");
         }
-        assert!(!is_of_the_store("src/engine/durable/fjall.rs"));
     }
 }

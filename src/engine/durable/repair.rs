@@ -149,7 +149,11 @@ pub fn take_over(
     clock: &Clock,
     entropy: &Entropy,
 ) -> Result<Epoch, OpenError> {
-    let held = Held::new(directory)?;
+    // Of two directories, it has to be said which cannot be read.
+    let held = Held::new(directory).map_err(|error| match error {
+        OpenError::Io(error) => scratch::of_file(directory)(error).into(),
+        error => error,
+    })?;
     if let Some(damage) = held.misleading {
         return Err(damaged(&damage));
     }

@@ -110,7 +110,8 @@ fn the_command_says_what_a_directory_is_that_is_none() {
             let name = named(name);
             let (code, out, err) = repair(&[&[name.as_str()], more].concat());
             assert_eq!((code, out.as_str()), (Some(1), ""), "{name} {more:?}");
-            assert!(err.contains(said), "{name} {more:?}: {err}");
+            let said = format!("error: {name}: {said}");
+            assert!(err.contains(&said), "{name} {more:?}: {err}");
         }
     }
     assert!(!base.path().join("nowhere").exists());

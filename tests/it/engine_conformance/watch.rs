@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use emitter::{
@@ -11,25 +11,38 @@ use emitter::{
     event::{Position, Record},
 };
 
+use tokio::sync::Notify;
+
 use crate::support::events::{START, append, ids, notes, offsets, stream};
 
 #[derive(Default)]
-pub(crate) struct Heard(Mutex<Vec<Arc<Record>>>);
+pub(crate) struct Heard {
+    records: Mutex<Vec<Arc<Record>>>,
+    more: Notify,
+}
 
 /// How long a hint may take where it comes from elsewhere.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Heard {
     pub(crate) fn records(&self) -> Vec<Arc<Record>> {
-        self.0.lock().unwrap().clone()
+        self.records.lock().unwrap().clone()
     }
 
     /// Waits until that many records were heard of, for a while, and returns what was.
     async fn first(&self, count: usize) -> Vec<Arc<Record>> {
-        let since = Instant::now();
-        while self.records().len() < count && since.elapsed() < PATIENCE {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let heard = async {
+            loop {
+                // Made before looking, so that what comes after the look wakes it.
+                let more = self.more.notified();
+                if self.records().len() >= count {
+                    return;
+                }
+                more.await;
+            }
+        };
+        // What is missing then shows in what was heard.
+        let _in_time = tokio::time::timeout(PATIENCE, heard).await;
         self.records()
     }
 }
@@ -38,7 +51,8 @@ impl Watcher for Heard {
     fn stands_at(&self, _head: Position) {}
 
     fn appended(&self, records: &[Arc<Record>]) {
-        self.0.lock().unwrap().extend_from_slice(records);
+        self.records.lock().unwrap().extend_from_slice(records);
+        self.more.notify_waiters();
     }
 }
 

@@ -1,7 +1,5 @@
 //! Processes that are killed while they write, and started again where they were.
 
-use std::time::Duration;
-
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::DURABLE;
@@ -51,9 +49,8 @@ async fn kept_through_kills(toml: &str, kills: u64) {
     let load = Load::start(&config);
     let mut rng = StdRng::seed_from_u64(seed);
     for _ in 0..kills {
+        // In the midst of what comes next: producers wait for nobody.
         load.acknowledged(rng.random_range(50..200)).await;
-        let pause = rng.random_range(0..5_000);
-        tokio::time::sleep(Duration::from_micros(pause)).await;
         server.kill().await;
         server.restart().await;
     }

@@ -114,6 +114,14 @@ fn refused(directory: &Path) -> String {
 const WAY_ON: &str = "--into";
 const TAKEN: [&str; 4] = ["journal ", "its journal ", "0.jnl", "lock"];
 
+/// The next start cuts the journal off at `byte`, and begins a new epoch.
+pub(super) fn cut_off_at(directory: &Path, byte: usize) {
+    let told = inspect(directory, &clock()).unwrap();
+    assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), byte as u64)));
+    let is_new = matches!(told.next_start, NextStart::NewEpoch(_));
+    assert!(is_new, "{told:?}");
+}
+
 /// It is refused, twice, for `what`, and as it was; an inspection says the same. Returns that.
 pub(super) fn refused_as_it_is(directory: &Path, what: &str) -> Inspection {
     let before = contents(directory);
@@ -310,12 +318,7 @@ async fn a_last_batch_without_its_midst_is_cut_off() {
     let last = batches[batches.len() - 2];
     journal[last + 36..last + 44].fill(0);
     fs::write(&path, &journal).unwrap();
-    let told = inspect(directory, &clock()).unwrap();
-    assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), last as u64)));
-    assert!(
-        matches!(told.next_start, NextStart::NewEpoch(_)),
-        "{told:?}"
-    );
+    cut_off_at(directory, last);
     let engine = open(directory, &clock(), 2).unwrap();
     assert_eq!(found(&*engine).await.0, 3);
     engine.close().await;

@@ -9,7 +9,7 @@ use emitter::engine::{
 
 use super::{
     clock,
-    damaged::{another, batches, found, refused_as_it_is, written},
+    damaged::{another, batches, cut_off_at, found, refused_as_it_is, written},
     first_version::copy,
     open, page, witnessed_now,
 };
@@ -121,10 +121,7 @@ async fn what_whole_batches_follow_is_damage_only_within_one_boot() {
                 continue;
             }
             fs::remove_file(directory.join("witness")).unwrap();
-            let told = inspect(directory, &clock()).unwrap();
-            assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), start as u64)));
-            let is_new = matches!(told.next_start, NextStart::NewEpoch(_));
-            assert!(is_new, "{place}: {told:?}");
+            cut_off_at(directory, start);
             let engine = open(directory, &clock(), 2).unwrap();
             assert_eq!(found(&*engine).await, (1, Some(1)), "{place}");
             another(&*engine).await;
@@ -160,10 +157,7 @@ async fn a_batch_that_is_not_whole_may_be_followed_by_journals_without_any() {
                 refused_as_it_is(directory, &format!("journal 0.jnl, byte {last}: "));
                 continue;
             }
-            let told = inspect(directory, &clock()).unwrap();
-            assert_eq!(told.cut_off, Some(("0.jnl".to_owned(), last as u64)));
-            let is_new = matches!(told.next_start, NextStart::NewEpoch(_));
-            assert!(is_new, "{follows}: {told:?}");
+            cut_off_at(directory, last);
             let engine = open(directory, &clock(), 2).unwrap();
             assert_eq!(found(&*engine).await.0, 3, "{follows}");
             another(&*engine).await;

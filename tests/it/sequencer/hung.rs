@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::support::{
     events::{event, note, stream},
     faulty_engine::Fault,
-    rig::{ENGINE_TIMEOUT as TIMEOUT, Rig, words},
+    rig::{ENGINE_TIMEOUT as TIMEOUT, Rig, until, words},
 };
 
 #[tokio::test(start_paused = true)]
@@ -54,11 +54,12 @@ async fn what_is_stored_late_is_stored_once() {
                 .submit(user.clone(), vec![note(&user, id)], None)
         };
         assert_eq!(words(&submit().await), ["OUTCOME_UNKNOWN"]);
+        let is_over = || rig.engine.late() == 0;
         if then == "duplicate" {
-            tokio::time::sleep(2 * TIMEOUT).await;
+            until("it is stored at last", is_over).await;
         }
         assert_eq!(words(&submit().await), [then], "{id}");
-        tokio::time::sleep(2 * TIMEOUT).await;
+        until("nothing is on its way", is_over).await;
     }
     assert_eq!(rig.stored_ids(&user).await, ["a", "b"]);
 }

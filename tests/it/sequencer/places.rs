@@ -5,13 +5,13 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use emitter::{
     engine::memory,
-    event::{BUCKETS, Event, Kind, Step, StreamKey},
+    event::{BUCKETS, Kind, StreamKey},
     sequencer::{Config, Sequencer},
 };
 
 use crate::support::{
-    events::{custom, event, stream},
-    rig::{Rig, words},
+    events::{custom, event},
+    rig::{Rig, user_in, words},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,23 +28,6 @@ const WELL: Range<usize> = 512..BUCKETS;
 
 fn rig() -> Rig {
     Rig::with(Config::default(), memory::Config::default(), 1)
-}
-
-fn user_in(buckets: &Range<usize>) -> StreamKey {
-    let mut users = (0..).map(|n| stream(&format!("u{n}")));
-    let found = users.find(|user| buckets.contains(&user.bucket()));
-    found.expect("a user")
-}
-
-async fn start(rig: &Rig, user: &StreamKey, silence_timeout: Duration) {
-    let run = user.user().as_str().to_owned();
-    let starts = Event {
-        step: Step::Start {
-            silence_timeout: Some(silence_timeout),
-        },
-        ..event(user, "s", Some(&run), Kind::AgentStarted)
-    };
-    assert_eq!(words(&rig.emit(user, [starts]).await), ["stored"]);
 }
 
 async fn is_over(rig: &Rig, user: &StreamKey) -> bool {
@@ -82,7 +65,7 @@ async fn runs_elsewhere_end_in_time_and_those_there_do_not() {
         let (there, others) = (user_in(&AWAY), [&WITHOUT_LEASES, &WELL].map(user_in));
         rig.sequencer.sweep().await;
         for user in others.iter().chain([&there]) {
-            start(&rig, user, 2 * MINUTE).await;
+            rig.start(user, 2 * MINUTE).await;
         }
         rig.engine.places.set_away(AWAY, AWAY_LEASES);
         match tries {
@@ -117,7 +100,7 @@ async fn what_cannot_be_stored_for_one_user_excuses_no_other() {
     let (broken, other) = (user_in(&AWAY), user_in(&WELL));
     rig.sequencer.sweep().await;
     for user in [&broken, &other] {
-        start(&rig, user, 2 * MINUTE).await;
+        rig.start(user, 2 * MINUTE).await;
     }
     rig.engine.break_stream(&broken);
     pass_trying(&rig, &broken, 2 * MINUTE - 10 * SECOND).await;
@@ -150,12 +133,12 @@ async fn a_node_that_takes_over_knows_which_place_was_away() {
             }
         };
         until(2).await;
-        start(&rig, &there, 2 * MINUTE).await;
+        rig.start(&there, 2 * MINUTE).await;
         rig.engine.places.set_away(AWAY, leases);
         until(300).await;
         rig.engine.places.set_away(0..0, 0..0);
         until(306).await;
-        start(&rig, &other, 30 * SECOND).await;
+        rig.start(&other, 30 * SECOND).await;
         until(335).await;
         assert!(!is_over(&rig, &other).await, "too early, {case}");
         until(338).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use emitter::{
     engine::{Engine, Key, memory},
-    event::{Event, Kind, Step, StreamKey},
+    event::StreamKey,
     sequencer::{Config, Sequencer},
 };
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::support::{
     events::{custom, event, note, stream},
     faulty_engine::Fault,
-    rig::{Rig, until, words},
+    rig::{Rig, until, user_in, words},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,21 +24,8 @@ fn rig() -> Rig {
 }
 
 /// A user in the range with this number.
-fn user_in(range: usize) -> StreamKey {
-    let mut users = (0..).map(|n| stream(&format!("u{n}")));
-    let found = users.find(|user| user.bucket() / 64 == range);
-    found.expect("a user")
-}
-
-async fn start(rig: &Rig, user: &StreamKey, silence_timeout: Duration) {
-    let run = user.user().as_str().to_owned();
-    let starts = Event {
-        step: Step::Start {
-            silence_timeout: Some(silence_timeout),
-        },
-        ..event(user, "s", Some(&run), Kind::AgentStarted)
-    };
-    assert_eq!(words(&rig.emit(user, [starts]).await), ["stored"]);
+fn user_of(range: usize) -> StreamKey {
+    user_in(&(range * 64..(range + 1) * 64))
 }
 
 /// Something of the user is tried through `node`, with a deadline or without.
@@ -108,7 +95,7 @@ async fn over_with_failures(nodes: usize, timeout: Duration) -> u64 {
     };
     rig.sequencer.sweep().await;
     let user = stream("u");
-    start(&rig, &user, timeout).await;
+    rig.start(&user, timeout).await;
     for seconds in 0..6 * 3_600 {
         if is_over(&rig, &user).await {
             return seconds;
@@ -137,7 +124,7 @@ async fn a_deadline_is_missed_by_the_service_only_where_it_had_a_chance() {
         let nodes = &[&rig.sequencer];
         rig.sequencer.sweep().await;
         let user = stream("u");
-        start(&rig, &user, 2 * MINUTE).await;
+        rig.start(&user, 2 * MINUTE).await;
         for _ in 0..100 {
             second(&rig, nodes).await;
         }
@@ -174,7 +161,7 @@ async fn a_deadline_is_missed_by_the_service_only_where_it_had_a_chance() {
 #[tokio::test(start_paused = true)]
 async fn each_range_is_told_of_by_itself() {
     let rig = rig();
-    let users = [0, 5].map(user_in);
+    let users = [0, 5].map(user_of);
     for user in &users {
         rig.engine.break_stream(user);
     }
@@ -207,10 +194,10 @@ async fn each_range_is_told_of_by_itself() {
 async fn no_range_waits_for_what_was_missed_of_another() {
     let rig = rig();
     // The second sweep begins at bucket 67 and asks for all of these at once.
-    let users = [2, 5, 6].map(user_in);
+    let users = [2, 5, 6].map(user_of);
     rig.sequencer.sweep().await;
     for user in &users {
-        start(&rig, user, MINUTE).await;
+        rig.start(user, MINUTE).await;
     }
     rig.clock.advance(MINUTE + SECOND);
     let sequencer = rig.sequencer.clone();
@@ -230,10 +217,10 @@ async fn no_range_waits_for_what_was_missed_of_another() {
 async fn what_nobody_is_known_to_have_watched_is_no_news_for_others() {
     let rig = rig();
     let (way, one) = rig.node_over(&rig.clock, Config::default(), 2);
-    let (taken, kept) = (user_in(0), user_in(12));
+    let (taken, kept) = (user_of(0), user_of(12));
     second(&rig, &[&one]).await;
-    start(&rig, &taken, 25 * MINUTE).await;
-    start(&rig, &kept, 20 * MINUTE).await;
+    rig.start(&taken, 25 * MINUTE).await;
+    rig.start(&kept, 20 * MINUTE).await;
     // It does not reach some of its leases any more.
     way.places.set_away(0..0, 0..8);
     for _ in 0..15 * 60 {
@@ -259,7 +246,7 @@ async fn what_fails_while_nobody_goes_by_the_clock_is_never_told() {
         let nodes = &[&other, &rig.sequencer];
         rig.sequencer.sweep().await;
         let user = stream("u");
-        start(&rig, &user, 2 * MINUTE).await;
+        rig.start(&user, 2 * MINUTE).await;
         way.set_unfit(unfit);
         for _ in 0..60 {
             way.script([Fault::Unavailable]);
@@ -277,11 +264,11 @@ async fn what_fails_while_nobody_goes_by_the_clock_is_never_told() {
 #[tokio::test(start_paused = true)]
 async fn leases_are_given_back_once_all_is_told() {
     let rig = rig();
-    let user = user_in(3);
+    let user = user_of(3);
     let heir = &rig.node(Config::default(), 2);
     let nodes = &[&rig.sequencer, heir];
     second(&rig, nodes).await;
-    start(&rig, &user, 2 * MINUTE).await;
+    rig.start(&user, 2 * MINUTE).await;
     rig.engine.script([Fault::Unavailable]);
     attempt(&rig.sequencer, &user, None, "ENGINE_UNAVAILABLE").await;
     for _ in 0..110 {
@@ -304,7 +291,7 @@ async fn leases_are_given_back_once_all_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_place_that_hangs_holds_up_no_leases_for_long() {
     let rig = rig();
-    let user = user_in(3);
+    let user = user_of(3);
     second(&rig, &[&rig.sequencer]).await;
     rig.engine.script([Fault::Unavailable]);
     attempt(&rig.sequencer, &user, None, "ENGINE_UNAVAILABLE").await;

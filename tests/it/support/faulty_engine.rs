@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     chance::{Chance, Forgetful},
-    gate::Gate,
+    gate::{Gate, Waiting},
     places::Places,
 };
 
@@ -72,6 +72,8 @@ pub(crate) struct FaultyEngine {
     watchers: Mutex<Vec<(StreamKey, Weak<Forgetful>)>>,
     appends: AtomicUsize,
     waiting: AtomicUsize,
+    /// One of these is held for each late append that is under way.
+    late: Arc<()>,
     loads: AtomicUsize,
     reads: AtomicUsize,
     looks: AtomicUsize,
@@ -97,6 +99,7 @@ impl FaultyEngine {
             watchers: Mutex::default(),
             appends: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            late: Arc::default(),
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
@@ -169,6 +172,11 @@ impl FaultyEngine {
     /// How many appends are held up.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
+    }
+
+    /// How many late appends are under way.
+    pub(crate) fn late(&self) -> usize {
+        Arc::strong_count(&self.late) - 1
     }
 
     /// How often `append` was called.
@@ -380,11 +388,12 @@ impl Engine for FaultyEngine {
             }
             Fault::Late(delay) => {
                 let (inner, stream) = (self.inner.clone(), stream.clone());
-                let decided_on = decided_on.clone();
+                let (decided_on, under_way) = (decided_on.clone(), self.late.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
                     // Where others came first meanwhile, it is not stored.
                     let _late = inner.append(&stream, &decided_on, commit).await;
+                    drop(under_way);
                 });
                 return Err(AppendError::Unknown("late".into()));
             }
@@ -484,21 +493,5 @@ impl Engine for FaultyEngine {
 
     async fn close(&self) {
         self.inner.close().await;
-    }
-}
-
-/// Counts one that waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,6 +1,6 @@
 //! A sequencer over a memory engine that can be told to misbehave.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use emitter::{
     clock::{Clock, Entropy},
@@ -8,7 +8,7 @@ use emitter::{
         Bounded,
         memory::{self, MemoryEngine},
     },
-    event::{Event, Receipt, Record, StreamKey},
+    event::{Event, Kind, Receipt, Record, Step, StreamKey},
     reason::Refusal,
     sequencer::{Config, Mode, Rules, Sequencer},
 };
@@ -100,6 +100,18 @@ impl Rig {
         self.sequencer.submit(stream.clone(), events, None).await
     }
 
+    /// Starts the run of a user that has the user's name.
+    pub(crate) async fn start(&self, user: &StreamKey, silence_timeout: Duration) {
+        let run = user.user().as_str();
+        let starts = Event {
+            step: Step::Start {
+                silence_timeout: Some(silence_timeout),
+            },
+            ..events::event(user, "s", Some(run), Kind::AgentStarted)
+        };
+        assert_eq!(words(&self.emit(user, [starts]).await), ["stored"]);
+    }
+
     /// Everything retained of `stream`, asked of the engine behind the faults.
     pub(crate) async fn stored(&self, stream: &StreamKey) -> Vec<Arc<Record>> {
         events::all(&*self.memory, stream).await
@@ -133,6 +145,13 @@ pub(crate) fn word(answer: &Answer) -> &'static str {
 
 pub(crate) fn words(answers: &[Answer]) -> Vec<&'static str> {
     answers.iter().map(word).collect()
+}
+
+/// A user in one of `buckets`.
+pub(crate) fn user_in(buckets: &Range<usize>) -> StreamKey {
+    let mut users = (0..).map(|n| events::stream(&format!("u{n}")));
+    let found = users.find(|user| buckets.contains(&user.bucket()));
+    found.expect("a user")
 }
 
 /// Lets other tasks run until `done`. Panics after a long time by the runtime's clock, naming `what`.

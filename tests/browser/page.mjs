@@ -89,27 +89,29 @@ export async function listedEvents(page) {
         row.querySelector(".head").dataset.eventId ?? "gap",
       ]),
     );
-  const ids = [];
+  const ids = new Map();
   let size = Infinity;
-  await scroller.evaluate((element) => element.scrollTo(0, 0));
   await until(
     async () => {
       await page.evaluate(() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))));
       for (const [position, of, id] of await rows()) {
-        ids[position - 1] = id;
+        ids.set(position, id);
         size = of;
       }
-      const end = await scroller.evaluate((element) => {
+      // Round and round: the list goes to its end by itself when it is drawn first, which may be after this looked.
+      await scroller.evaluate((element) => {
         const before = element.scrollTop;
         element.scrollTop += element.clientHeight;
-        return element.scrollTop === before;
+        if (element.scrollTop === before) {
+          element.scrollTop = 0;
+        }
       });
-      return end && ids.length >= size;
+      return ids.size >= size;
     },
-    "the last row of the list",
-    { ms: 60_000, seen: () => `${ids.length} of ${size}` },
+    "every row of the list",
+    { ms: 60_000, seen: () => `${ids.size} of ${size}` },
   );
-  return ids;
+  return [...ids].sort(([a], [b]) => a - b).map(([, id]) => id);
 }
 
 /** Runs `emitter dev` as a person does, and gives the line to open that it prints. */

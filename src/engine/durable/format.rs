@@ -24,8 +24,22 @@ const MADE: [&str; 4] = [
 
 const LOCK: &str = "lock";
 
-/// How long the lock of a process is waited for that has just ended.
-const ENDING: Duration = Duration::from_millis(300);
+/// How long the lock of a process is waited for that is just ending.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A directory's lock. Given back by name: with a file that is only closed, it would stay with a process that was just
+/// being started and has a copy of it.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where that fails, closing it does the same.
+        let _gone = self.0.unlock();
+    }
+}
 
 /// Makes `directory` if it is not there, and looks whether the store may be opened: what it lacks, the store would make
 /// anew. What is refused is left as it is; of the others the end of the journal is cut off that is not whole.
@@ -84,7 +98,7 @@ pub(super) fn missing_lock(directory: &Path) -> Option<String> {
 }
 
 /// Keeps every other process out of `directory` until it is dropped.
-pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     let path = directory.join(LOCK);
     // Some network file systems lock only what may be written.
     let writable = File::options().read(true).write(true).open(&path);
@@ -92,9 +106,9 @@ pub(super) fn lock(directory: &Path) -> Result<File, OpenError> {
     let until = Instant::now() + ENDING;
     loop {
         match lock.try_lock() {
-            Ok(()) => return Ok(lock),
+            Ok(()) => return Ok(Lock(lock)),
             Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                std::thread::park_timeout(ENDING / 30);
+                std::thread::park_timeout(LOOK);
             }
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse),
             Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -170,6 +184,17 @@ fn is_new(directory: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process that is being started has copies of all files that are open, until it is itself.
+    #[test]
+    fn a_lock_is_given_back_although_somebody_has_a_copy_of_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        File::create(directory.path().join(LOCK)).unwrap();
+        let held = lock(directory.path()).unwrap();
+        let _copy = held.0.try_clone().unwrap();
+        drop(held);
+        lock(directory.path()).unwrap();
+    }
 
     /// While one start waits for the lock of another, that other may have begun the directory.
     #[test]

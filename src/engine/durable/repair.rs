@@ -249,7 +249,7 @@ struct Held {
     damage: Option<String>,
     /// The part of that for which nothing that the store shows is certain.
     misleading: Option<String>,
-    _lock: Option<File>,
+    _lock: Option<format::Lock>,
 }
 
 impl Held {

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -81,12 +81,43 @@ fn listed(directory: &Path, keyspace: &str) -> Result<Vec<Table>, String> {
     let tables = tables_of(tables).map_err(|_| damaged())?;
     let tables = tables.into_iter().map(|(id, sum)| {
         let name = Path::new(keyspace).join("tables").join(id.to_string());
-        match directory.join(&name).is_file() {
-            true => Ok(Table { name, sum }),
-            false => Err(format!("its table {} is missing", name.display())),
+        match claims_too_much(&directory.join(&name)) {
+            Ok(false) => Ok(Table { name, sum }),
+            Ok(true) => Err(format!("its table {} is damaged", name.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(format!("its table {} is missing", name.display()))
+            }
+            Err(error) => Err(format!(
+                "its table {} cannot be read: {error}",
+                name.display()
+            )),
         }
     });
     tables.collect()
+}
+
+/// Whether a table says that it has more sections than it has room for: the store would make room for them before it
+/// looks at their checksum, and end the process.
+///
+/// Its last 38 bytes end with where the list of its sections begins and how long that is, 8 bytes each. The list begins
+/// with 4 bytes that never change and the number of sections, each of which takes 18 bytes and its name.
+fn claims_too_much(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let number_at = |file: &mut File, at| -> io::Result<[u8; 8]> {
+        let mut number = [0; 8];
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(&mut number).map(|()| number)
+    };
+    let Some(at) = length.checked_sub(16) else {
+        return Ok(false);
+    };
+    let list = u64::from_le_bytes(number_at(&mut file, at)?);
+    let Some(room) = length.checked_sub(list.saturating_add(8)) else {
+        return Ok(false);
+    };
+    let [_, _, _, _, number @ ..] = number_at(&mut file, list)?;
+    Ok(u64::from(u32::from_le_bytes(number)) > room / 18)
 }
 
 /// The numbers of the tables in a list, and their checksums.

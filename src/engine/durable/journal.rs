@@ -17,7 +17,7 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{OpenError, witness::Witness};
+use super::{OpenError, space, witness::Witness};
 
 /// The highest number that is plausible: a million batches a second take two thousand years to it. The store itself
 /// panics at 2^63.
@@ -112,6 +112,13 @@ impl Journals {
         }
         Ok(())
     }
+}
+
+/// How many bytes of the disk the journals of `directory` take.
+pub(super) fn taken(directory: &Path) -> io::Result<u64> {
+    let journals = ids(directory)?.into_iter();
+    let taken = journals.map(|id| space::taken_by_file(&directory.join(format!("{id}.jnl"))));
+    Ok(taken.sum())
 }
 
 /// The numbers of the journals' files, in their order.

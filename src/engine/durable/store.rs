@@ -3,12 +3,9 @@
 //! Records lie by shelf and offset, everything else in rows that begin with a tag. Numbers in keys are big-endian, so
 //! that keys are in their order.
 
-use std::{
-    io,
-    ops::RangeInclusive,
-    path::Path,
-    time::{Duration, Instant},
-};
+mod pressure;
+
+use std::{ops::RangeInclusive, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fjall::{
@@ -27,6 +24,7 @@ use crate::{
 /// The store of an open directory. Clones share it; it is closed with the last one.
 #[derive(Clone)]
 pub(super) struct Store {
+    directory: Arc<Path>,
     database: Database,
     records: Keyspace,
     rows: Keyspace,
@@ -72,20 +70,6 @@ pub(super) enum Tag {
 /// Memory for writes before they go to files of their own, for each of records and rows.
 const MEMTABLE: u64 = 16 << 20;
 
-/// After how many of its readers fjall 3.1 looks which are gone.
-const READERS_UNTIL_NOTICED: usize = 10_000;
-
-/// How many full memories of records or rows may wait for files before a write waits, and how many files for compaction.
-/// Fjall waits for the same within a write, at 4 and 30, but for ever if its threads have failed meanwhile. A write fills
-/// one more at most, beside one that was about to be full.
-const MOST_WAITING: (usize, usize) = (1, 28);
-
-/// How often it is looked whether they still wait.
-const LOOK: Duration = Duration::from_millis(10);
-
-/// How long writing what waits in memory may take.
-const FLUSH: Duration = Duration::from_secs(60);
-
 /// How much of the journal may lie in files that are full. Fjall does not count the one that is written: it is full at
 /// about as much, and what waits in memory comes on top. So this makes 128 MiB in all.
 const JOURNAL: u64 = 64 << 20;
@@ -103,6 +87,7 @@ impl Store {
                 .manual_journal_persist(true)
         };
         Ok(Self {
+            directory: directory.into(),
             records: database.keyspace("records", options)?,
             rows: database.keyspace("rows", options)?,
             database,
@@ -184,66 +169,6 @@ impl Store {
             let (_, offset) = read_place(key.get(1..).unwrap_or_default())?;
             Ok((offset, Bytes::from(value)))
         })
-    }
-
-    /// Writes everything that waits in memory to files of its own. Where that does not get on, such as on a full disk, it
-    /// is given up after a while.
-    pub(super) fn flush(&self) -> Result<(), fjall::Error> {
-        let until = Instant::now() + FLUSH;
-        for keyspace in [&self.records, &self.rows] {
-            keyspace.rotate_memtable()?;
-            while keyspace.sealed_memtable_count() > 0 {
-                if Instant::now() > until {
-                    return Err(fjall::Error::Io(io::ErrorKind::TimedOut.into()));
-                }
-                self.pause()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until a write would not have to.
-    fn wait_for_room(&self) -> Result<(), fjall::Error> {
-        let (memories, files) = MOST_WAITING;
-        for keyspace in [&self.records, &self.rows] {
-            while keyspace.sealed_memtable_count() > memories || keyspace.l0_table_count() > files {
-                self.pause()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the store's threads work for a moment. Fails if one of them has failed.
-    fn pause(&self) -> Result<(), fjall::Error> {
-        std::thread::park_timeout(LOOK);
-        self.database.persist(PersistMode::Buffer)
-    }
-
-    /// Bytes that wait in memory to be written to files of their own.
-    pub(super) fn unflushed(&self) -> u64 {
-        self.database.write_buffer_size()
-    }
-
-    /// Gives back the space of what was removed. Takes a while.
-    pub(super) fn compact(&self) -> Result<(), fjall::Error> {
-        self.flush()?;
-        self.notice_readers_gone();
-        self.records.major_compact()?;
-        self.rows.major_compact()?;
-        // The files that this replaced go with the next flush: one of nothing.
-        for keyspace in [&self.records, &self.rows] {
-            keyspace.remove(place(Shelf(0), 0))?;
-        }
-        self.notice_readers_gone();
-        self.flush()
-    }
-
-    /// The store keeps what any reader may still look at, and notices only every so many readers that old ones are
-    /// gone.
-    fn notice_readers_gone(&self) {
-        for _ in 0..READERS_UNTIL_NOTICED {
-            drop(self.database.snapshot());
-        }
     }
 }
 
@@ -402,7 +327,9 @@ pub(super) fn read_series(key: &[u8]) -> Result<(usize, Series), Corrupt> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Instant;
+
+    use super::{pressure::FLUSH, *};
 
     #[test]
     fn keys_read_back_and_keep_their_order() {

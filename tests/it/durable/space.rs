@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{bounds, clock, page};
 use crate::{
-    processes::tools::until,
+    processes::tools::until_within,
     support::{
         events::{append, custom, draft, durable, event, stream},
         seed::cases,
@@ -59,12 +59,16 @@ async fn what_retention_removes_leaves_the_disk() {
     assert_eq!(page(&*engine, &user).await.records.len(), EVENTS);
     clock.advance(bounds.retention_age);
     // Removing takes several batches, compaction a thread of its own.
-    until("a quarter of the disk space is taken", async || {
-        maintain(&engine).await;
-        let left = tables(directory.path());
-        println!("{left} of {full} bytes are left");
-        left < full / 4
-    })
+    until_within(
+        Duration::from_secs(300),
+        "a quarter of the disk space is taken",
+        async || {
+            maintain(&engine).await;
+            let left = tables(directory.path());
+            println!("{left} of {full} bytes are left");
+            left < full / 4
+        },
+    )
     .await;
     // Compaction may still be at work: the directory is let go when it is over.
     engine.close().await;

@@ -11,7 +11,14 @@ mod reopen;
 mod space;
 mod torn;
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use emitter::{
     clock::{Clock, Timestamp},
@@ -85,16 +92,49 @@ pub(crate) fn witnessed_now(directory: &Path) {
 
 /// What is in `from` at this moment, as the end of its process would leave it: the witness stays the same file.
 fn as_killed(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (path, copy) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&copy).unwrap();
-            as_killed(&path, &copy);
-        } else if entry.file_name() == "witness" {
-            fs::hard_link(&path, &copy).unwrap();
-        } else {
-            fs::copy(&path, &copy).unwrap();
+    // First: what it says holds only for a while.
+    fs::hard_link(from.join("witness"), to.join("witness")).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    // The store's threads may be moving its tables: what is copied meanwhile may be of two moments.
+    loop {
+        let before = looks(from);
+        let copied = before.and_then(|before| {
+            copy(from, to)?;
+            Ok(before == looks(from)?)
+        });
+        match copied {
+            Ok(true) => return,
+            what => assert!(Instant::now() < until, "it does not hold still: {what:?}"),
+        }
+        let _was_not_there = fs::remove_dir_all(to.join("keyspaces"));
+    }
+}
+
+/// When each file below `directory` but the witness was written last, and how long it is.
+fn looks(directory: &Path) -> io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut looks = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let (path, facts) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
+        if facts.is_dir() {
+            looks.extend(self::looks(&path)?);
+        } else if !path.ends_with("witness") {
+            looks.insert(path, (facts.len(), facts.modified()?));
         }
     }
+    Ok(looks)
+}
+
+/// Copies all but the witness.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, copied) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&copied)?;
+            copy(&path, &copied)?;
+        } else if entry.file_name() != "witness" {
+            fs::copy(&path, &copied)?;
+        }
+    }
+    Ok(())
 }

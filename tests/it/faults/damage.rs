@@ -4,17 +4,19 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use emitter::proto::v1::{Position, subscribe_response::Item};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tonic::Status;
 
 use super::DURABLE;
 use crate::{
     durable::witnessed_now,
     processes::{
         load::{Load, LoadConfig},
-        reading::{Seen, replay, subscribe},
+        reading::{Seen, is_passing, replay, subscribe},
         server::Server,
         tools::{copy_tree, files},
     },
@@ -227,18 +229,31 @@ async fn check_prefixes(
     any_shorter
 }
 
-/// The first thing that a reader hears who had read up to `last`.
+/// The first thing that a reader hears who had read up to `last`. It tries again while the store is busy moving tables.
 async fn resumed(server: &Server, user: &str, last: &Seen) -> Item {
+    let until = Instant::now() + Duration::from_secs(120);
+    loop {
+        match first_heard(server, user, last).await {
+            Ok(item) => return item,
+            Err(status) => assert!(
+                is_passing(&status) && Instant::now() < until,
+                "{user}: {status}"
+            ),
+        }
+    }
+}
+
+async fn first_heard(server: &Server, user: &str, last: &Seen) -> Result<Item, Status> {
     let after = Position {
         epoch: last.epoch.clone(),
         offset: last.offset,
     };
-    let mut stream = subscribe(&server.grpc, user, Some(after)).await.unwrap();
+    let mut stream = subscribe(&server.grpc, user, Some(after)).await?;
     loop {
-        let message = stream.message().await.unwrap().expect("an item");
+        let message = stream.message().await?.expect("an item");
         match message.item.expect("an item") {
             Item::Established(_) => {}
-            item => return item,
+            item => return Ok(item),
         }
     }
 }

@@ -1,10 +1,11 @@
 // What the browser's tests stand on: a server of their own, tokens, emitted events, Chromium, and pages.
 
 import { spawn } from "node:child_process";
-import { createHmac, randomBytes, randomUUID } from "node:crypto";
+import { createHmac, randomBytes, randomInt, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import fs from "node:fs";
 import http from "node:http";
+import net from "node:net";
 import os from "node:os";
 import path from "node:path";
 import readline from "node:readline";
@@ -16,9 +17,11 @@ import { chromium } from "playwright-core";
 
 export const ROOT = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
 
-const START_MS = 20_000;
+/** How long anything may take that ought to be soon. */
+export const PATIENCE_MS = 60_000;
 const STOP_MS = 35_000;
-const CALL_MS = 10_000;
+
+const ANY_PORTS = { grpc: "127.0.0.1:0", http: "127.0.0.1:0", admin: "127.0.0.1:0" };
 
 /** `emitter dev` on ports that it chose, with a secret and a session file of its own. */
 export class Server {
@@ -29,11 +32,14 @@ export class Server {
   #log = "";
   #emitter;
 
-  /** Starts one; `settings` are configuration variables, such as `EMITTER_LIMITS__HEARTBEAT`. */
-  static async start(settings = {}) {
+  /**
+   * Starts one; `settings` are configuration variables, such as `EMITTER_LIMITS__HEARTBEAT`. One that is to restart
+   * needs `lastingPorts`.
+   */
+  static async start(settings = {}, listen = ANY_PORTS) {
     const server = new Server();
     server.#settings = settings;
-    await server.#spawn({ grpc: "127.0.0.1:0", http: "127.0.0.1:0", admin: "127.0.0.1:0" });
+    await server.#spawn(listen);
     return server;
   }
 
@@ -78,6 +84,17 @@ export class Server {
     await this.#spawn({ grpc: this.grpc, http: this.http, admin: this.admin });
   }
 
+  /** How many WebSockets it has open. */
+  async readers() {
+    const metrics = await (await fetch(`http://${this.admin}/metrics`)).text();
+    return Number(/^emitter_websocket_connections (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+  }
+
+  /** Waits until no WebSocket is open any more. */
+  async forsaken({ ms = PATIENCE_MS } = {}) {
+    await until(async () => (await this.readers()) === 0, "the end of every WebSocket", { ms, seen: () => this.readers() });
+  }
+
   async stop() {
     await this.#end();
     fs.rmSync(this.#directory, { recursive: true });
@@ -112,7 +129,7 @@ export class Server {
       const timer = setTimeout(() => {
         child.kill("SIGKILL");
         fail("it took too long");
-      }, START_MS);
+      }, PATIENCE_MS);
       child.once("error", fail);
       child.once("exit", (code) => fail(`it ended with ${code}`));
       readline.createInterface({ input: child.stdout }).once("line", (line) => {
@@ -138,10 +155,36 @@ export class Server {
   #call(method, request) {
     const metadata = new grpc.Metadata();
     metadata.set("authorization", `Bearer ${this.token("tests", { scope: "emit" })}`);
-    const options = { deadline: Date.now() + CALL_MS };
+    const options = { deadline: Date.now() + PATIENCE_MS };
     return new Promise((resolve, reject) => {
       this.#emitter[method](request, metadata, options, (error, answer) => (error ? reject(error) : resolve(answer)));
     });
+  }
+}
+
+/** Addresses for a server that restarts: no outgoing connection gets one of these ports while it is away. */
+export async function lastingPorts() {
+  const free = new Set();
+  while (free.size < 3) {
+    const port = randomInt(20_000, 30_000);
+    if (await isFree(port)) {
+      free.add(port);
+    }
+  }
+  const [grpc, http, admin] = [...free].map((port) => `127.0.0.1:${port}`);
+  return { grpc, http, admin };
+}
+
+async function isFree(port) {
+  const probe = net.createServer();
+  try {
+    probe.listen(port, "127.0.0.1");
+    await once(probe, "listening");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await new Promise((resolve) => probe.close(resolve));
   }
 }
 
@@ -161,6 +204,7 @@ function contract() {
 export function launchChromium() {
   return chromium.launch({
     executablePath: "/usr/bin/chromium",
+    timeout: PATIENCE_MS,
     args: [
       "--headless",
       "--no-sandbox",
@@ -207,15 +251,20 @@ export async function serve(files) {
   };
 }
 
-/** Waits until `condition` gives something true, and gives that. `seen` says what there was instead. */
-export async function until(condition, what, { ms = 20_000, seen = () => "" } = {}) {
-  const deadline = Date.now() + ms;
+/**
+ * Waits until `condition` gives something true, and gives that. `seen` says what there was instead. As long as
+ * `progress` gives something else each time there is no hurry.
+ */
+export async function until(condition, what, { ms = PATIENCE_MS, seen = () => "", progress = () => 0 } = {}) {
+  let [since, got] = [performance.now(), progress()];
   for (;;) {
     const found = await condition();
     if (found) {
       return found;
     }
-    if (Date.now() > deadline) {
+    if (progress() !== got) {
+      [since, got] = [performance.now(), progress()];
+    } else if (performance.now() - since > ms) {
       throw new Error(`waited ${ms} ms for ${what}; saw: ${JSON.stringify(await seen())}`);
     }
     await new Promise((resolve) => setTimeout(resolve, 20));

@@ -5,7 +5,7 @@ import fs from "node:fs";
 import { after, before, test } from "node:test";
 
 import { watch } from "./contract.mjs";
-import { ROOT, Server, launchChromium, serve, until } from "./harness.mjs";
+import { PATIENCE_MS, ROOT, Server, lastingPorts, launchChromium, serve, until } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
 const PAGE = "<!doctype html><title>Client</title>";
@@ -25,14 +25,15 @@ after(async () => {
 });
 
 /** A server, a proxy in front of it, and a page whose client connects through that. */
-async function scene(t, { settings = {}, options = {}, ttl = 3600, cutsUpgrades = false } = {}) {
-  const server = await Server.start(settings);
+async function scene(t, { settings, listen, options = {}, ttl = 3600, cutsUpgrades = false } = {}) {
+  const server = await Server.start(settings, listen);
   t.after(() => server.stop());
   const proxy = await Proxy.start(server.http);
   t.after(() => proxy.stop());
   proxy.cutsUpgrades = cutsUpgrades;
   const context = await chromium.newContext();
   t.after(() => context.close());
+  context.setDefaultTimeout(PATIENCE_MS);
   const page = await context.newPage();
   const asked = [];
   const errors = [];
@@ -88,6 +89,8 @@ async function emitDuring(server, trouble) {
   const ids = [await emit(server, "start", { agent_started: { message: "On it" } })];
   let over = false;
   const troubled = trouble().finally(() => (over = true));
+  // It is told below; until then it has nobody who listens.
+  troubled.catch(() => {});
   while (!over) {
     const n = ids.length;
     ids.push(await emit(server, `e${n}`, { text_delta: { message_id: "m1", text: `${n} ` } }));
@@ -100,7 +103,7 @@ async function emitDuring(server, trouble) {
 
 const count = (states, wanted) => states.filter((state) => state === wanted).length;
 
-const fellSilent = ({ reasons }) => reasons.includes("the server has fallen silent");
+const SILENT = "the server has fallen silent";
 
 const saw = (ids) => (seen) => seen.ids.length >= ids.length && seen.ids.at(-1) === ids.at(-1);
 
@@ -109,7 +112,7 @@ const passed = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Every id once, in order, and the text that they make. */
 async function assertExact({ look, reach }, ids) {
-  await reach("the last event", saw(ids), { ms: 60_000 });
+  await reach("the last event", saw(ids));
   const seen = await look();
   assert.deepEqual(seen.ids, ids);
   const wanted = ids.slice(1, -1).map((_, n) => `${n + 1} `);
@@ -187,27 +190,28 @@ for (const transport of ["websocket", "sse"]) {
     const there = await scene(t, { settings, options: { transport, join: false } });
     const { proxy, page, look, reach } = there;
     // Its waits grow with each failure; word of the network ends them.
-    const comeBack = (connections) =>
-      until(
-        async () => {
-          await page.evaluate(() => window.dispatchEvent(new Event("online")));
-          return count((await look()).states, "open") >= connections;
-        },
-        "another connection",
-        { seen: async () => brief(await look()) },
-      );
+    const hurried = (what, condition) =>
+      reach(what, async (seen) => {
+        await page.evaluate(() => window.dispatchEvent(new Event("online")));
+        return condition(seen);
+      });
+    // It may also be lost by itself: only what is told of connections after a fault counts.
+    const alive = async () => {
+      const { ids } = await look();
+      return hurried("an event", (seen) => seen.connection.state === "open" && seen.ids.length > ids.length && seen.states.length);
+    };
+    const back = (before) => hurried("another connection", ({ states }) => states.slice(before).includes("open"));
     const ids = await emitDuring(there.server, async () => {
       for (let cut = 1; cut <= 10; cut += 1) {
-        const { ids } = await look();
-        await reach("an event to cut after", (seen) => seen.ids.length > ids.length);
+        const before = await alive();
         proxy.cut();
-        await reach("the cut", ({ states }) => count(states, "waiting") >= cut);
-        await comeBack(cut + 1);
+        await back(before);
       }
+      const before = await alive();
       proxy.stall();
-      await reach("the stall", fellSilent);
+      const stalled = await hurried("the stall", ({ states, reasons }) => reasons.slice(before).includes(SILENT) && states.length);
       proxy.resume();
-      await comeBack(12);
+      await back(stalled);
     });
     const { connection, states } = await assertExact(there, ids);
     assert.equal(connection.transport, transport);
@@ -220,7 +224,7 @@ test("a stall of 30 s loses and doubles nothing", async (t) => {
   const ids = await emitDuring(there.server, async () => {
     await there.reach("the run under way", ({ ids }) => ids.length > 3);
     const stalled = there.proxy.stallFor();
-    await there.reach("the stall", fellSilent);
+    await there.reach("the stall", ({ reasons }) => reasons.includes(SILENT));
     await stalled;
   });
   await assertExact(there, ids);
@@ -239,9 +243,10 @@ test("a tab that sleeps past its token's expiry comes back with a fresh one by i
   // The next statement that would run is this one; it ends when the page wakes up.
   const asleep = page.evaluate(() => {});
   await paused;
-  await passed(14_000);
+  const before = [...asked];
+  await server.forsaken();
   await emit(server, "2", { agent_completed: {} });
-  assert.deepEqual(asked, ["connect"], "it is asleep");
+  assert.deepEqual(asked, before, "it is asleep");
   await devtools.send("Debugger.resume");
   await devtools.send("Debugger.disable");
   await asleep;
@@ -249,28 +254,32 @@ test("a tab that sleeps past its token's expiry comes back with a fresh one by i
   const { ids, kinds } = await look();
   assert.deepEqual(ids, ["1", "2"]);
   assert.ok(!kinds.includes("gap"));
-  assert.ok(asked.includes("expired"), asked.join());
+  assert.ok(asked.slice(before.length).includes("expired"), asked.join());
 });
 
 test("a token that expires behind a dead connection is replaced", async (t) => {
   const settings = { EMITTER_LIMITS__HEARTBEAT: "500ms" };
   const { server, proxy, asked, look, reach } = await scene(t, { settings, ttl: 3 });
   await emit(server, "1", { agent_started: {} });
+  const before = asked.length;
   proxy.stall();
   await reach("the stall", ({ connection }) => connection.state !== "open");
   await passed(3_500);
   await emit(server, "2", { agent_completed: {} });
   proxy.resume();
-  await reach("the second event", saw(["1", "2"]), { ms: 40_000 });
+  await reach("the second event", saw(["1", "2"]));
   assert.deepEqual((await look()).ids, ["1", "2"]);
-  assert.ok(asked.length >= 2, asked.join());
+  assert.ok(asked.slice(before).some((reason) => reason !== "expiring"), asked.join());
 });
 
-for (const transport of ["websocket", "sse"]) {
+// Over WebSocket a token is renewed at half of what is left of its life, which a slow machine must not miss.
+for (const [transport, ttl, notice, wanted] of [
+  ["websocket", 20, "18s", "expiring"],
+  ["sse", 4, "2s", "expired"],
+]) {
   test(`short tokens, over ${transport}, are renewed again and again without a loss`, async (t) => {
-    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "2s", EMITTER_LIMITS__RECONNECT_MOST: "100ms" };
-    const there = await scene(t, { settings, options: { transport, join: false }, ttl: 4 });
-    const wanted = transport === "websocket" ? "expiring" : "expired";
+    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: notice, EMITTER_LIMITS__RECONNECT_MOST: "100ms" };
+    const there = await scene(t, { settings, options: { transport, join: false }, ttl });
     const renewed = () => there.asked.filter((reason) => reason === wanted).length >= 2;
     const ids = await emitDuring(there.server, () => until(renewed, `two tokens as ${wanted}`, { seen: () => there.asked }));
     const { states } = await assertExact(there, ids);
@@ -279,14 +288,14 @@ for (const transport of ["websocket", "sse"]) {
 }
 
 test("a server that restarts makes the client forget, and rebuild", async (t) => {
-  const { server, look, reach } = await scene(t);
+  const { server, look, reach } = await scene(t, { listen: await lastingPorts() });
   await emit(server, "1", { agent_started: { message: "before" } });
   await emit(server, "2", { agent_started: {} }, "lost");
   await reach("both runs", ({ runs }) => runs.length === 2);
   await server.restart();
   await emit(server, "3", { agent_started: { message: "after" } });
   await emit(server, "4", { text_delta: { message_id: "m", text: "Hi" } });
-  await reach("the new epoch", saw(["1", "2", "3", "4"]), { ms: 45_000 });
+  await reach("the new epoch", saw(["1", "2", "3", "4"]));
   const { ids, kinds, runs } = await look();
   assert.deepEqual(ids, ["1", "2", "3", "4"]);
   assert.deepEqual(kinds.filter((kind) => kind !== "event" && kind !== "caughtup"), ["reset", "gap"]);
@@ -342,6 +351,8 @@ test("a client with a name begins again after what it acknowledged", async (t) =
   const { position } = await server.emit({ user_id: "u1", run_id: "r1", agent_thinking: { reasoning: "x" } });
   await until(() => acks.some(({ offset }) => offset === position.offset), "an acknowledgement", { seen: () => acks });
   await page.evaluate(() => client.close());
+  // What it said last is heard.
+  await server.forsaken();
   await emit(server, "3", { agent_completed: {} });
   await page.evaluate(connect, { url: proxy.url, ...options });
   await reach("the last event", saw(["3"]));

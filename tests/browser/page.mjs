@@ -8,7 +8,7 @@ import os from "node:os";
 import path from "node:path";
 
 import { watch } from "./contract.mjs";
-import { ROOT, Server, until } from "./harness.mjs";
+import { PATIENCE_MS, ROOT, Server, until } from "./harness.mjs";
 import { Proxy } from "./proxy.mjs";
 
 const WEB = path.join(ROOT, "src/page/web");
@@ -28,14 +28,15 @@ export async function openPage(browser, line, { prepare = async () => {}, ...opt
   if (process.env.EMITTER_PAGE_FILES) {
     await useFiles(context);
   }
+  context.setDefaultTimeout(PATIENCE_MS);
   await prepare(context);
   const page = await context.newPage();
   const complaints = [];
   watch(page, complaints);
   page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
   page.on("console", (message) => {
-    // A connection that was cut is what tests do; the browser tells it all the same.
-    if (message.type() === "error" && !/net::ERR_|WebSocket connection to/.test(message.text())) {
+    // A connection that was cut, or a service that ends, is what tests do; the browser tells it all the same.
+    if (message.type() === "error" && !/net::ERR_|WebSocket connection to|status of 503/.test(message.text())) {
       complaints.push(message.text());
     }
   });
@@ -66,7 +67,7 @@ async function fulfill(route) {
 }
 
 /** Waits until something in the page is as asked: `check` runs there, and gives what is not yet as it should be. */
-export async function inPage(page, what, check, argument, { ms = 20_000 } = {}) {
+export async function inPage(page, what, check, argument, { ms = PATIENCE_MS } = {}) {
   let seen;
   await until(
     async () => {
@@ -109,7 +110,7 @@ export async function listedEvents(page) {
       return ids.size >= size;
     },
     "every row of the list",
-    { ms: 60_000, seen: () => `${ids.size} of ${size}` },
+    { seen: () => `${ids.size} of ${size}`, progress: () => ids.size },
   );
   return [...ids].sort(([a], [b]) => a - b).map(([, id]) => id);
 }
@@ -180,8 +181,8 @@ export async function open(t, browser, line, options) {
 }
 
 /** A server, a proxy in front of it, and the page, which sees the server through that. */
-export async function scene(t, browser, { settings, ttl, ...options } = {}) {
-  const server = await Server.start(settings);
+export async function scene(t, browser, { settings, listen, ttl, ...options } = {}) {
+  const server = await Server.start(settings, listen);
   t.after(() => server.stop());
   const proxy = await Proxy.start(server.http);
   t.after(() => proxy.stop());
@@ -205,19 +206,52 @@ export const text = (page, selector, expected, options) =>
     options,
   );
 
-/** How many WebSockets the server has open. */
-export async function readers(server) {
-  const metrics = await (await fetch(`http://${server.admin}/metrics`)).text();
-  return Number(/^emitter_websocket_connections (\d+)$/m.exec(metrics)?.[1] ?? NaN);
+/** Waits until an element is in sight, or out of it. */
+export const inSight = (page, selector, expected = true) =>
+  inPage(
+    page,
+    `${selector} ${expected ? "in" : "out of"} sight`,
+    ([selector, expected]) => document.querySelector(selector).checkVisibility() === expected,
+    [selector, expected],
+  );
+
+/** Waits until the page has an address. */
+export const address = (page, expected) =>
+  inPage(page, `the address ${expected}`, (expected) => location.href === expected || location.href, expected);
+
+/** Scrolls until what a list has there is drawn: what is measured late may move the list once more. */
+export const scrolled = (page, selector, top, wanted) =>
+  inPage(
+    page,
+    `${wanted} at ${top}`,
+    ([selector, top, wanted]) => {
+      document.querySelector(selector).scrollTo(0, top);
+      return document.querySelector(`${selector} ${wanted}`) !== null;
+    },
+    [selector, top, wanted],
+  );
+
+/** Listens from now on to what an element says, which may be short; gives a function that tells all of it. */
+export async function overhear(page, selector) {
+  const heard = await page.evaluateHandle((selector) => {
+    const [heard, element] = [[], document.querySelector(selector)];
+    new MutationObserver(() => heard.push(element.textContent)).observe(element, { childList: true, characterData: true, subtree: true });
+    return heard;
+  }, selector);
+  return () => heard.jsonValue();
 }
+
+/** Waits until something was heard. */
+export const hears = (heard, expected) =>
+  until(async () => (await heard()).some((words) => words.includes(expected)), `the words ${expected}`, { seen: heard });
 
 /** The timeline's rows in sight, as a person reads them. */
 export const timeline = (page) =>
   page.locator("#timeline-list > *").evaluateAll((rows) => rows.map((row) => row.innerText.replace(/\s+/g, " ").trim()));
 
 /** Waits until the whole stream's list has as many events, and gives their ids. */
-export async function allEvents(page, count) {
-  await text(page, "#status-events", `${count.toLocaleString("en")} events`);
+export async function allEvents(page, count, options) {
+  await text(page, "#status-events", `${count.toLocaleString("en")} events`, options);
   await page.locator("[role=treeitem]", { hasText: "All events" }).click();
   return listedEvents(page);
 }

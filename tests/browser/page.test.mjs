@@ -4,8 +4,25 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import { after, before, describe, test } from "node:test";
 
-import { Server, launchChromium, until } from "./harness.mjs";
-import { OUTPUT, allEvents, emits, inPage, live, open, openPage, printedLine, readers, scene, text, timeline } from "./page.mjs";
+import { Server, lastingPorts, launchChromium, until } from "./harness.mjs";
+import {
+  OUTPUT,
+  address,
+  allEvents,
+  emits,
+  hears,
+  inPage,
+  inSight,
+  live,
+  open,
+  openPage,
+  overhear,
+  printedLine,
+  scene,
+  scrolled,
+  text,
+  timeline,
+} from "./page.mjs";
 
 let chromium;
 
@@ -22,16 +39,15 @@ test("the line that dev prints opens a page, and its button plays a run that sho
   await live(page);
   await page.screenshot({ path: `${OUTPUT}/page-empty-light.png` });
 
+  await page.evaluate(rememberRunning);
   await page.getByRole("button", { name: "Play a sample run" }).click();
-  await text(page, "#run-state-word", "Running");
-  await inPage(page, "a tool call that runs", () => document.querySelector(".step-tool[data-tone=running]") !== null);
+  await inPage(page, "a tool call that runs in a run that does", () => seenRunning);
   await page.screenshot({ path: `${OUTPUT}/page-running-light.png` });
-  await text(page, "#run-state-word", "Completed", { ms: 40_000 });
+  await text(page, "#run-state-word", "Completed");
 
   const run = await page.evaluate(() => [...emitterPage.client.runs.values()].find(({ parentRunId }) => !parentRunId));
   assert.ok(run.text.length > 100 && run.toolCalls.length >= 2 && run.usage.outputTokens > 0, JSON.stringify(run));
-  await page.locator("#timeline-scroll").evaluate((element) => element.scrollTo(0, 0));
-  await inPage(page, "the timeline's first row", () => document.querySelector(".step-start") !== null);
+  await scrolled(page, "#timeline-scroll", 0, ".step-start");
   const rows = await timeline(page);
   const shown = rows.join("\n");
   assert.match(rows[0], /\+0\.00 s Started/);
@@ -55,6 +71,16 @@ test("the line that dev prints opens a page, and its button plays a run that sho
   await page.screenshot({ path: `${OUTPUT}/page-events-dark.png` });
 });
 
+/** Runs in the page: remembers that a tool call was seen running, in a run that did. Neither lasts. */
+function rememberRunning() {
+  window.seenRunning = false;
+  const look = () => {
+    const word = document.querySelector("#run-state-word").textContent;
+    window.seenRunning ||= word === "Running" && document.querySelector(".step-tool[data-tone=running]") !== null;
+  };
+  new MutationObserver(look).observe(document.body, { attributes: true, childList: true, characterData: true, subtree: true });
+}
+
 test("on a phone the list and the run take turns", async (t) => {
   const server = await Server.start();
   t.after(() => server.stop());
@@ -69,24 +95,24 @@ test("on a phone the list and the run take turns", async (t) => {
   const line = `${server.url}/#token=${server.token("u1")}`;
   const page = await open(t, chromium, line, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
   await live(page);
-  assert.equal(await page.locator("#run").isVisible(), false);
+  await inSight(page, "#run", false);
   await page.screenshot({ path: `${OUTPUT}/page-phone-list.png` });
   await page.locator("[role=treeitem]", { hasText: "researcher" }).tap();
-  assert.equal(await page.locator("#runs").isVisible(), false);
+  await inSight(page, "#runs", false);
   await inPage(page, "its timeline", () => document.querySelector(".step-end") !== null);
   await page.screenshot({ path: `${OUTPUT}/page-phone-run.png` });
   const [wide, most] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(wide <= most, `${wide} of ${most} pixels`);
 
   await page.getByRole("button", { name: "Back to the runs" }).tap();
-  assert.equal(await page.locator("#runs").isVisible(), true);
+  await inSight(page, "#runs");
   await page.goBack();
-  assert.equal(await page.locator("#run").isVisible(), true);
+  await inSight(page, "#run");
 });
 
 test("the token leaves the address bar and the history at once, and is good for a reload", async (t) => {
   const { page, proxy } = await scene(t, chromium);
-  assert.equal(page.url(), `${proxy.url}/`);
+  await address(page, `${proxy.url}/`);
   await page.reload();
   await live(page);
   const token = await page.evaluate(() => sessionStorage.getItem("emitter.token"));
@@ -184,8 +210,7 @@ test("another run's timeline has rows of its own, and begins at its beginning", 
   const calls = ["step step-start DIV Started", ...Array(3).fill("step step-tool BUTTON search")];
   const steps = ["step step-start DIV Started", ...[1, 2, 3].map((step) => `step step-thinking DIV Step ${step}`)];
   assert.deepEqual(await choose("researcher"), calls);
-  await page.locator("#timeline-scroll").evaluate((element) => element.scrollTo(0, 1e9));
-  await inPage(page, "its last row", () => document.querySelector("#timeline-list > .step-end") !== null);
+  await scrolled(page, "#timeline-scroll", 1e9, ".step-end");
   assert.deepEqual(await choose("writer"), steps);
   assert.deepEqual(await choose("researcher"), calls);
   await page.locator(".step-tool button.head").first().click();
@@ -193,7 +218,8 @@ test("another run's timeline has rows of its own, and begins at its beginning", 
 });
 
 test("a gap stands where it happened", async (t) => {
-  const { server, page } = await scene(t, chromium);
+  const { server, page } = await scene(t, chromium, { listen: await lastingPorts() });
+  const said = await overhear(page, "#announcer");
   await server.emitBatch([emits.started("r1"), emits.completed("r1"), emits.started("r0")]);
   await text(page, "#status-events", "3 events");
   await server.restart();
@@ -202,24 +228,22 @@ test("a gap stands where it happened", async (t) => {
   assert.deepEqual(await allEvents(page, 2), ["gap", ...behind.map(({ event_id }) => event_id)], "what the service has no longer is gone");
   const lines = await page.locator("[role=treeitem] .name").allInnerTexts();
   assert.deepEqual(lines, ["All events", "researcher", "Gap: events may be missing"]);
-  await until(async () => /1 gap: events may be missing/.test(await page.locator("#announcer").textContent()), "the word on it", {
-    seen: () => page.locator("#announcer").textContent(),
-  });
+  await hears(said, "1 gap: events may be missing");
 });
 
 test("where the service began anew, what was chosen goes with its run", async (t) => {
-  const { server, proxy, page } = await scene(t, chromium);
+  const { server, proxy, page } = await scene(t, chromium, { listen: await lastingPorts() });
   const choose = (name) => page.locator("[role=treeitem]", { hasText: name }).click();
   const begunAnew = "The service began anew. What was here before is gone.";
   await server.emitBatch([emits.started("r1"), emits.completed("r1")]);
   await choose("researcher");
-  assert.equal(page.url(), `${proxy.url}/#run=r1`);
+  await address(page, `${proxy.url}/#run=r1`);
 
   await server.restart();
   await text(page, "#status-gaps", "1 gap");
   await live(page);
   await inPage(page, "the first screen", () => document.querySelector("#welcome").checkVisibility());
-  assert.equal(page.url(), `${proxy.url}/`);
+  await address(page, `${proxy.url}/`);
   assert.equal(await page.locator("#welcome-anew").innerText(), begunAnew);
   assert.equal(await page.locator("#welcome-sample").isVisible(), true);
   assert.deepEqual(await page.locator("[role=treeitem]").evaluateAll((items) => items.map((item) => item.getAttribute("aria-label"))), [
@@ -229,32 +253,53 @@ test("where the service began anew, what was chosen goes with its run", async (t
 
   // A sample that was played is waited for only until it is there.
   await page.locator("#welcome-sample").click();
-  await text(page, "#run-state-word", "Running");
+  await inPage(page, "the sample's run", () => emitterPage.client.runs.size > 0);
+  const noticed = await overhear(page, "#notice");
+  // It is back once the service has a run: there would be nothing to say of one that has none.
+  proxy.refuse();
   await server.restart();
   await server.emit({ ...emits.started("r2"), agent_name: "writer" });
+  proxy.refuse(false);
   await text(page, "#status-gaps", "2 gaps");
   await text(page, "#run-title", "writer");
-  await text(page, "#notice", begunAnew);
-  assert.equal(page.url(), `${proxy.url}/`);
+  await hears(noticed, begunAnew);
+  await address(page, `${proxy.url}/`);
 });
 
 test("that the service cannot be reached is said only while it is so", async (t) => {
-  const { server, page } = await scene(t, chromium);
+  const prepare = (context) => context.addInitScript(keepTrouble);
+  const { server, page } = await scene(t, chromium, { listen: await lastingPorts(), prepare });
+  const keptWords = () => page.evaluate(() => keptWords);
   await page.route("**/dev/sample", (route) => route.abort());
   await page.locator("#welcome-sample").click();
   await text(page, "#notice", "The service cannot be reached.");
+  assert.equal(await keptWords(), 1);
   await page.unroute("**/dev/sample");
   await page.locator("#welcome-sample").click();
-  await inPage(page, "no word on it", () => document.querySelector("#notice").textContent === "", undefined, { ms: 4_000 });
-  await text(page, "#run-state-word", "Running");
+  await inPage(page, "the sample's run", () => emitterPage.client.runs.size > 0);
+  await text(page, "#notice", "");
 
   await page.route("**/dev/sample", (route) => route.abort());
   await page.locator("#sample").click();
   await text(page, "#notice", "The service cannot be reached.");
+  assert.equal(await keptWords(), 2);
   await server.restart();
-  await live(page);
-  await inPage(page, "no word on it", () => !document.querySelector("#notice").textContent.includes("reached"), undefined, { ms: 2_000 });
+  await text(page, "#status-gaps", "1 gap");
+  await text(page, "#notice", "");
 });
+
+/** Runs in the page: what it says of trouble would go by itself after 10 s, and no longer does. */
+function keepTrouble() {
+  window.keptWords = 0;
+  const { setTimeout } = window;
+  window.setTimeout = (run, ms, ...rest) => {
+    if (ms === 10_000) {
+      window.keptWords += 1;
+      return 0;
+    }
+    return setTimeout(run, ms, ...rest);
+  };
+}
 
 test("what is not known of a run's usage is not told as nothing", async (t) => {
   const { server, page } = await scene(t, chromium);
@@ -306,7 +351,10 @@ test("the way to the latest event is shown only where that is out of sight, and 
   await last.click();
   await inPage(page, "the event's JSON", () => document.querySelector("#events-list .head[aria-expanded=true] + .panel .json")?.textContent.includes("agent_thinking") ?? false);
   assert.equal(await page.locator("#events-latest").isVisible(), false);
-  await page.locator("#events-scroll").evaluate((element) => element.scrollTo(0, 300));
+  await inPage(page, "a button", () => {
+    document.querySelector("#events-scroll").scrollTo(0, 300);
+    return !document.querySelector("#events-latest").hidden;
+  });
   await page.locator("#events-latest").click();
   await inPage(page, "no button", () => document.querySelector("#events-latest").hidden);
   const free = await page.evaluate(() => {
@@ -333,20 +381,20 @@ test("hostile strings are shown as the text that they are", async (t) => {
     emits.completed("r1", markup),
   ]);
   await text(page, "#run-title", markup.slice(0, 127) + (markup.length > 128 ? "…" : ""));
-  const scroll = (to) => page.locator("#timeline-scroll").evaluate((element, to) => element.scrollTo(0, to), to);
-  await scroll(0);
+  await text(page, "#status-events", "8 events");
+  await scrolled(page, "#timeline-scroll", 0, ".step-start");
   await text(page, ".step-thinking .words", turned);
   await text(page, ".step-tool .status-line", `Failed: ${markup}`);
   await page.locator(".step-tool button.head").click();
   await inPage(page, "the call's result", (markup) => document.querySelector(".step-tool .json")?.textContent.includes(JSON.stringify(markup)), markup);
-  await scroll(1e9);
+  await scrolled(page, "#timeline-scroll", 1e9, ".step-end");
   await text(page, ".step-end .words", markup);
   for (const piece of await page.locator(".step-text .words").allTextContents()) {
     assert.match(piece, /^(x+|(👨‍👩‍👧‍👦)+)$/u, "no character is cut in two");
   }
   await page.getByRole("tab", { name: /Events/ }).click();
   await page.locator("#events-list .head").first().waitFor();
-  await page.locator("#events-scroll").evaluate((element) => element.scrollTo(0, 0));
+  await scrolled(page, "#events-scroll", 0, "[aria-posinset='1']");
   await page.locator("#events-list .head").first().click();
   await inPage(page, "its JSON", (markup) => document.querySelector("#events-list .json")?.textContent.includes(JSON.stringify(markup)), markup);
   assert.deepEqual(
@@ -409,13 +457,13 @@ describe("what takes half a minute", { concurrency: true }, () => {
 
   test("a tab whose token expired while it slept comes back by itself", async (t) => {
     const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
-    const { server, proxy, page } = await scene(t, chromium, { ttl: 12, settings });
+    const { server, proxy, page } = await scene(t, chromium, { ttl: 25, settings });
     const receipts = [await server.emit(emits.started("r1"))];
     await text(page, "#status-events", "1 event");
     const old = await page.evaluate(() => sessionStorage.getItem("emitter.token"));
     // What sleeps neither hears nor says anything, and its connection is dead when it wakes up.
     proxy.stall();
-    await until(async () => (await readers(server)) === 0, "the server's end of the connection", { ms: 40_000 });
+    await server.forsaken({ ms: 90_000 });
     receipts.push(await server.emit(emits.completed("r1")));
     proxy.cut();
     proxy.resume();

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import socket
 import threading
+from contextlib import contextmanager
 
 import grpc
 from google.rpc import error_details_pb2
@@ -15,19 +17,18 @@ from websockets.sync.client import connect
 from contract import checked
 from shell import SECONDS
 
-DRAIN_SECONDS = 10
 # So many events come before the end is asked for.
 EVENTS = 200
 
 
 class Reader(threading.Thread):
-    """Reads frames until the server closes."""
+    """Reads frames until the server closes. Whoever reads under load does no more than that."""
 
     def __init__(self, socket):
         super().__init__(daemon=True)
         self.socket = socket
-        self.frames = [checked(json.loads(socket.recv(timeout=SECONDS)))]
-        assert self.frames[0]["type"] == "connection_established", self.frames
+        self.texts = [socket.recv(timeout=SECONDS)]
+        self.events = 0
         self.enough = threading.Event()
         self.code = None
         self.start()
@@ -35,15 +36,16 @@ class Reader(threading.Thread):
     def run(self):
         try:
             while True:
-                self.frames.append(checked(json.loads(self.socket.recv(timeout=2 * SECONDS))))
-                if len(self.events) == EVENTS:
+                self.texts.append(self.socket.recv(timeout=2 * SECONDS))
+                self.events += '"type":"connection_' not in self.texts[-1]
+                if self.events == EVENTS:
                     self.enough.set()
         except ConnectionClosed as closed:
             self.code = closed.rcvd and closed.rcvd.code
 
     @property
-    def events(self):
-        return [frame for frame in self.frames if not frame["type"].startswith("connection_")]
+    def frames(self):
+        return [checked(json.loads(text)) for text in self.texts]
 
 
 class Producer(threading.Thread):
@@ -84,37 +86,64 @@ class Producer(threading.Thread):
         return info.reason
 
 
+@contextmanager
+def holding(dev, token):
+    """A reader that takes no note of being sent away: until it is gone, the service drains."""
+    host, port = dev.http.split(":")
+    head = [
+        "GET /v1/stream HTTP/1.1",
+        f"Host: {dev.http}",
+        f"Authorization: Bearer {token}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    with socket.create_connection((host, port), timeout=SECONDS) as held:
+        held.sendall("\r\n".join([*head, "", ""]).encode())
+        answer = held.recv(1024)
+        assert answer.startswith(b"HTTP/1.1 101 "), answer
+        yield
+
+
 def test_sigterm_under_load_loses_nothing_that_was_acknowledged(shell, stubs):
-    dev = shell.dev(EMITTER_DRAIN=f"{DRAIN_SECONDS}s")
-    emit_token, read_token = (
-        shell.run("emitter", "token", "--sub", "demo", "--scope", scope).out[0] for scope in ("emit", "subscribe")
+    # It drains for as long as the test wants it to.
+    dev = shell.dev(EMITTER_DRAIN="300s", EMITTER_LIMITS__CLOSE_GRACE="200s")
+    emit_token, read_token, held_token = (
+        shell.run("emitter", "token", "--sub", sub, "--scope", scope).out[0]
+        for sub, scope in [("demo", "emit"), ("demo", "subscribe"), ("other", "subscribe")]
     )
     headers = {"Authorization": f"Bearer {read_token}"}
     url = f"ws://{dev.http}/v1/stream"
     with connect(url, additional_headers=headers, proxy=None, open_timeout=SECONDS) as socket:
         reader = Reader(socket)
         producers = [Producer(stubs, dev.grpc, emit_token, number) for number in range(4)]
-        assert reader.enough.wait(timeout=SECONDS), f"too few events came: {reader.frames[-3:]}, {dev.program!r}"
+        assert reader.enough.wait(timeout=SECONDS), f"too few events came: {reader.texts[-3:]}, {dev.program!r}"
 
         before = [len(producer.receipts) for producer in producers]
-        dev.program.terminate()
-        assert dev.program.ended(seconds=DRAIN_SECONDS) == 0, dev.program
-        for thread in [reader, *producers]:
-            thread.join(timeout=SECONDS)
-            assert not thread.is_alive(), f"{thread} goes on after the end: {dev.program!r}"
+        with holding(dev, held_token):
+            dev.program.terminate()
+            for producer in producers:
+                producer.join(timeout=SECONDS)
+                assert not producer.is_alive(), f"{producer} is not refused: {dev.program!r}"
+        assert dev.program.ended() == 0, dev.program
+        reader.join(timeout=SECONDS)
+        assert not reader.is_alive(), f"the reader goes on after the end: {dev.program!r}"
 
-    # Each producer was told that it came too late, or found nobody: no other answer.
+    # Each producer was told that it came too late.
     for producer in producers:
         assert producer.error.code() == grpc.StatusCode.UNAVAILABLE, producer.error
-        assert producer.reason in ("DRAINING", ""), producer.error
+        assert producer.reason == "DRAINING", producer.error
 
+    frames = reader.frames
+    assert frames[0]["type"] == "connection_established", frames[0]
     # The reader was told before it was sent away, and told when to come back.
-    closing = reader.frames[-1]
-    assert (closing["type"], closing["reason"]) == ("connection_closing", "DRAINING"), reader.frames[-3:]
+    closing = frames[-1]
+    assert (closing["type"], closing["reason"]) == ("connection_closing", "DRAINING"), frames[-3:]
     assert 100 <= closing["reconnect_after_ms"] <= 5000, closing
     assert reader.code == 4001, reader.code
 
-    events = reader.events
+    events = [frame for frame in frames if not frame["type"].startswith("connection_")]
     offsets = [event["offset"] for event in events]
     assert offsets == list(range(1, len(events) + 1)), "events are missing, twice, or out of order"
     read = {event["offset"]: event["event_id"] for event in events}
@@ -143,7 +172,7 @@ def test_every_reader_is_told_before_the_process_ends(shell):
     async def read(token, connected):
         """Every frame that comes, and the code that ends them."""
         headers = {"Authorization": f"Bearer {token}"}
-        async with async_connect(f"ws://{dev.http}/v1/stream", additional_headers=headers, proxy=None) as socket:
+        async with async_connect(f"ws://{dev.http}/v1/stream", additional_headers=headers, proxy=None, open_timeout=SECONDS) as socket:
             frames = []
             try:
                 while True:

@@ -10,7 +10,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from projects import HERE, environment
 
-SECONDS = 30
+# Longer than what drives it has patience.
+SECONDS = 90
 
 
 class Chromium:

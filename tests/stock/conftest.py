@@ -49,7 +49,7 @@ def stubs(tmp_path_factory):
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{proto}", f"--python_out={out}", f"--grpc_python_out={out}"]
         + files,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     sys.path.insert(0, str(out))
     modules = {Path(file).stem: importlib.import_module(f"emitter.v1.{Path(file).stem}_pb2") for file in files}

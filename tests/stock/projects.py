@@ -10,7 +10,7 @@ from server import ROOT
 HERE = Path(__file__).parent
 TOOLS = ROOT / ".tools"
 # How long a compiler may take that has two cores and little else to do.
-COMPILE_SECONDS = 180
+COMPILE_SECONDS = 600
 
 
 def environment(home):

@@ -15,9 +15,9 @@ from pathlib import Path
 from queue import Empty, Queue
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 20
+START_SECONDS = 60
 STOP_SECONDS = 35
-COMMAND_SECONDS = 10
+COMMAND_SECONDS = 60
 
 
 def base64url(data):

@@ -13,7 +13,7 @@ FOUND = 100
 
 
 def buf(directory, *arguments):
-    return subprocess.run(["buf", *arguments], cwd=directory, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["buf", *arguments], cwd=directory, capture_output=True, text=True, timeout=120)
 
 
 def breaking(directory):

@@ -10,7 +10,7 @@ from browser import serving
 from contract import checked
 from projects import HERE
 
-SECONDS = 10
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")

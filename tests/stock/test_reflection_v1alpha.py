@@ -28,7 +28,7 @@ def test_it_is_enough_to_emit_a_run(database, channel, person):
     )
     run = person.run()
     receipts = [
-        emit(json_format.ParseDict({"event": event}, request_class()), metadata=person.emitting, timeout=10).receipt
+        emit(json_format.ParseDict({"event": event}, request_class()), metadata=person.emitting, timeout=60).receipt
         for event in run.events
     ]
     assert [receipt.event_id for receipt in receipts] == run.event_ids

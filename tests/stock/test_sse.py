@@ -11,7 +11,7 @@ from contract import checked
 from test_websockets import assert_established, assert_frames, position
 
 # How long anything may take that ought to be immediate.
-SECONDS = 10
+SECONDS = 60
 
 
 class Events:

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const patience = 10 * time.Second
+const patience = 60 * time.Second
 
 var user = os.Getenv("USER_ID")
 

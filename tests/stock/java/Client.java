@@ -22,7 +22,7 @@ import java.util.concurrent.TimeUnit;
 
 /** A program with generated stubs: emits runs in every way, reads them back, and prints a JSON line for each step. */
 class Client {
-    static final int PATIENCE_MS = 10_000;
+    static final int PATIENCE_MS = 60_000;
     static final String USER = System.getenv("USER_ID");
 
     final EventEmitterGrpc.EventEmitterBlockingStub emitter;

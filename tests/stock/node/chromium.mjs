@@ -9,25 +9,26 @@ import { createInterface } from "node:readline";
 
 import { chromium } from "playwright-core";
 
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 60_000;
 const args = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
 args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
 
 const profile = await mkdtemp(join(tmpdir(), "chromium-"));
-const browser = await chromium.launchPersistentContext(profile, { executablePath: "/usr/bin/chromium", args });
+const browser = await chromium.launchPersistentContext(profile, { executablePath: "/usr/bin/chromium", args, timeout: PATIENCE_MS });
 const tabs = new Map();
 const complaints = [];
 
 async function open({ tab, url }) {
   const page = await browser.newPage();
+  page.setDefaultTimeout(PATIENCE_MS);
   page.on("pageerror", (error) => complaints.push(String(error)));
   tabs.set(tab, page);
-  await page.goto(url, { timeout: PATIENCE_MS });
+  await page.goto(url);
 }
 
 const tasks = {
   open,
-  until: ({ tab, script }) => tabs.get(tab).waitForFunction(script, null, { timeout: PATIENCE_MS }).then(() => true),
+  until: ({ tab, script }) => tabs.get(tab).waitForFunction(script).then(() => true),
   tell: ({ tab, script }) => tabs.get(tab).evaluate(script),
 };
 

@@ -9,7 +9,7 @@ import protoLoader from "@grpc/proto-loader";
 import WebSocket from "ws";
 
 const { GRPC, HTTP, USER_ID, EMIT_TOKEN, READ_TOKEN, PROTO, GOOGLE } = process.env;
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 60_000;
 
 function load(...files) {
   const options = { includeDirs: [PROTO, GOOGLE], keepCase: true, longs: String, enums: String, oneofs: true };

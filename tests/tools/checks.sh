@@ -11,7 +11,9 @@ passed=0
 failed=0
 failures=()
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$scratch"' EXIT
+# What hangs ends after an hour.
+limit=(timeout --kill-after=30 3600)
 
 # count NAME PASSED FAILED
 count() {
@@ -52,7 +54,7 @@ lint() {
 
 # Not `advisories`: its database would have to be fetched.
 deny() {
-    cargo fetch --locked && cargo deny --offline check bans licenses sources
+    CARGO_NET_RETRY=10 cargo fetch --locked && cargo deny --offline check bans licenses sources
 }
 
 # rust_tests NAME ARGUMENT...: every test that ran, of any test binary. An ignored test counts as a failure: nothing is
@@ -61,7 +63,10 @@ rust_tests() {
     local name=$1 log=$scratch/cargo-test status=0 ok=0 bad=0 binary_ok binary_bad binary_ignored
     shift
     printf '\n== %s\n' "$name"
-    cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+    # Not through a pipe: what a test left behind would hold that open.
+    "${limit[@]}" cargo test --locked --no-fail-fast "$@" >"$log" 2>&1 &
+    tail --follow --lines=+1 --pid=$! "$log"
+    wait $! || status=$?
     while read -r binary_ok binary_bad binary_ignored; do
         ok=$((ok + binary_ok))
         bad=$((bad + binary_bad + binary_ignored))
@@ -78,7 +83,7 @@ reported() {
     local name=$1 report=$2 status=0 ok bad
     shift 2
     printf '\n== %s\n' "$name"
-    EMITTER_BIN=${EMITTER_BIN:-${CARGO_TARGET_DIR:-target}/debug/emitter} timeout 900 "$@" || status=$?
+    EMITTER_BIN=${EMITTER_BIN:-${CARGO_TARGET_DIR:-target}/debug/emitter} "${limit[@]}" "$@" || status=$?
     read -r ok bad < <(.tools/venv/bin/python tests/tools/junit_totals.py "$report") || true
     ok=${ok:-0}
     bad=${bad:-0}
@@ -98,7 +103,8 @@ node_tests() {
     local name=$1 report=$scratch/node.xml
     shift
     rm -f "$report"
-    reported "$name" "$report" node --test --test-concurrency=1 \
+    # The limit is that of a test as well as of all of a file.
+    reported "$name" "$report" node --test --test-concurrency=1 --test-timeout=1200000 \
         --test-reporter=spec --test-reporter-destination=stdout \
         --test-reporter=junit --test-reporter-destination="$report" "$@"
 }

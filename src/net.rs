@@ -1,8 +1,8 @@
 //! Listeners: what every port of the service has in common.
 //!
 //! A [`Door`] counts the connections of the node and of each peer address, whatever listener they came by. A [`Conn`]
-//! holds one of its places until it is dropped, tells how long ago its peer last gave a sign of life, and fails
-//! when the peer connects but says nothing.
+//! holds one of its places until it is dropped, counts its peer's signs of life, and fails when the peer connects but
+//! says nothing.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -222,13 +222,13 @@ fn tune(tcp: &TcpStream, config: &Config) -> io::Result<()> {
     Ok(())
 }
 
-/// When a connection last moved. Shared with whoever must notice that it stopped.
+/// How a connection moves. Shared with whoever must notice that it stopped.
 #[derive(Debug)]
 pub struct Activity {
     opened: Instant,
     /// Milliseconds from `opened` to the last write that the kernel took.
     written: AtomicU64,
-    /// Milliseconds from `opened` to the last sign of life.
+    /// How many signs of life the peer has given.
     heard: AtomicU64,
 }
 
@@ -243,13 +243,14 @@ impl Activity {
 
     /// How long ago the kernel last took bytes for the peer.
     pub fn since_written(&self) -> Duration {
-        self.since(&self.written)
+        let written = Duration::from_millis(self.written.load(Ordering::Relaxed));
+        self.opened.elapsed().saturating_sub(written)
     }
 
-    /// How long ago the peer last gave a sign of life: bytes from it, or room made by its acknowledgements in a send
-    /// buffer that was full.
-    pub fn since_heard(&self) -> Duration {
-        self.since(&self.heard)
+    /// How many signs of life the peer has given so far: bytes from it, or room made by its acknowledgements in a send
+    /// buffer that was full. It changes with each, and wraps.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// Waits until a write that began at `begun` has made no progress for `stall`.
@@ -263,14 +264,13 @@ impl Activity {
         }
     }
 
-    fn since(&self, last: &AtomicU64) -> Duration {
-        let last = Duration::from_millis(last.load(Ordering::Relaxed));
-        self.opened.elapsed().saturating_sub(last)
+    fn mark_written(&self) {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.written.store(now, Ordering::Relaxed);
     }
 
-    fn mark(&self, last: &AtomicU64) {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        last.store(now, Ordering::Relaxed);
+    fn mark_heard(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -308,7 +308,7 @@ impl Conn {
         }
     }
 
-    /// When this connection last moved.
+    /// How this connection moves.
     pub fn activity(&self) -> Arc<Activity> {
         self.activity.clone()
     }
@@ -318,9 +318,9 @@ impl Conn {
         match polled {
             Poll::Pending => self.blocked = true,
             Poll::Ready(Ok(taken)) if *taken > 0 => {
-                self.activity.mark(&self.activity.written);
+                self.activity.mark_written();
                 if std::mem::take(&mut self.blocked) {
-                    self.activity.mark(&self.activity.heard);
+                    self.activity.mark_heard();
                 }
             }
             Poll::Ready(_) => {}
@@ -347,7 +347,7 @@ impl AsyncRead for Conn {
         let polled = Pin::new(&mut this.tcp).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            this.activity.mark(&this.activity.heard);
+            this.activity.mark_heard();
         }
         let Some(opening) = &mut this.opening else {
             return polled;

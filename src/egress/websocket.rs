@@ -166,6 +166,7 @@ struct Peer {
     egress: Arc<Egress>,
     activity: Arc<Activity>,
     pings: Interval,
+    unanswered: Unanswered,
 }
 
 impl Peer {
@@ -183,6 +184,7 @@ impl Peer {
                 replies: Vec::new(),
             },
             egress: egress.clone(),
+            unanswered: Unanswered::since(activity.heard()),
             activity,
             pings,
         }
@@ -206,7 +208,7 @@ impl Peer {
                 biased;
                 heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
                 _ = self.pings.tick() => {
-                    self.check_alive()?;
+                    self.unanswered.ping(self.activity.heard())?;
                     self.write([Message::Ping(Bytes::new())], session).await?;
                 }
                 step = session.next() => match step {
@@ -215,15 +217,6 @@ impl Peer {
                 },
             }
         }
-    }
-
-    /// A peer that answered neither of the last two pings is gone.
-    fn check_alive(&self) -> Result<(), End> {
-        let heartbeat = self.egress.config.heartbeat;
-        if self.activity.since_heard() > heartbeat * 2 + heartbeat / 2 {
-            return Err(End::Gone);
-        }
-        Ok(())
     }
 
     /// Writes `messages` and flushes once. Meanwhile the client is still heard, and no further write begins.
@@ -252,6 +245,36 @@ impl Peer {
                 }
             }
         }
+    }
+}
+
+/// The pings since the peer was last heard. They are counted, and no time is: a process that was stopped for long has not
+/// read yet what its peers sent.
+struct Unanswered {
+    pings: u32,
+    /// How many signs of life there were at the last ping.
+    heard: u64,
+}
+
+impl Unanswered {
+    /// None yet, from a peer of which there were `heard` signs of life.
+    fn since(heard: u64) -> Self {
+        Self { pings: 0, heard }
+    }
+
+    /// One more ping is to be sent, after `heard` signs of life.
+    ///
+    /// # Errors
+    /// A peer that answered neither of the last two is gone.
+    fn ping(&mut self, heard: u64) -> Result<(), End> {
+        if heard != self.heard {
+            *self = Self::since(heard);
+        }
+        if self.pings == 2 {
+            return Err(End::Gone);
+        }
+        self.pings += 1;
+        Ok(())
     }
 }
 
@@ -398,6 +421,23 @@ mod tests {
             r#"{"type":"something"}"#,
         ] {
             assert!(understood(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_is_gone_that_answered_neither_of_the_last_two_pings() {
+        // The signs of life so far at each ping, and whether the peer is there.
+        for (heard, there) in [
+            (&[7, 7][..], true),
+            (&[7, 7, 7], false),
+            (&[8, 8, 9, 9, 9], false),
+            (&[8, 8, 9, 9], true),
+            (&[7, 8, 8, 9, 9, 10], true),
+            (&[7, 7, u64::MAX, 0, 0], true),
+        ] {
+            let mut unanswered = Unanswered::since(7);
+            let pinged = heard.iter().try_for_each(|heard| unanswered.ping(*heard));
+            assert_eq!(pinged.is_ok(), there, "{heard:?}");
         }
     }
 

@@ -1,9 +1,15 @@
 use axum::routing::get;
 use futures_util::StreamExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+};
 
 use super::*;
 use crate::shutdown::Shutdown;
+
+/// How long anything may take that is expected to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn door(config: Config) -> Arc<Door> {
     Door::new(config, Arc::new(Metrics::new().0))
@@ -71,33 +77,55 @@ async fn a_connection_over_the_bounds_is_closed_and_the_place_comes_back() {
 
 #[tokio::test]
 async fn a_silent_or_dripping_peer_is_given_up() {
-    for drip in [false, true] {
-        let config = Config {
-            handshake: Duration::from_millis(100),
-            ..Config::default()
-        };
-        let (mut conn, mut client) = pair(config).await;
-        if drip {
-            client.write_all(b"GET /").await.unwrap();
-            assert_eq!(conn.read(&mut [0; 64]).await.unwrap(), 5);
-        }
+    for said in ["", "GET /"] {
+        let (mut conn, mut client) = pair(Config::default()).await;
+        client.write_all(said.as_bytes()).await.unwrap();
+        let mut heard = vec![0; said.len()];
+        conn.read_exact(&mut heard).await.unwrap();
+        let opening = conn.opening.as_mut().expect("more has to come");
+        opening.deadline.as_mut().reset(Instant::now());
         let error = conn.read(&mut [0; 64]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{said:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_bytes_have_the_time_of_the_handshake() {
+    let begun = Instant::now();
+    let (mut conn, _client) = pair(Config::default()).await;
+    let error = conn.read(&mut [0; 64]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let (took, bound) = (begun.elapsed(), Config::default().handshake);
+    assert!(took >= bound && took < bound * 2, "{took:?}");
 }
 
 #[tokio::test]
 async fn a_peer_that_said_enough_may_be_silent() {
-    let config = Config {
-        handshake: Duration::from_millis(50),
-        ..Config::default()
-    };
-    let (mut conn, mut client) = pair(config).await;
+    let (mut conn, mut client) = pair(Config::default()).await;
     client.write_all(&[b'x'; FIRST_BYTES]).await.unwrap();
     conn.read_exact(&mut [0; FIRST_BYTES]).await.unwrap();
-    let mut more = [0; 1];
-    let silent = tokio::time::timeout(Duration::from_millis(200), conn.read(&mut more));
-    assert!(silent.await.is_err());
+    assert!(conn.opening.is_none(), "there is still a deadline");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_goes_on_slowly_is_not_stalled() {
+    const STALL: Duration = Duration::from_secs(30);
+    let activity = Activity::new();
+    // Nothing was written for longer than that, but nothing was to be.
+    tokio::time::sleep(STALL * 2).await;
+    let mut stalled = pin!(activity.stalled(Instant::now(), STALL));
+    for _ in 0..10 {
+        let moves = tokio::time::sleep(STALL - Duration::from_secs(1));
+        tokio::select! {
+            biased;
+            () = moves => activity.mark_written(),
+            () = &mut stalled => panic!("it is taken for stalled"),
+        }
+    }
+    let last = Instant::now();
+    stalled.await;
+    let took = last.elapsed();
+    assert!(took >= STALL && took < STALL * 2, "{took:?}");
 }
 
 #[tokio::test]
@@ -113,15 +141,18 @@ async fn activity_tells_a_stalled_write_from_one_that_moves() {
     {}
     tokio::time::sleep(pause).await;
     assert!(activity.since_written() >= pause);
-    assert!(activity.since_heard() >= pause);
+    let (heard, begun) = (activity.heard(), Instant::now());
     let reader = tokio::spawn(async move {
         let mut sink = vec![0; 1 << 20];
         while client.read(&mut sink).await.is_ok_and(|read| read > 0) {}
     });
     conn.write_all(&block).await.unwrap();
-    assert!(activity.since_written() < pause);
+    // It is told in whole milliseconds.
+    let since_written = activity.since_written();
+    let since_begun = begun.elapsed() + Duration::from_millis(1);
+    assert!(since_written < since_begun, "{since_written:?}");
     // Room in a buffer that was full is a sign of life.
-    assert!(activity.since_heard() < pause);
+    assert!(activity.heard() > heard);
     drop(conn);
     reader.await.unwrap();
 }
@@ -142,7 +173,7 @@ async fn a_peer_that_makes_no_room_is_given_up_by_the_system() {
             }
         }
     };
-    let error = tokio::time::timeout(Duration::from_secs(20), given_up).await;
+    let error = tokio::time::timeout(PATIENCE, given_up).await;
     assert_eq!(error.unwrap().kind(), io::ErrorKind::TimedOut);
     drop(client);
 }
@@ -156,17 +187,18 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-#[tokio::test]
-async fn http_is_served_within_bounds_until_the_drain_has_stopped() {
-    let config = Config {
-        handshake: Duration::from_millis(300),
-        ..Config::default()
-    };
+/// Serves `/x` until the shutdown, and hands back what serves it, and where.
+async fn serving(config: Config, shutdown: &Shutdown) -> (JoinHandle<()>, SocketAddr) {
     let (listener, address) = listener(config).await;
-    let shutdown = Shutdown::new(Duration::from_secs(1));
     let router = Router::new().route("/x", get(async || "hello"));
     let served = tokio::spawn(serve_http(listener, router, shutdown.drain()));
+    (served, address)
+}
 
+#[tokio::test]
+async fn http_is_served_within_bounds_until_the_drain_has_stopped() {
+    let shutdown = Shutdown::new(Duration::from_secs(1));
+    let (served, address) = serving(Config::default(), &shutdown).await;
     let request = b"GET /x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let answer = exchange(address, request).await;
     assert!(
@@ -178,18 +210,27 @@ async fn http_is_served_within_bounds_until_the_drain_has_stopped() {
     let answer = exchange(address, long.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
 
-    // A head that never ends is given up, as is a peer that says nothing.
-    for slow in [&b"GET /x HTTP/1.1\r\nhost: x\r\n"[..], b""] {
-        let answer = tokio::time::timeout(Duration::from_secs(5), exchange(address, slow)).await;
-        assert!(!answer.unwrap().contains("200"));
-    }
-
     shutdown.advance(Phase::Draining);
     assert!(exchange(address, request).await.starts_with("HTTP/1.1 200"));
     shutdown.advance(Phase::Stopped);
-    tokio::time::timeout(Duration::from_secs(5), served)
+    tokio::time::timeout(PATIENCE, served)
         .await
         .unwrap()
         .unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// A head that never ends is given up, as is a peer that says nothing.
+#[tokio::test]
+async fn http_waits_for_no_head_for_ever() {
+    let config = Config {
+        handshake: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let shutdown = Shutdown::new(Duration::from_secs(1));
+    let (_served, address) = serving(config, &shutdown).await;
+    for slow in [&b"GET /x HTTP/1.1\r\nhost: x\r\n"[..], b""] {
+        let answer = tokio::time::timeout(PATIENCE, exchange(address, slow)).await;
+        assert!(!answer.unwrap().contains("200"));
+    }
 }

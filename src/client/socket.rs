@@ -137,3 +137,64 @@ fn refused(error: Error) -> End {
         error => End::Lost(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    /// A socket that is connected already, and its server's end.
+    async fn pair() -> (Socket, WebSocketStream<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (server, _) = listener.accept().await.unwrap();
+        let client = MaybeTlsStream::Plain(client.unwrap());
+        let socket = Socket {
+            stream: WebSocketStream::from_raw_socket(client, Role::Client, None).await,
+            patience: HANDSHAKE,
+            deadline: Instant::now() + HANDSHAKE,
+        };
+        let server = WebSocketStream::from_raw_socket(server, Role::Server, None).await;
+        (socket, server)
+    }
+
+    #[tokio::test]
+    async fn each_frame_keeps_the_server_for_two_and_a_half_heartbeats() {
+        let (mut socket, mut server) = pair().await;
+        for (frame, patience) in [
+            (r#"{"type":"connection_heartbeat"}"#, HANDSHAKE),
+            (
+                r#"{"type":"connection_established","heartbeat_interval_ms":20000}"#,
+                Duration::from_secs(50),
+            ),
+            (
+                r#"{"type":"connection_heartbeat"}"#,
+                Duration::from_secs(50),
+            ),
+            (r#"{"type":"note"}"#, Duration::from_secs(50)),
+        ] {
+            server.send(Message::text(frame)).await.unwrap();
+            let begun = Instant::now();
+            socket.next().await.unwrap();
+            let left = socket.deadline - begun;
+            let most = patience + begun.elapsed();
+            assert!(patience <= left && left <= most, "{frame}: {left:?}");
+        }
+        // A ping keeps nobody.
+        let deadline = socket.deadline;
+        server.send(Message::Ping("".into())).await.unwrap();
+        server.close(None).await.unwrap();
+        assert_eq!(socket.next().await, Err(End::Closed(1005, String::new())));
+        assert_eq!(socket.deadline, deadline);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_beyond_the_deadline_is_left() {
+        let (mut socket, _server) = pair().await;
+        socket.deadline = Instant::now();
+        let silent = End::Lost("the server has fallen silent".into());
+        assert_eq!(socket.next().await, Err(silent));
+    }
+}

@@ -131,11 +131,7 @@ async fn a_connection_that_takes_nothing_in_is_replaced_all_the_same() {
     .await;
     let token = server.token("alice", "subscribe");
     server.start_runs("alice", &["run-1"]).await;
-    let text = "x".repeat(60_000);
-    for n in 0..200 {
-        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
-        server.emit_all("agents", vec![event]).await;
-    }
+    server.emit_large("alice", "run-1", 200).await;
     let query = "client_id=tab&from=oldest";
     let mut stalled = Socket::connect(server.http, &token, query).await;
     let mut stalled_grpc = Grpc::open(&server, &token, named("process")).await;

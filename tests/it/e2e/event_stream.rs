@@ -38,12 +38,17 @@ impl Answer {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Self {
+        let tcp = TcpStream::connect(http).await.unwrap();
+        Self::over(tcp, method, path, headers).await
+    }
+
+    async fn over(mut tcp: TcpStream, method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+        let http = tcp.peer_addr().unwrap();
         let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {http}\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
-        let mut tcp = TcpStream::connect(http).await.unwrap();
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut tcp = BufReader::new(tcp);
         let status = line(&mut tcp).await;
@@ -163,6 +168,13 @@ pub(super) async fn open(
     }
     assert_eq!(answer.header("content-type"), "text/event-stream");
     answer
+}
+
+/// Begins to read with `token`, and has little room for what comes.
+pub(super) async fn open_narrow(http: SocketAddr, token: &str) -> Answer {
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", &*bearer)];
+    Answer::over(wire::narrow(http).await, "GET", "/v1/events", &headers).await
 }
 
 /// Begins to read behind `id`.

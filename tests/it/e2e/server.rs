@@ -122,6 +122,18 @@ impl Server {
             .await;
     }
 
+    /// Emits so many events of 60,000 characters in `run`, `e0` and on: more than the kernel's buffers hold, if they are
+    /// many.
+    pub(super) async fn emit_large(&self, user: &str, run: &str, count: usize) {
+        let text = "x".repeat(60_000);
+        let large = |n| wire::event(user, run, &format!("e{n}"), wire::thinking(&text));
+        let events: Vec<_> = (0..count).map(large).collect();
+        // A batch has 4 MiB at most.
+        for batch in events.chunks(60) {
+            self.emit_all("agents", batch.to_vec()).await;
+        }
+    }
+
     /// Emits `events` as one batch with a token of `sub`; all must be stored.
     pub(super) async fn emit_all(&self, sub: &str, events: Vec<v1::Event>) -> Vec<v1::Receipt> {
         let token = self.token(sub, "emit");

@@ -7,7 +7,7 @@ use emitter::proto::v1::{
 };
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{Error, Message, client::IntoClientRequest, http::HeaderValue},
@@ -18,7 +18,7 @@ use super::server::Server;
 use crate::support::asyncapi::checked;
 
 /// How long anything may take that is expected to happen.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The emitter's stub at `grpc`.
 pub(super) async fn emitter(grpc: SocketAddr) -> EventEmitterClient<Channel> {
@@ -34,6 +34,13 @@ pub(super) fn with_token<T>(token: &str, message: T) -> Request<T> {
     let bearer = format!("Bearer {token}").parse().unwrap();
     request.metadata_mut().insert("authorization", bearer);
     request
+}
+
+/// A connection to `address` with little room for what comes.
+pub(super) async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.connect(address).await.unwrap()
 }
 
 /// An event of `user` and `run` with the id `id`.
@@ -106,13 +113,22 @@ impl Socket {
         query: &str,
         headers: &[(&'static str, String)],
     ) -> Result<Self, Error> {
-        let url = format!("ws://{http}/v1/stream?{query}");
+        Self::over(TcpStream::connect(http).await?, query, headers).await
+    }
+
+    async fn over(
+        tcp: TcpStream,
+        query: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, Error> {
+        let url = format!("ws://{}/v1/stream?{query}", tcp.peer_addr()?);
         let mut request = url.into_client_request()?;
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).unwrap();
             request.headers_mut().insert(*name, value);
         }
-        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
+        let tcp = MaybeTlsStream::Plain(tcp);
+        let (stream, _) = tokio_tungstenite::client_async(request, tcp).await?;
         Ok(Self(stream))
     }
 
@@ -122,6 +138,13 @@ impl Socket {
         Self::open(http, query, &[("authorization", bearer)])
             .await
             .unwrap_or_else(|error| panic!("?{query}: {error}"))
+    }
+
+    /// Connects with a bearer token, and has little room for what comes.
+    pub(super) async fn connect_narrow(http: SocketAddr, token: &str) -> Self {
+        let headers = [("authorization", format!("Bearer {token}"))];
+        let opened = Self::over(narrow(http).await, "", &headers).await;
+        opened.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// What comes next.

@@ -1,9 +1,12 @@
 //! What goes wrong by chance.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use emitter::{
-    engine::Watcher,
+    engine::{Commit, Watcher},
     event::{Position, Record},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -19,6 +22,31 @@ pub(crate) struct Odds {
     pub(crate) delay: f64,
     /// A watcher does not hear of an append.
     pub(crate) lost_hint: f64,
+}
+
+/// What becomes of an append.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing out of the ordinary.
+    None,
+    /// A conflict is told that was none.
+    Conflict,
+    /// The stream must be loaded again.
+    Reload,
+    /// Nothing is stored.
+    Unavailable,
+    /// Nothing is stored.
+    Full,
+    /// Nothing is stored, but nobody says so.
+    UnknownBefore,
+    /// All is stored, but nobody says so.
+    UnknownAfter,
+    /// Nobody says whether anything is stored; so much later all is, if it still can be.
+    Late(Duration),
+    /// Another writer comes first.
+    Rival(Commit),
+    /// The engine has a bug.
+    Panic,
 }
 
 /// What goes wrong by chance, from a seed.
@@ -49,6 +77,22 @@ impl Chance {
 
     pub(super) fn below(&self, bound: u64) -> u64 {
         self.rng.lock().unwrap().random_range(0..bound)
+    }
+
+    /// What becomes of the next append.
+    pub(super) fn fault(&self) -> Fault {
+        if !self.happens(self.odds().append) {
+            return Fault::None;
+        }
+        match self.below(7) {
+            0 => Fault::Conflict,
+            1 => Fault::Reload,
+            2 => Fault::Unavailable,
+            3 => Fault::Full,
+            4 => Fault::UnknownBefore,
+            5 => Fault::Late(Duration::from_millis(self.below(2_000))),
+            _ => Fault::UnknownAfter,
+        }
     }
 }
 

@@ -31,32 +31,7 @@ use super::{
     places::Places,
 };
 
-pub(crate) use super::chance::Odds;
-
-/// What becomes of an append.
-#[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    /// Nothing out of the ordinary.
-    None,
-    /// A conflict is told that was none.
-    Conflict,
-    /// The stream must be loaded again.
-    Reload,
-    /// Nothing is stored.
-    Unavailable,
-    /// Nothing is stored.
-    Full,
-    /// Nothing is stored, but nobody says so.
-    UnknownBefore,
-    /// All is stored, but nobody says so.
-    UnknownAfter,
-    /// Nobody says whether anything is stored; so much later all is, if it still can be.
-    Late(Duration),
-    /// Another writer comes first.
-    Rival(Commit),
-    /// The engine has a bug.
-    Panic,
-}
+pub(crate) use super::chance::{Fault, Odds};
 
 /// Wraps an engine.
 pub(crate) struct FaultyEngine {
@@ -77,6 +52,7 @@ pub(crate) struct FaultyEngine {
     loads: AtomicUsize,
     reads: AtomicUsize,
     looks: AtomicUsize,
+    upkeeps: AtomicUsize,
     read_time: Mutex<Duration>,
     failing_sets: AtomicUsize,
     behind_open_runs: Mutex<Option<Commit>>,
@@ -103,6 +79,7 @@ impl FaultyEngine {
             loads: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
+            upkeeps: AtomicUsize::new(0),
             read_time: Mutex::default(),
             failing_sets: AtomicUsize::new(0),
             behind_open_runs: Mutex::default(),
@@ -199,6 +176,11 @@ impl FaultyEngine {
         self.looks.load(Ordering::Acquire)
     }
 
+    /// How often `maintain` was called.
+    pub(crate) fn upkeeps(&self) -> usize {
+        self.upkeeps.load(Ordering::Acquire)
+    }
+
     /// How long a read takes from now on.
     pub(crate) fn set_read_time(&self, time: Duration) {
         *self.read_time.lock().unwrap() = time;
@@ -224,18 +206,7 @@ impl FaultyEngine {
         if let Some(fault) = self.script.lock().unwrap().pop_front() {
             return fault;
         }
-        if !self.chance.happens(self.chance.odds().append) {
-            return Fault::None;
-        }
-        match self.chance.below(7) {
-            0 => Fault::Conflict,
-            1 => Fault::Reload,
-            2 => Fault::Unavailable,
-            3 => Fault::Full,
-            4 => Fault::UnknownBefore,
-            5 => Fault::Late(Duration::from_millis(self.chance.below(2_000))),
-            _ => Fault::UnknownAfter,
-        }
+        self.chance.fault()
     }
 
     async fn wait_while_held(&self) {
@@ -488,6 +459,7 @@ impl Engine for FaultyEngine {
     }
 
     async fn maintain(&self) {
+        self.upkeeps.fetch_add(1, Ordering::AcqRel);
         self.inner.maintain().await;
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::support::{events::metrics, faulty_engine::FaultyEngine};
 
-const TIMEOUT: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn server(change: impl FnOnce(&mut Settings)) -> (Server, Arc<FaultyEngine>) {
     let clock = Clock::manual(Timestamp::from_millis(1_800_000_000_000));

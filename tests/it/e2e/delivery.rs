@@ -42,7 +42,7 @@ async fn ack(socket: &mut Socket, frame: &Value) {
 }
 
 /// Waits until everything that was said is heard, and returns what the server objected to.
-async fn heard(socket: &mut Socket) -> Vec<String> {
+pub(super) async fn heard(socket: &mut Socket) -> Vec<String> {
     say(socket, json!({"type": "unheard of"})).await;
     let mut objections = Vec::new();
     loop {

@@ -233,6 +233,9 @@ async fn expires(server: &Server, examples: &mut Examples) {
     let mut renewal = examples.take("authenticate");
     renewal["token"] = server.token_for("u1", "subscribe", minutes).into();
     say(&mut socket, &renewal).await;
+    // Once this is objected to, the renewal was heard.
+    say(&mut socket, &json!({"type": "unheard of"})).await;
+    socket.frame_of("connection_error").await;
     // Far beyond the end of the first token, the connection lives to be told of the second one's.
     server.clock.set(BEGIN + Duration::from_secs(1100));
     socket.frame_of("connection_token_expiring").await;

@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tonic_types::StatusExt;
 
 use super::{
+    delivery::heard,
     server::Server,
     wire::{self, Socket},
 };
@@ -63,6 +64,7 @@ async fn authenticate_renews_for_the_same_reader_only() {
         &server.token_for("alice", "subscribe", MINUTES),
     )
     .await;
+    assert_eq!(heard(&mut socket).await, [] as [&str; 0]);
     // It outlives the first token, and is told of the second one's end.
     server.clock.advance(MINUTES - Duration::from_secs(30));
     socket.frame_of("connection_token_expiring").await;

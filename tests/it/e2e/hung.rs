@@ -39,6 +39,11 @@ async fn a_store_that_hangs_holds_no_reader_for_ever() {
     let token = server.token("alice", "subscribe");
     let mut socket = Socket::connect(server.http, &token, "").await;
     socket.frame_of("connection_caught_up").await;
+    // It is read all the time: who answers no ping is taken for gone.
+    let socket = tokio::spawn(async move {
+        socket.frame_of("connection_heartbeat").await;
+        socket.closed().await
+    });
     let request = || SubscribeRequest {
         start: Some(Start::From(StartFrom::Head.into())),
         ..Default::default()
@@ -51,11 +56,10 @@ async fn a_store_that_hangs_holds_no_reader_for_ever() {
         ..Odds::default()
     });
     server.start_runs("alice", &["run-1"]).await;
+    let began = Instant::now();
     engine.hold_calls(true);
     engine.tell_heads().await;
-    let began = Instant::now();
-    socket.frame_of("connection_heartbeat").await;
-    let closed = async { (socket.closed().await, grpc.closed().await) };
+    let closed = async { (socket.await.unwrap(), grpc.closed().await) };
     let closed = tokio::time::timeout(PATIENCE, closed).await;
     let (socket_code, (closing, code)) = closed.expect("they hear heartbeats for ever");
     assert_eq!(socket_code, 4004);

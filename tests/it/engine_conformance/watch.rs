@@ -22,7 +22,7 @@ pub(crate) struct Heard {
 }
 
 /// How long a hint may take where it comes from elsewhere.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Heard {
     pub(crate) fn records(&self) -> Vec<Arc<Record>> {

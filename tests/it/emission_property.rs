@@ -127,9 +127,14 @@ async fn case(seed: u64) {
     assert_eq!(world.hub.users(), 0, "readers are gone");
 }
 
+/// How far the clock goes in one case: a run that was silent for a day may be forgotten or, still open, go on to be counted,
+/// and the model does not know which are open.
+const SPAN: Duration = Duration::from_secs(20 * 3_600);
+
 /// Lets time pass, with jumps, and does the upkeep.
 async fn keep(world: Arc<World>, mut rng: StdRng) {
     let clock: &Clock = &world.rig.clock;
+    let mut left = SPAN;
     loop {
         schedule::pass(&mut rng, 1..30).await;
         let jump = match rng.random_range(0..40) {
@@ -137,7 +142,9 @@ async fn keep(world: Arc<World>, mut rng: StdRng) {
             1..4 => rng.random_range(0..700_000),
             _ => rng.random_range(0..2_000),
         };
-        clock.advance(Duration::from_millis(jump));
+        let jump = left.min(Duration::from_millis(jump));
+        left -= jump;
+        clock.advance(jump);
         world.rig.sequencer.maintain();
         world.hub.maintain();
         world.rig.memory.maintain().await;
@@ -146,5 +153,5 @@ async fn keep(world: Arc<World>, mut rng: StdRng) {
 
 #[test]
 fn every_reader_gets_everything_or_is_told_soak() {
-    seed::each_seed(seed::cases(1_000, 50_000), case);
+    seed::each_seed(1_000, 50_000, case);
 }

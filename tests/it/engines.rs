@@ -35,7 +35,7 @@ fn durable_engine_factory() -> (Arc<dyn Engine>, Clock, TempDir) {
 
 #[test]
 fn runs_live_as_the_model_says_soak() {
-    seed::each_seed(seed::cases(100, 1_000), async |seed| {
+    seed::each_seed(100, 1_000, async |seed| {
         let (engine, clock) = memory(Config::default());
         run_property::case(engine, clock, seed, 1_000).await;
     });
@@ -44,10 +44,9 @@ fn runs_live_as_the_model_says_soak() {
 /// Each case goes through five processes, one after the other: the model does not notice.
 #[test]
 fn runs_live_as_the_model_says_in_a_directory_soak() {
-    let seed = seed::seed();
     // The engine answers from a thread of its own: its time is not the runtime's to move.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    for seed in seed..seed + seed::cases(3, 100) {
+    for seed in seed::seeds(3, 100) {
         println!("EMITTER_SEED={seed}");
         runtime.block_on(live_in_a_directory(seed));
     }

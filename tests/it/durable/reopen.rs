@@ -218,5 +218,5 @@ async fn same(engine: &dyn Engine, mirror: &dyn Engine, clock: &Clock, step: usi
 
 #[test]
 fn opened_anew_a_directory_is_what_it_was_soak() {
-    seed::each_seed(seed::cases(10, 300), case);
+    seed::each_seed(10, 300, case);
 }

@@ -1,13 +1,33 @@
 //! Seeds: printed, and given again by `EMITTER_SEED`.
 
-use std::future::Future;
+use std::{future::Future, ops::Range};
+
+/// Whether this is `EMITTER_SOAK=1`.
+fn is_soak() -> bool {
+    std::env::var("EMITTER_SOAK").is_ok_and(|soak| soak == "1")
+}
 
 /// How often a seeded test runs: `small`, or `long` under `EMITTER_SOAK=1`.
 pub(crate) fn cases(small: u64, long: u64) -> u64 {
-    match std::env::var("EMITTER_SOAK") {
-        Ok(soak) if soak == "1" => long,
-        _ => small,
-    }
+    if is_soak() { long } else { small }
+}
+
+/// The seeds of a test: that of `EMITTER_SEED`, or `small` ones that are the same each time, so that a rare one fails
+/// for nobody by chance, or `long` new ones under `EMITTER_SOAK=1`.
+pub(crate) fn seeds(small: u64, long: u64) -> Range<u64> {
+    let first = match std::env::var("EMITTER_SEED") {
+        Ok(seed) => return one(&seed),
+        Err(_) if is_soak() => u64::from(rand::random::<u32>()),
+        Err(_) => 0,
+    };
+    let seeds = first..first + cases(small, long);
+    println!("seeds {} to {}", seeds.start, seeds.end - 1);
+    seeds
+}
+
+fn one(seed: &str) -> Range<u64> {
+    let seed: u64 = seed.parse().expect("EMITTER_SEED is a number");
+    seed..seed + 1
 }
 
 /// A seed: that of `EMITTER_SEED`, or a new one. It is printed with the test's output.
@@ -20,24 +40,9 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
-/// Runs `case` for `cases` seeds; for one only, if `EMITTER_SEED` names it. A failing seed is printed.
-pub(crate) fn each_seed<F: Future<Output = ()>>(cases: u64, case: impl Fn(u64) -> F) {
-    each_seed_from(u64::from(rand::random::<u32>()), cases, case);
-}
-
-/// The same, from the seed `first` on.
-pub(crate) fn each_seed_from<F: Future<Output = ()>>(
-    first: u64,
-    cases: u64,
-    case: impl Fn(u64) -> F,
-) {
-    let one = std::env::var("EMITTER_SEED").ok();
-    let seeds = match one.map(|seed| seed.parse::<u64>().expect("EMITTER_SEED is a number")) {
-        Some(seed) => seed..seed + 1,
-        None => first..first + cases,
-    };
-    println!("seeds {} to {}", seeds.start, seeds.end - 1);
-    for seed in seeds {
+/// Runs `case` for each of these `seeds`. A failing one is printed.
+pub(crate) fn each_seed<F: Future<Output = ()>>(small: u64, long: u64, case: impl Fn(u64) -> F) {
+    for seed in seeds(small, long) {
         let failing = Failing(seed);
         tokio::runtime::Builder::new_current_thread()
             .enable_time()

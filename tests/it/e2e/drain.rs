@@ -147,8 +147,9 @@ async fn new_work_is_refused_as_draining_while_an_emit_is_under_way() {
 
     let event = wire::event("bob", "run-2", "b1", wire::thinking("x"));
     let request = v1::EmitRequest { event: Some(event) };
-    let refused = client.emit(wire::with_token(&token, request)).await;
-    let status = refused.expect_err("it was taken");
+    let emit = client.emit(wire::with_token(&token, request));
+    let answered = tokio::time::timeout(PATIENCE, emit).await;
+    let status = answered.expect("it waits").expect_err("it was taken");
     let details = status.get_error_details();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
     assert_eq!(details.error_info().unwrap().reason, "DRAINING");

@@ -106,9 +106,7 @@ impl Answer {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, next)
-            .await
-            .expect("nothing came")
+        wire::in_time(next).await
     }
 
     /// Whether there was one more chunk.
@@ -124,23 +122,29 @@ impl Answer {
 
     /// The next event whose frame is of this type; others before it are dropped.
     pub(super) async fn frame_of(&mut self, wire_type: &str) -> Event {
-        loop {
-            let event = self.next().await;
-            let event = event.unwrap_or_else(|| panic!("it ended before {wire_type}"));
-            if event.frame["type"] == wire_type {
-                return event;
+        let next = async {
+            loop {
+                let event = self.next().await;
+                let event = event.unwrap_or_else(|| panic!("it ended before {wire_type}"));
+                if event.frame["type"] == wire_type {
+                    return event;
+                }
             }
-        }
+        };
+        wire::in_time(next).await
     }
 
     /// The next event that is one of the user's.
     pub(super) async fn event(&mut self) -> Event {
-        loop {
-            let event = self.next().await.expect("an event");
-            if !wire::is_control(&event.frame) {
-                return event;
+        let next = async {
+            loop {
+                let event = self.next().await.expect("an event");
+                if !wire::is_control(&event.frame) {
+                    return event;
+                }
             }
-        }
+        };
+        wire::in_time(next).await
     }
 
     /// The last event, which says why the stream ends; events before it are dropped.

@@ -40,7 +40,7 @@ async fn a_stalled_reader_is_closed_with_4002_and_others_get_everything_meanwhil
     assert_eq!(server.metric("emitter_websocket_connections").await, 1.0);
     // It reads on at last: what was on its way, then the code.
     assert_eq!(stalled.closed().await, 4002);
-    comes_back(&server, &token).await;
+    wire::in_time(comes_back(&server, &token)).await;
     server.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Stock clients for the tests: tonic stubs and a plain WebSocket, nothing of the crate's own client.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, time::Duration};
 
 use emitter::proto::v1::{
     self, event::Payload, event_emitter_client::EventEmitterClient, subscribe_response::Item,
@@ -19,6 +19,12 @@ use crate::support::asyncapi::checked;
 
 /// How long anything may take that is expected to happen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `coming` comes to. Whole waits are measured: heartbeats come for ever.
+pub(super) async fn in_time<T>(coming: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(PATIENCE, coming).await;
+    came.expect("it did not come")
+}
 
 /// The emitter's stub at `grpc`.
 pub(super) async fn emitter(grpc: SocketAddr) -> EventEmitterClient<Channel> {
@@ -163,9 +169,7 @@ impl Socket {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, next)
-            .await
-            .expect("nothing came")
+        in_time(next).await
     }
 
     /// The next frame.
@@ -178,33 +182,42 @@ impl Socket {
 
     /// The next frame of this type; others before it are dropped.
     pub(super) async fn frame_of(&mut self, wire_type: &str) -> Value {
-        loop {
-            let frame = self.frame().await;
-            if frame["type"] == wire_type {
-                return frame;
+        let next = async {
+            loop {
+                let frame = self.frame().await;
+                if frame["type"] == wire_type {
+                    return frame;
+                }
             }
-        }
+        };
+        in_time(next).await
     }
 
     /// The next frame that is an event.
     pub(super) async fn event(&mut self) -> Value {
-        loop {
-            let frame = self.frame().await;
-            if !is_control(&frame) {
-                return frame;
+        let next = async {
+            loop {
+                let frame = self.frame().await;
+                if !is_control(&frame) {
+                    return frame;
+                }
             }
-        }
+        };
+        in_time(next).await
     }
 
     /// The code that the server closes with; frames before it are dropped.
     pub(super) async fn closed(&mut self) -> u16 {
-        loop {
-            match self.next().await {
-                Came::Frame(_) => {}
-                Came::Closed(code) => return code,
-                Came::Ended => panic!("the connection ended without a close frame"),
+        let closed = async {
+            loop {
+                match self.next().await {
+                    Came::Frame(_) => {}
+                    Came::Closed(code) => return code,
+                    Came::Ended => panic!("the connection ended without a close frame"),
+                }
             }
-        }
+        };
+        in_time(closed).await
     }
 }
 

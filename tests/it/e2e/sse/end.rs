@@ -118,20 +118,23 @@ async fn a_reader_that_takes_nothing_in_is_ended_and_others_get_everything_meanw
     assert_eq!(stalled.next().await, None);
     assert!(next < EVENTS, "it was not stalled");
     // Where it is too slow again, it goes on from there.
-    while next < EVENTS {
-        let begun = next;
-        let mut again = event_stream::resume(server.http, &token, "", &last).await;
-        while next < EVENTS
-            && let Some(event) = again.next().await
-        {
-            if !wire::is_control(&event.frame) {
-                assert_eq!(event.frame["event_id"], format!("e{next}"));
-                next += 1;
+    wire::in_time(async {
+        while next < EVENTS {
+            let begun = next;
+            let mut again = event_stream::resume(server.http, &token, "", &last).await;
+            while next < EVENTS
+                && let Some(event) = again.next().await
+            {
+                if !wire::is_control(&event.frame) {
+                    assert_eq!(event.frame["event_id"], format!("e{next}"));
+                    next += 1;
+                }
+                last = event.id.unwrap_or(last);
             }
-            last = event.id.unwrap_or(last);
+            assert!(next > begun, "nothing came behind {last}");
         }
-        assert!(next > begun, "nothing came behind {last}");
-    }
+    })
+    .await;
     server.stop().await;
 }
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ledger::{Ledger, Left, is_end},
     server::credential,
+    tools::until,
 };
 
 /// What a load is like.
@@ -87,10 +88,8 @@ impl Load {
     /// Waits until so many more events are acknowledged.
     pub(crate) async fn acknowledged(&self, more: usize) {
         let want = self.ledger.acknowledged() + more;
-        let ledger = &self.ledger;
-        let patience = Duration::from_secs(90);
-        super::tools::until_within(patience, "events are acknowledged", async || {
-            ledger.acknowledged() >= want
+        until("events are acknowledged", async || {
+            self.ledger.acknowledged() >= want
         })
         .await;
     }

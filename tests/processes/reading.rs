@@ -17,7 +17,10 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status, Streaming, transport::Endpoint};
 
-use super::server::{credential, token};
+use super::{
+    server::{credential, token},
+    tools::PATIENCE,
+};
 
 /// An event as a reader got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -293,25 +296,37 @@ pub(crate) async fn subscribe(
     Ok(answer?.into_inner())
 }
 
-/// Everything that is retained of `user`, read anew.
+/// Everything that is retained of `user`, read anew; again from its beginning where that is cut off.
 pub(crate) async fn replay(node: &str, user: &str) -> Vec<Seen> {
-    use subscribe_response::Item;
+    let mut ends = Vec::new();
     let read = async {
-        let mut stream = subscribe(node, user, None).await?;
-        let mut all = Vec::new();
-        while let Some(message) = stream.message().await? {
-            match message.item {
-                Some(Item::Event(event)) => all.push(seen(event)),
-                Some(Item::CaughtUp(_)) => return Ok(all),
-                Some(Item::Gap(gap)) => panic!("a gap from the oldest on: {gap:?}"),
-                _ => {}
+        loop {
+            match replay_once(node, user).await {
+                Ok(all) => return all,
+                Err(status) if is_passing(&status) => ends.push(status.to_string()),
+                Err(status) => panic!("replay of {user}: {status}"),
             }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        Err(Status::unavailable("the stream ended"))
     };
-    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
-    read.expect("a replay takes no minute")
-        .unwrap_or_else(|status: Status| panic!("replay of {user}: {status}"))
+    let read = tokio::time::timeout(PATIENCE, read).await;
+    read.unwrap_or_else(|_| panic!("no replay of {user} within {PATIENCE:?}: {ends:?}"))
+}
+
+/// The same over one connection.
+async fn replay_once(node: &str, user: &str) -> Result<Vec<Seen>, Status> {
+    use subscribe_response::Item;
+    let mut stream = subscribe(node, user, None).await?;
+    let mut all = Vec::new();
+    while let Some(message) = stream.message().await? {
+        match message.item {
+            Some(Item::Event(event)) => all.push(seen(event)),
+            Some(Item::CaughtUp(_)) => return Ok(all),
+            Some(Item::Gap(gap)) => panic!("a gap from the oldest on: {gap:?}"),
+            _ => {}
+        }
+    }
+    Err(Status::unavailable("the stream ended"))
 }
 
 fn seen(recorded: RecordedEvent) -> Seen {

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use emitter::{
-    client::Operator,
+    client::{Answer, Operator},
     proto::v1::{GetRunRequest, ListRunsRequest, Run, RunState},
 };
 
 use super::{
-    ledger::{Ledger, Left},
+    ledger::{Ledger, Left, is_passing},
     reading::replay,
     server::credential,
+    tools::until,
 };
 
 /// Every run that is known at `node`, by its id.
@@ -24,7 +25,7 @@ pub(crate) async fn listed(node: &str) -> HashMap<String, Run> {
             page_token,
             ..ListRunsRequest::default()
         };
-        let page = operator.list_runs(request).await.expect("a page of runs");
+        let page = answered(async || operator.list_runs(request.clone()).await).await;
         for run in page.runs {
             let before = all.insert(run.run_id.clone(), run);
             assert!(before.is_none(), "listed twice: {before:?}");
@@ -34,6 +35,20 @@ pub(crate) async fn listed(node: &str) -> HashMap<String, Run> {
             return all;
         }
     }
+}
+
+/// What is answered, asked again where the service only could not answer then.
+async fn answered<T>(mut ask: impl AsyncFnMut() -> Answer<T>) -> T {
+    let mut answer = None;
+    until("an operator is answered", async || {
+        answer = match ask().await {
+            Err(refusal) if is_passing(&refusal) => None,
+            answer => Some(answer.expect("an answer")),
+        };
+        answer.is_some()
+    })
+    .await;
+    answer.unwrap()
 }
 
 /// `ListRuns` and `GetRun` at `node` agree with the retained events of every user of the ledger.
@@ -76,7 +91,7 @@ pub(crate) async fn agree_with_events(ledger: &Ledger, node: &str) {
             run_id: id.clone(),
             ..GetRunRequest::default()
         };
-        let whole = operator.get_run(request).await.expect("a run");
+        let whole = answered(async || operator.get_run(request.clone()).await).await;
         let sequences: Vec<u64> = whole
             .timeline
             .iter()

@@ -29,10 +29,10 @@ const SECRET: &str = "a secret of the tests, and of nothing else";
 const ISSUER: &str = "tests";
 
 /// How long a start may take, recovery included.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 
 /// How long a drain may take, and a little more.
-const STOP: Duration = Duration::from_secs(45);
+const STOP: Duration = Duration::from_secs(120);
 
 /// A process of the service, killed when dropped. If its test fails, the end of its log is printed.
 pub(crate) struct Server {
@@ -233,7 +233,8 @@ impl Server {
             let status = head.split(' ').nth(1)?.parse().ok()?;
             Some((status, body.to_owned()))
         };
-        get.await.unwrap_or_default()
+        let answer = tokio::time::timeout(Duration::from_secs(10), get).await;
+        answer.ok().flatten().unwrap_or_default()
     }
 
     /// The sum of a metric over its labels; 0 if it is not there.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     ledger::{Book, Ledger, Left, Outcome},
     reading::{Heard, Reading, Seen, epoch_changed, replay},
-    tools::until_within,
+    tools::{PATIENCE, until},
 };
 
 /// What a fault is allowed to cost.
@@ -103,11 +103,10 @@ pub(crate) async fn examine(
         let ids: Vec<String> = retained
             .map(|(_, _, seen)| seen.iter().map(|seen| seen.event_id.clone()).collect())
             .unwrap_or_default();
-        let patience = Duration::from_secs(60);
         let what = format!("{} has everything", reading.name);
-        let complete = until_within(patience, &what, async || reading.missing(&ids).is_empty());
+        let complete = until(&what, async || reading.missing(&ids).is_empty());
         // What is missing is told by the verdict.
-        let _complete = tokio::time::timeout(patience - Duration::from_secs(1), complete).await;
+        let _complete = tokio::time::timeout(PATIENCE - Duration::from_secs(1), complete).await;
     }
     let heard = readings.iter().map(|reading| {
         let heard = reading.heard();
@@ -134,7 +133,7 @@ async fn replay_with_ends(ledger: &Ledger, node: &str, user: &str) -> Vec<Seen> 
             .iter()
             .filter(|seen| seen.ends && abandoned.contains(&seen.run));
         // A node that takes over from one that was killed before it began gives runs a minute to come back.
-        if ended.count() >= abandoned.len() || since.elapsed() > Duration::from_secs(90) {
+        if ended.count() >= abandoned.len() || since.elapsed() > Duration::from_secs(300) {
             return seen;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -2,15 +2,14 @@
 
 use std::{
     fs,
-    process::{Child, Stdio},
-    time::Duration,
+    process::{Child, Command, Stdio},
 };
 
 use tempfile::TempDir;
 
 use crate::processes::{
     ports,
-    tools::{ended, output, signal, tail, tool, until},
+    tools::{PATIENCE, bounded, ended, output, signal, tail, tool, until},
 };
 
 /// A Redis process, killed when dropped. If its test fails, the end of its log is printed.
@@ -25,7 +24,9 @@ pub(crate) struct Redis {
 
 /// A synced log of everything, as a store should have it.
 pub(crate) const AOF_ALWAYS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
-/// The same, synced once a second.
+/// Nothing on a disk, for a server that is not started again: no disk is waited for.
+pub(crate) const IN_MEMORY: &[&str] = &["--appendonly", "no"];
+/// A log of everything, synced once a second.
 pub(crate) const AOF_EVERYSEC: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec"];
 
 impl Redis {
@@ -63,20 +64,19 @@ impl Redis {
     /// A cluster of three that takes calls.
     pub(crate) async fn cluster() -> [Self; 3] {
         let nodes = [
-            Self::cluster_node(&[]).await,
-            Self::cluster_node(&[]).await,
-            Self::cluster_node(&[]).await,
+            Self::cluster_node().await,
+            Self::cluster_node().await,
+            Self::cluster_node().await,
         ];
         Self::join(&nodes, 0).await;
         nodes
     }
 
-    /// A cluster of three masters that takes calls, each with a replica in step with it, which takes its place when it
-    /// has not answered for about two seconds.
+    /// A cluster of three masters that takes calls, each with a replica in step with it.
     pub(crate) async fn cluster_with_replicas() -> Vec<Self> {
         let mut nodes = Vec::new();
         for _ in 0..6 {
-            nodes.push(Self::cluster_node(&["--cluster-node-timeout", "2000"]).await);
+            nodes.push(Self::cluster_node().await);
         }
         Self::join(&nodes, 1).await;
         let in_step = |node: &Self| {
@@ -91,15 +91,33 @@ impl Redis {
         nodes
     }
 
+    /// From now on the replica of this master, one of `nodes`, takes its place when it has not answered for about two
+    /// seconds. No other does: on a loaded machine those may be slow too.
+    pub(crate) fn may_be_replaced(&self, nodes: &[Self]) {
+        let id = self.cli(&["cluster", "myid"]);
+        for node in nodes {
+            let known = node.cli(&["cluster", "nodes"]);
+            let own = known.lines().find(|line| line.contains("myself,"));
+            // After an id, an address and flags comes the master.
+            let master = own.and_then(|own| own.split(' ').nth(3));
+            let stays = if master == Some(id.trim()) {
+                "no"
+            } else {
+                "yes"
+            };
+            node.cli(&["config", "set", "cluster-replica-no-failover", stays]);
+            node.cli(&["config", "set", "cluster-node-timeout", "2000"]);
+        }
+    }
+
     /// One that is to be in a cluster.
-    async fn cluster_node(options: &[&str]) -> Self {
-        let cluster = ["--cluster-enabled", "yes"];
-        Self::start(&[AOF_EVERYSEC, &cluster, options].concat()).await
+    async fn cluster_node() -> Self {
+        Self::start(&[AOF_EVERYSEC, &["--cluster-enabled", "yes"]].concat()).await
     }
 
     /// Makes a cluster of `nodes`, in which each master has so many replicas.
     async fn join(nodes: &[Self], replicas: usize) {
-        let mut create = tool("redis-cli");
+        let mut create = bounded("redis-cli");
         create
             .args(["--cluster", "create"])
             .args(nodes.iter().map(Self::address))
@@ -151,6 +169,20 @@ impl Redis {
         replica.restart().await;
         replica.is_in_step().await;
         replica
+    }
+
+    /// Waits until it has everything that `primary` has.
+    pub(crate) async fn has_all_of(&self, primary: &Self) {
+        let offset = |server: &Self, name: &str| -> Option<u64> {
+            let replication = server.cli(&["info", "replication"]);
+            let mut lines = replication.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.parse().ok())
+        };
+        let written = offset(primary, "master_repl_offset:").expect("an offset");
+        until("the replica has it", async || {
+            offset(self, "slave_repl_offset:").is_some_and(|had| had >= written)
+        })
+        .await;
     }
 
     async fn is_in_step(&self) {
@@ -239,19 +271,11 @@ impl Redis {
 
     /// What it answers to a command.
     pub(crate) fn cli(&self, command: &[&str]) -> String {
-        let mut cli = tool("redis-cli");
-        cli.args(["-p", &self.port.to_string()])
-            .args(&self.access)
-            .args(command);
-        output(&mut cli)
+        output(&mut cli(self.port, &self.access, command))
     }
 
     fn try_cli(&self, command: &[&str]) -> Option<String> {
-        let mut cli = tool("redis-cli");
-        cli.args(["-p", &self.port.to_string()])
-            .args(&self.access)
-            .args(command);
-        let output = cli.output().ok()?;
+        let output = cli(self.port, &self.access, command).output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -259,7 +283,7 @@ impl Redis {
     pub(crate) async fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
-        let gone = ended(&mut child, Duration::from_secs(10)).await;
+        let gone = ended(&mut child, PATIENCE).await;
         assert!(gone.is_some(), "Redis did not end");
     }
 
@@ -285,6 +309,15 @@ impl Drop for Redis {
             eprintln!("-- log of Redis on {}:\n{log}", self.port);
         }
     }
+}
+
+/// A command to the server at `port`, reached by `access`.
+pub(crate) fn cli(port: u16, access: &[String], command: &[&str]) -> Command {
+    let mut cli = bounded("redis-cli");
+    cli.args(["-p", &port.to_string()])
+        .args(access)
+        .args(command);
+    cli
 }
 
 /// A certificate authority and a certificate of it for 127.0.0.1, below `directory`.

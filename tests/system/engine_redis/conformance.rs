@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{config, config_of, node};
 use crate::{
     engine_conformance::{bounds, conformance},
-    redis::Redis,
+    redis::{IN_MEMORY, Redis},
     run_property,
     support::{events::START, seed},
 };
@@ -59,7 +59,7 @@ fn one_server() -> (Arc<dyn Engine>, Clock, Held) {
     let clock = Clock::manual(START);
     let its = clock.clone();
     let (engine, held) = elsewhere(async move || {
-        let server = Redis::start(&["--appendonly", "no"]).await;
+        let server = Redis::start(IN_MEMORY).await;
         let engine = node(config(&server, bounds()), &its);
         (engine, vec![server])
     });

@@ -15,13 +15,13 @@ use std::{
 use emitter::{
     clock::{Clock, Entropy},
     engine::{
-        Watcher, memory,
+        Engine, StreamState, Watcher, memory,
         redis::{Bounds, Config, RedisEngine, Url},
     },
-    event::{Position, Record},
+    event::{Position, Record, StreamKey},
 };
 
-use crate::{redis::Redis, support::events};
+use crate::{processes::tools::until, redis::Redis, support::events};
 
 /// Where `server` is.
 fn url(server: &Redis) -> String {
@@ -81,15 +81,35 @@ fn admit(server: &Redis, user: &str, more: &str) {
     assert_eq!(server.cli(&command).trim(), "OK");
 }
 
-/// A node on `server` as it is, with defaults but for `change`.
+/// A node on `server` as it is, with defaults but for `change`, and patient: the machine may be loaded.
 fn node_on(server: &str, change: impl FnOnce(&mut Config)) -> Arc<RedisEngine> {
     let mut config = Config {
         urls: vec![Url::new(&format!("redis://{server}"))],
+        timeout: Duration::from_secs(10),
         clock_tolerance: Duration::MAX,
         ..Config::default()
     };
     change(&mut config);
     node(config, &Clock::manual(events::START))
+}
+
+/// What the engine has of `user`, as soon as it answers.
+async fn loaded(engine: &dyn Engine, user: &StreamKey) -> StreamState {
+    let mut state = None;
+    until("the engine answers", async || {
+        state = engine.load(user).await.ok();
+        state.is_some()
+    })
+    .await;
+    state.unwrap()
+}
+
+/// Tries to store a note with this id: where it is.
+async fn tried(engine: &dyn Engine, user: &StreamKey, id: &str) -> Option<Position> {
+    let state = engine.load(user).await.ok()?;
+    let commit = events::notes(user, &[id], events::START);
+    let appended = engine.append(user, &state, commit).await.ok()?;
+    Some(appended.records[0].position)
 }
 
 /// What a watcher is told.

@@ -385,3 +385,48 @@ impl Shards {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::RedisError;
+
+    use super::*;
+
+    fn of_a_cluster() -> Arc<Shards> {
+        let config = Config {
+            mode: Mode::Cluster,
+            ..Config::default()
+        };
+        let metrics = Arc::new(Metrics::new().0);
+        let hints = Registry::new(metrics.clone());
+        Shards::new(Arc::new(config), Entropy::seeded(1), metrics, hints)
+    }
+
+    fn answer(text: &str) -> RedisError {
+        match redis::parse_redis_value(format!("-{text}\r\n").as_bytes()) {
+            Ok(redis::Value::ServerError(error)) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// However often other connections fail meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn where_a_slot_is_elsewhere_the_nodes_are_asked_at_once() {
+        let shards = of_a_cluster();
+        let rested = async || {
+            let began = Instant::now();
+            assert!(
+                !shards.rest(LONGEST_WAIT, false).await,
+                "somebody had a doubt"
+            );
+            began.elapsed()
+        };
+        shards.doubt();
+        let seldom = rested().await;
+        assert!(seldom >= LONGEST_WAIT / 2, "{seldom:?}");
+        shards.doubt();
+        shards.doubt_by(&answer("MOVED 1 127.0.0.1:1"));
+        let soon = rested().await;
+        assert!(soon < ANSWERED * 2, "{soon:?}");
+    }
+}

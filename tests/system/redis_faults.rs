@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use emitter::{
     client::{Producer, ProducerConfig},
     proto::v1::{AgentStarted, AgentThinking, Event, event::Payload},
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
         load::{Load, LoadConfig},
         reading::{Heard, Reading, epoch_changed},
         server::{Server, credential},
-        tools::{until, until_within},
+        tools::until,
         verdict::{Allowed, judge},
     },
     proxy::{Proxy, Way, dropping},
@@ -94,17 +95,15 @@ async fn a_failover_to_a_replica_that_lags_is_told() {
     busy.load.acknowledged(300).await;
     // What is stalled in a process would still be read when that goes on.
     link.set(Way::Stalled);
-    busy.load.acknowledged(50).await;
+    busy.load.acknowledged(150).await;
     primary.kill().await;
     link.set(Way::Cut);
     replica.cli(&["replicaof", "no", "one"]);
     way.lead_to(&replica.address()).await;
     busy.load.acknowledged(300).await;
-    until_within(
-        Duration::from_secs(30),
-        "every reader is told",
-        async || busy.readings.iter().all(heard_of_a_new_epoch),
-    )
+    until("every reader is told", async || {
+        busy.readings.iter().all(heard_of_a_new_epoch)
+    })
     .await;
     let verdict = busy.judge(Allowed::LOSS).await;
     // A few were sent once more, and stored anew.
@@ -149,10 +148,7 @@ async fn an_outage_and_a_policy_that_evicts_are_said_once_and_their_ends_too() {
     let mut redis = Redis::start(AOF_EVERYSEC).await;
     let node = Server::start("node", &on_redis(&redis.address())).await;
     let said = |what: &str| node.logged().matches(what).count();
-    let says = async |what: &str| {
-        let patience = Duration::from_secs(20);
-        until_within(patience, what, async || said(what) > 0).await;
-    };
+    let says = async |what: &str| until(what, async || said(what) > 0).await;
     redis.cli(&["config", "set", "maxmemory", "1gb"]);
     for (policy, what) in [
         ("allkeys-lru", "Redis evicts keys"),
@@ -167,14 +163,14 @@ async fn an_outage_and_a_policy_that_evicts_are_said_once_and_their_ends_too() {
     redis.kill().await;
     says(begins).await;
     // Calls are refused by now, and several attempts to connect have failed.
-    until_within(Duration::from_secs(20), "it refuses", async || {
+    until("it refuses", async || {
         let away = node.metric("emitter_redis_masters_away").await;
         node.metric("emitter_engine_refusing").await > 0.0 && away == 1.0
     })
     .await;
     redis.restart().await;
     says(ends).await;
-    until_within(Duration::from_secs(20), "it takes calls", async || {
+    until("it takes calls", async || {
         let away = node.metric("emitter_redis_masters_away").await;
         node.metric("emitter_engine_refusing").await == 0.0 && away == 0.0
     })
@@ -203,19 +199,25 @@ async fn hints_that_are_lost_cost_a_moment_only() {
     let node = [reading.grpc.clone()];
     let reader = |user: &String| Reading::grpc(user, &node, config.seed);
     let readings: Vec<Reading> = config.users.iter().map(reader).collect();
+    // Only who reads already needs hints.
+    let is_there = |reading: &Reading| {
+        let heard = reading.heard();
+        heard.iter().any(|heard| matches!(heard, Heard::CaughtUp))
+    };
+    until("everybody reads", async || readings.iter().all(is_there)).await;
     let load = Load::start(&config);
     load.acknowledged(2_000).await;
-    assert!(*dropped.lock().unwrap() > 0, "no hint came by");
+    until("a hint is lost", async || *dropped.lock().unwrap() > 0).await;
     // From here on nobody hears of anything: the last events of every user are such.
     all.store(true, Ordering::Relaxed);
     let before = *dropped.lock().unwrap();
+    load.acknowledged(50).await;
     let ledger = load.finish().await;
     let addresses = [reading.grpc.clone(), writing.grpc.clone()];
     for reader in &readings {
         let ids = ledger.book().acknowledged_of(&reader.user);
-        let patience = Duration::from_secs(15);
         let what = format!("{} has everything", reader.name);
-        until_within(patience, &what, async || reader.missing(&ids).is_empty()).await;
+        until(&what, async || reader.missing(&ids).is_empty()).await;
     }
     assert!(*dropped.lock().unwrap() > before, "the last was not lost");
     judge(&ledger, readings, &addresses, Allowed::NOTHING).await;
@@ -230,11 +232,20 @@ fn on_cluster(nodes: &[Redis]) -> String {
     format!("[engine]\nkind = \"redis\"\n[redis]\nmode = \"cluster\"\nurls = [{urls}]\n")
 }
 
+/// The same settings, with so many seconds for an answer of Redis.
+fn with_timeout(toml: &str, seconds: u64) -> String {
+    let engine = seconds * 5;
+    let patient =
+        format!("[limits]\nengine_timeout = \"{engine}s\"\n[redis]\ntimeout = \"{seconds}s\"\n");
+    toml.replace("[redis]\n", &patient)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn why_no_node_of_a_cluster_tells_anything_is_said_once() {
     let cluster = Redis::cluster().await;
     let toml = on_cluster(&cluster).replace("redis://", "redis://nobody:wrong@");
-    let node = Server::start("node", &toml).await;
+    // No node may be taken for one that does not answer.
+    let node = Server::start("node", &with_timeout(&toml, 20)).await;
     let said = |what: &str| node.logged().matches(what).count();
     let (lost, why) = (
         "no node of the cluster tells",
@@ -245,8 +256,17 @@ async fn why_no_node_of_a_cluster_tells_anything_is_said_once() {
         node.metric("emitter_redis_masters_away").await == 1.0
     })
     .await;
-    // It was asked several times by now.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let refusals = |node: &Redis| -> u64 {
+        let errors = node.cli(&["info", "errorstats"]);
+        let counted = errors
+            .lines()
+            .find_map(|line| line.strip_prefix("errorstat_WRONGPASS:count="));
+        counted.map_or(0, |counted| counted.trim().parse().unwrap())
+    };
+    until("each was asked several times", async || {
+        cluster.iter().all(|node| refusals(node) >= 3)
+    })
+    .await;
     assert_eq!(said(lost), 1);
     let log = node.logged();
     let line = log.lines().find(|line| line.contains(lost)).unwrap();
@@ -294,9 +314,9 @@ async fn a_failover_in_a_cluster_is_told_to_the_users_of_that_master_only() {
         .iter()
         .partition(|reading| cluster[dies].is_master_of(&tag(&reading.user)));
     assert!(!elsewhere.is_empty(), "every user is on one master");
+    cluster[dies].may_be_replaced(&cluster);
     cluster[dies].kill().await;
-    let patience = Duration::from_secs(30);
-    until_within(patience, "every reader there is told", async || {
+    until("every reader there is told", async || {
         there.iter().all(|reading| heard_of_a_new_epoch(reading))
     })
     .await;
@@ -313,42 +333,76 @@ async fn a_failover_in_a_cluster_is_told_to_the_users_of_that_master_only() {
     busy.judge(Allowed::LOSS).await;
 }
 
-/// Events of one run without end, about every 50 ms until `stop`: how many there were, how long the slowest took, and what
-/// was not stored.
-async fn steady(
-    node: String,
-    user: String,
-    stop: CancellationToken,
-) -> (usize, Duration, Vec<String>) {
-    let patient = ProducerConfig {
-        deadline: Duration::from_secs(20),
-        attempt: Duration::from_secs(20),
-        ..ProducerConfig::default()
-    };
-    let producer = Producer::new(&node, credential("steady", "emit"), patient).unwrap();
-    let (mut count, mut slowest, mut failed) = (0, Duration::ZERO, Vec::new());
-    while !stop.is_cancelled() {
-        let payload = match count {
-            0 => Payload::AgentStarted(AgentStarted::default()),
-            _ => Payload::AgentThinking(AgentThinking::default()),
-        };
-        let event = Event {
-            event_id: format!("steady-{user}-{count}"),
-            user_id: user.clone(),
-            run_id: format!("steady-{user}"),
-            agent_name: "worker".into(),
-            payload: Some(payload),
-            ..Event::default()
-        };
-        let began = Instant::now();
-        if let Err(refusal) = producer.emit(event).await {
-            failed.push(format!("{refusal:?}"));
-        }
-        slowest = slowest.max(began.elapsed());
-        count += 1;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// Events of one run without end, about every 50 ms until `stop`.
+struct Steady {
+    stored: Arc<AtomicUsize>,
+    /// How long the slowest took, and what was not stored.
+    run: JoinHandle<(Duration, Vec<String>)>,
+}
+
+impl Steady {
+    fn begin(node: String, user: String, stop: CancellationToken) -> Self {
+        let stored = Arc::<AtomicUsize>::default();
+        let run = tokio::spawn(Self::write(node, user, stored.clone(), stop));
+        Self { stored, run }
     }
-    (count, slowest, failed)
+
+    async fn write(
+        node: String,
+        user: String,
+        stored: Arc<AtomicUsize>,
+        stop: CancellationToken,
+    ) -> (Duration, Vec<String>) {
+        let patient = ProducerConfig {
+            deadline: Duration::from_secs(60),
+            attempt: Duration::from_secs(60),
+            ..ProducerConfig::default()
+        };
+        let producer = Producer::new(&node, credential("steady", "emit"), patient).unwrap();
+        let (mut slowest, mut failed) = (Duration::ZERO, Vec::new());
+        for count in 0.. {
+            if stop.is_cancelled() {
+                break;
+            }
+            let payload = match count {
+                0 => Payload::AgentStarted(AgentStarted::default()),
+                _ => Payload::AgentThinking(AgentThinking::default()),
+            };
+            let event = Event {
+                event_id: format!("steady-{user}-{count}"),
+                user_id: user.clone(),
+                run_id: format!("steady-{user}"),
+                agent_name: "worker".into(),
+                payload: Some(payload),
+                ..Event::default()
+            };
+            let began = Instant::now();
+            match producer.emit(event).await {
+                Ok(_) => stored.fetch_add(1, Ordering::Relaxed),
+                Err(refusal) => {
+                    failed.push(format!("{refusal:?}"));
+                    0
+                }
+            };
+            slowest = slowest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        (slowest, failed)
+    }
+
+    fn stored(&self) -> usize {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Waits until each of `runs` has stored 20 events more.
+    async fn all_go_on(runs: &[Self]) {
+        let goals: Vec<usize> = runs.iter().map(|run| run.stored() + 20).collect();
+        until("each goes on", async || {
+            let mut each = runs.iter().zip(&goals);
+            each.all(|(run, goal)| run.stored() >= *goal)
+        })
+        .await;
+    }
 }
 
 /// Its users wait until it goes on, with all that they had, and so do those whose new run's id is claimed there. What else
@@ -359,28 +413,34 @@ async fn a_master_of_a_cluster_that_stalls_costs_time_only_and_its_users_most_of
     for node in &cluster {
         node.cli(&["config", "set", "cluster-require-full-coverage", "no"]);
     }
-    let busy = Busy::on(&on_cluster(&cluster)).await;
+    let busy = Busy::on(&with_timeout(&on_cluster(&cluster), 15)).await;
     let tag = |user: &str| format!("{{emitter:{}}}", stream(user).bucket());
     let users = (0..).map(|n| format!("v{n}"));
     let elsewhere = users.filter(|user| !cluster[0].is_master_of(&tag(user)));
     let stop = CancellationToken::new();
     let runs = elsewhere.take(4).zip(busy.addresses.iter().cycle());
-    let runs = runs.map(|(user, node)| steady(node.clone(), user, stop.clone()));
-    let runs: Vec<_> = runs.map(tokio::spawn).collect();
+    let runs = runs.map(|(user, node)| Steady::begin(node.clone(), user, stop.clone()));
+    let runs: Vec<Steady> = runs.collect();
     busy.load.acknowledged(300).await;
+    Steady::all_go_on(&runs).await;
+    let failed = async || {
+        let [one, other] = &busy.nodes;
+        let name = "emitter_redis_errors_total";
+        one.metric(name).await + other.metric(name).await
+    };
+    let before = failed().await;
     cluster[0].stall();
-    tokio::time::sleep(Duration::from_secs(17)).await;
+    Steady::all_go_on(&runs).await;
+    assert_eq!(failed().await, before, "the others waited for its users");
+    until("calls of its users fail", async || failed().await > before).await;
+    Steady::all_go_on(&runs).await;
     cluster[0].go_on();
     busy.load.acknowledged(300).await;
     stop.cancel();
-    let mut outcomes = Vec::new();
     for run in runs {
-        outcomes.push(run.await.unwrap());
-    }
-    println!("{outcomes:?}");
-    for (count, slowest, failed) in &outcomes {
-        let is_well = *slowest < Duration::from_secs(1) && failed.is_empty();
-        assert!(is_well && *count > 100, "{outcomes:?}");
+        let (slowest, failed) = run.run.await.unwrap();
+        println!("one of the others: within {slowest:?}");
+        assert!(failed.is_empty(), "{failed:?}");
     }
     busy.judge(Allowed::NOTHING).await;
 }

@@ -9,6 +9,7 @@ use crate::{
         load::{Load, LoadConfig},
         reading::{Reading, subscribe},
         server::Server,
+        tools::PATIENCE,
         verdict::{Allowed, judge},
     },
     proxy::{Proxy, Way},
@@ -63,7 +64,8 @@ async fn drained_readers_are_spread_out() {
     node.ask_to_end();
     let mut waits = Vec::new();
     for mut stream in streams {
-        while let Ok(Some(message)) = stream.message().await {
+        let mut next = async || tokio::time::timeout(PATIENCE, stream.message()).await;
+        while let Ok(Some(message)) = next().await.expect("the stream ends") {
             if let Some(Item::Closing(closing)) = message.item {
                 assert_eq!(closing.reason, "DRAINING");
                 let wait = closing.reconnect_after.expect("when to come back");

@@ -44,7 +44,11 @@ async fn a_loss_is_found() {
     let mut server = Server::start("memory", "").await;
     let nodes = [server.grpc.clone()];
     let seed = seed();
-    let config = LoadConfig::new(nodes.to_vec(), seed);
+    // So many that one of them is amid a run, with its start lost.
+    let config = LoadConfig {
+        writers: 16,
+        ..LoadConfig::new(nodes.to_vec(), seed)
+    };
     let readings = config.users.iter().flat_map(|user| {
         [
             Reading::grpc(user, &nodes, seed),

@@ -12,7 +12,7 @@ use crate::{
         load::{Load, LoadConfig},
         reading::{Reading, replay},
         server::Server,
-        tools::{ended, files, output, signal, tool, until},
+        tools::{PATIENCE, ended, files, output, signal, tool, until},
         verdict::{Allowed, judge},
     },
     seed::seed,
@@ -72,6 +72,7 @@ impl Busy {
         let others: Vec<String> = reasons()
             .into_iter()
             .filter(|reason| !REASONS.contains(&reason.as_str()))
+            .filter(|reason| !reason.starts_with("on the way: "))
             .collect();
         assert!(others.is_empty(), "{others:?}");
         for user in 0..4 {
@@ -164,7 +165,7 @@ impl Failing {
 
     async fn end(mut self) {
         signal(self.0.id(), "TERM");
-        let ended = ended(&mut self.0, Duration::from_secs(10)).await;
+        let ended = ended(&mut self.0, PATIENCE).await;
         assert!(ended.is_some(), "the tracer did not end");
     }
 }

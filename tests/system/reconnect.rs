@@ -14,6 +14,7 @@ use crate::{
     processes::{
         reading::{is_passing, subscribe},
         server::{Server, credential},
+        tools::PATIENCE,
     },
     redis::{AOF_EVERYSEC, Redis},
     seed::cases,
@@ -65,7 +66,7 @@ async fn read(
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     };
-    let read = tokio::time::timeout(Duration::from_secs(120), read).await;
+    let read = tokio::time::timeout(Duration::from_secs(600), read).await;
     assert!(read.is_ok(), "u{n} did not get {count} events");
     position.expect("a position")
 }
@@ -106,12 +107,11 @@ async fn a_thousand_readers_catch_up_at_once_soak() {
     let redis = Redis::start(AOF_EVERYSEC).await;
     let mut node = Server::start("reading", &on_redis(&redis.address())).await;
     let other = Server::start("writing", &on_redis(&redis.address())).await;
-    let producer = Producer::new(
-        &other.grpc,
-        credential("writer", "emit"),
-        ProducerConfig::default(),
-    )
-    .unwrap();
+    let patient = ProducerConfig {
+        deadline: PATIENCE,
+        ..ProducerConfig::default()
+    };
+    let producer = Producer::new(&other.grpc, credential("writer", "emit"), patient).unwrap();
 
     emit(&producer, (0..readers).map(|n| note(n, 0)).collect()).await;
     let mut reading = JoinSet::new();

@@ -13,7 +13,7 @@ import pytest
 from browser import Chromium
 from people import Person
 from server import ROOT, Server
-from shell import Shell
+from shell import CONFIG_SECRET, Shell
 
 # The tools that tests/tools/install.sh installed.
 os.environ["PATH"] = os.pathsep.join(
@@ -77,6 +77,17 @@ def shell(tmp_path):
 def dev(shell):
     """`emitter dev`, running."""
     return shell.dev()
+
+
+@pytest.fixture
+def config(shell, tmp_path):
+    """A config that works, and whose secret no program prints."""
+    shell.keeps(CONFIG_SECRET)
+    (tmp_path / "secret").write_text(CONFIG_SECRET + "\n")
+    file = tmp_path / "emitter.toml"
+    listen = "".join(f'{name}_listen = "127.0.0.1:0"\n' for name in ("grpc", "http", "admin"))
+    file.write_text(listen + 'drain = "5s"\n[auth]\nissuer = "platform"\nsecret_file = "secret"\n')
+    return file
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from server import ROOT
 # How long anything may take that ought to be immediate.
 SECONDS = 60
 # Every listener on any free port.
+# The secret of a config that a test writes.
+CONFIG_SECRET = "correct horse battery staple, thrice"
 ANY_PORTS = [f"--{name}-listen=127.0.0.1:0" for name in ("grpc", "http", "admin")]
 
 

@@ -1,0 +1,135 @@
+"""Configurations: what is shown of them, what is refused, and what `serve` makes of one."""
+
+import re
+import socket
+
+import pytest
+
+from shell import ANY_PORTS, CONFIG_SECRET
+
+
+def test_a_good_config_is_shown(shell, config):
+    shown = shell.run("emitter", "check-config", "--config", config, EMITTER_LIMITS__EVENT_BYTES="32KiB").out
+    assert f'drain = "5s" # {config}' in shown, shown
+    assert 'event_bytes = "32KiB" # EMITTER_LIMITS__EVENT_BYTES' in shown, shown
+    assert "batch_events = 1000" in shown, shown
+    # What is shown is itself a config.
+    written = config.with_name("shown.toml")
+    written.write_text("\n".join(shown))
+    shell.run("emitter", "check-config", "--config", written)
+
+
+def test_a_secret_in_a_config_is_not_shown(shell, tmp_path):
+    shell.keeps(CONFIG_SECRET)
+    file = tmp_path / "emitter.toml"
+    file.write_text(f'[auth]\nissuer = "platform"\nsecret = "{CONFIG_SECRET}"\n')
+    shown = shell.run("emitter", "check-config", "--config", file).out
+    assert f'secret = "[set]" # {file}' in shown, shown
+    shown = shell.run("emitter", "check-config", EMITTER_AUTH__ISSUER="platform", EMITTER_AUTH__SECRET=CONFIG_SECRET).out
+    assert 'secret = "[set]" # EMITTER_AUTH__SECRET' in shown, shown
+
+
+BAD = {
+    "a text": ('drain = "soon"', "drain", "soon"),
+    "a key": ("[limits]\nevent_bytez = 1", "limits.event_bytez", "is not a known key"),
+    "a bound": ('[limits]\nevent_bytes = "1GiB"', "limits.event_bytes", "1048576"),
+    "a type": ('[limits]\nbatch_events = "many"', "limits.batch_events", "many"),
+    "an open quote": (f'[auth]\nissuer = "x"\nsecret = "{CONFIG_SECRET}', None, "line 3"),
+    "no quotes": (f'[auth]\nissuer = "x"\nsecret = {CONFIG_SECRET}', None, "line 3"),
+    "a list for a secret": (f'[auth]\nissuer = "x"\nsecret = ["{CONFIG_SECRET}"]', "auth.secret", "text"),
+    "a short secret": ('[auth]\nissuer = "x"\nsecret = "too short, but a secret"', "auth.secret", "32"),
+    "no secret file": ('[auth]\nissuer = "x"\nsecret_file = "not/there"', "auth.secret_file", "not/there"),
+    "no issuer": (f'[auth]\nsecret = "{CONFIG_SECRET}"', "auth.issuer", ""),
+}
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+@pytest.mark.parametrize(("text", "key", "problem"), BAD.values(), ids=BAD)
+def test_a_bad_config_exits_64_and_is_named(shell, tmp_path, command, text, key, problem):
+    for secret in (CONFIG_SECRET, "too short, but a secret"):
+        shell.keeps(secret)
+    file = tmp_path / "emitter.toml"
+    good = '[auth]\nissuer = "platform"\nsecret = "{}"\n'.format("s" * 32)
+    file.write_text(text if "[auth]" in text else f"{text}\n{good}")
+    ran = shell.run("emitter", command, "--config", file, exits=64)
+    errors = [error for error in ran.err if error.startswith("error: ")]
+    assert errors == ran.err, ran
+    (error,) = [error for error in errors if not key or error.startswith(f"error: {key}: ")]
+    assert problem in error, ran
+    # A key that is nowhere has no place.
+    assert str(file) in error or key == "auth.issuer", ran
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve", "dev"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EMITTER_DRAIN", "soon"),
+        ("EMITTER_LIMITS__BATCH_EVENTS", "many"),
+        ("EMITTER_LIMITS__NO_SUCH", "1"),
+        ("EMITTER_GRPC_LISTEN", "nowhere"),
+    ],
+)
+def test_a_bad_variable_exits_64_and_is_named(shell, config, command, name, value):
+    flags = [] if command == "dev" else ["--config", config]
+    ran = shell.run("emitter", command, *flags, exits=64, **{name: value})
+    (error,) = ran.err
+    assert name in error and name.removeprefix("EMITTER_").lower().replace("__", ".") in error, ran
+
+
+def test_unknown_keys_of_every_source_are_named_at_once(shell, config):
+    config.write_text("no_such = 1\nnor_this = 2\n" + config.read_text())
+    ran = shell.run("emitter", "check-config", "--config", config, exits=64, EMITTER_NOT_A_KEY="1")
+    assert sorted(ran.err) == [
+        f"error: no_such: is not a known key ({config})",
+        f"error: nor_this: is not a known key ({config})",
+        "error: not_a_key: is not a known key (EMITTER_NOT_A_KEY)",
+    ]
+
+
+def test_a_config_that_is_not_there_exits_64(shell):
+    for command in ("check-config", "serve"):
+        (error,) = shell.run("emitter", command, "--config", "nowhere.toml", exits=64).err
+        assert "nowhere.toml" in error, error
+
+
+def test_serve_serves_what_the_config_says(shell, config):
+    serve = shell.start("emitter", "serve", "--config", config)
+    told, kept = serve.until("where it listens, and what keeps events", lambda: serve.out[:2] if len(serve.out) > 1 else None)
+    grpc, http, admin = re.fullmatch(r"listening: gRPC on (\S+), HTTP on (\S+), admin on (\S+)", told).groups()
+    assert kept == "engine: memory; lost of what was acknowledged: everything, when the process ends"
+
+    flags = "--issuer platform --secret-file secret"
+    emit_token, read_token = (
+        shell.run("emitter", "token", *flags.split(), "--sub", sub, "--scope", scope).out[0]
+        for sub, scope in (("svc", "emit"), ("u1", "subscribe"))
+    )
+    tail = shell.tail("--http", f"http://{http}", "--token", read_token, "--from", "oldest")
+    to = ["--grpc", f"http://{grpc}", "--user", "u1", "--run", "r1", "--type", "agent_started", "--agent", "a"]
+    shell.run("emitter", "emit", *to, EMITTER_TOKEN=emit_token)
+    tail.until("the event", lambda: tail.frames)
+    # A token of another secret does not get in.
+    flags = "--sub svc --scope emit --issuer platform --secret-file other"
+    (config.parent / "other").write_text("x" * 32)
+    other = shell.run("emitter", "token", *flags.split()).out[0]
+    (refused,) = shell.run("emitter", "emit", *to, exits=1, EMITTER_TOKEN=other).out
+    assert refused.startswith("refused  UNAUTHENTICATED: "), refused
+    for token in (emit_token, read_token, other):
+        assert token not in "\n".join(serve.out + serve.err), "a token is in the log"
+
+    serve.terminate()
+    assert serve.ended() == 0, serve
+    assert admin != http
+
+
+@pytest.mark.parametrize("listener", ["grpc", "http", "admin"])
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_a_port_in_use_is_named(shell, config, command, listener):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:{}".format(taken.getsockname()[1])
+        flags = ANY_PORTS if command == "dev" else ["--config", config]
+        flags = [flag for flag in flags if f"--{listener}" not in str(flag)]
+        ran = shell.run("emitter", command, *flags, f"--{listener}-listen={address}", exits=1)
+    (error,) = [text for text in ran.err if text.startswith("error: ")]
+    assert f"{listener}_listen" in error and address in error, ran
+    assert not ran.out, ran

@@ -3,12 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use emitter::{
-    app::Environment,
-    clock::Entropy,
-    engine::{
-        Engine,
-        memory::{self, MemoryEngine},
-    },
+    engine::{Engine, memory::MemoryEngine},
     proto::v1::{self, SubscribeRequest, subscribe_response::Item},
     run::RunState,
 };
@@ -26,7 +21,7 @@ use super::{
 use crate::{
     processes::tools::until,
     support::{
-        events::{self, run_id, stream},
+        events::{run_id, stream},
         faulty_engine::FaultyEngine,
     },
 };
@@ -93,18 +88,7 @@ async fn readers_are_told_when_to_come_back_and_everything_stops() {
 
 /// A server over an engine that can be held. Alice's `run-1` and bob's `run-2` are open.
 async fn start() -> (Server, Arc<FaultyEngine>, Arc<MemoryEngine>) {
-    let (memory, clock) = events::memory(memory::Config::default());
-    let engine = FaultyEngine::new(memory.clone(), 1);
-    let environment = Environment {
-        clock,
-        entropy: Entropy::system(),
-        engine: Some(engine.clone()),
-    };
-    let server = Server::start_in(environment, |settings| {
-        settings.drain = Duration::from_secs(300);
-        settings.limits.engine_timeout = Duration::from_secs(300);
-    })
-    .await;
+    let (server, engine, memory) = Server::start_held().await;
     server.start_runs("alice", &["run-1"]).await;
     server.start_runs("bob", &["run-2"]).await;
     (server, engine, memory)

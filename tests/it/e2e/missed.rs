@@ -3,21 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use emitter::{
-    app::Environment,
-    clock::Entropy,
-    engine::{
-        Engine, Key,
-        memory::{self, MemoryEngine},
-    },
+    engine::{Engine, Key, memory::MemoryEngine},
     event::{StreamKey, Tenant, UserId},
     proto::v1,
 };
 
 use super::{server::Server, wire};
-use crate::{
-    processes::tools::until,
-    support::{events, faulty_engine::FaultyEngine},
-};
+use crate::{processes::tools::until, support::faulty_engine::FaultyEngine};
 
 struct Node {
     server: Server,
@@ -29,17 +21,7 @@ struct Node {
 impl Node {
     /// With an open run of alice's.
     async fn start() -> Self {
-        let (memory, clock) = events::memory(memory::Config::default());
-        let engine = FaultyEngine::new(memory.clone(), 1);
-        let environment = Environment {
-            clock,
-            entropy: Entropy::system(),
-            engine: Some(engine.clone()),
-        };
-        let server = Server::start_in(environment, |settings| {
-            settings.limits.engine_timeout = Duration::from_secs(300);
-        })
-        .await;
+        let (server, engine, memory) = Server::start_held().await;
         server.start_runs("alice", &["run-1"]).await;
         let (tenant, user) = (Tenant::new("default"), UserId::new("alice"));
         Self {

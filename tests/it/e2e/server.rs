@@ -1,12 +1,13 @@
 //! A server of its own for each test, on free ports, with a clock that the test may move.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use emitter::{
     access::{self, Grant, Scope, mint},
     app::{App, Environment, Running},
     clock::{Clock, Entropy, Timestamp},
     config::{Config, Settings, Sources},
+    engine::memory::{self, MemoryEngine},
     proto::v1::{self, emit_result::Outcome, event_subscriber_client::EventSubscriberClient},
 };
 use futures_util::StreamExt;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tonic::transport::Channel;
 
 use super::wire::{self, Socket};
-use crate::support::asyncapi::checked;
+use crate::support::{asyncapi::checked, events, faulty_engine::FaultyEngine};
 
 const SECRET: &str = "a secret of the tests, and of nothing else";
 const ISSUER: &str = "tests";
@@ -82,6 +83,22 @@ impl Server {
             clock,
             running,
         }
+    }
+
+    /// A server over a memory engine whose calls can be held. It waits for them longer than any test takes.
+    pub(super) async fn start_held() -> (Self, Arc<FaultyEngine>, Arc<MemoryEngine>) {
+        let (memory, clock) = events::memory(memory::Config::default());
+        let engine = FaultyEngine::new(memory.clone(), 1);
+        let environment = Environment {
+            clock,
+            entropy: Entropy::system(),
+            engine: Some(engine.clone()),
+        };
+        let change = |settings: &mut Settings| {
+            settings.drain = Duration::from_secs(300);
+            settings.limits.engine_timeout = Duration::from_secs(300);
+        };
+        (Self::start_in(environment, change).await, engine, memory)
     }
 
     /// Drains and stops it.

@@ -106,7 +106,19 @@ fn as_killed(from: &Path, to: &Path) {
             Ok(true) => return,
             what => assert!(Instant::now() < until, "it does not hold still: {what:?}"),
         }
-        let _was_not_there = fs::remove_dir_all(to.join("keyspaces"));
+        clear(to);
+    }
+}
+
+/// Removes all but the witness.
+fn clear(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else if !path.ends_with("witness") {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 

@@ -114,11 +114,12 @@ impl Journals {
     }
 }
 
-/// How many bytes of the disk the journals of `directory` take.
-pub(super) fn taken(directory: &Path) -> io::Result<u64> {
-    let journals = ids(directory)?.into_iter();
-    let taken = journals.map(|id| space::taken_by_file(&directory.join(format!("{id}.jnl"))));
-    Ok(taken.sum())
+/// How many bytes of the disk the journals of `directory` take; what cannot be looked at counts nothing.
+pub(super) fn taken(directory: &Path) -> u64 {
+    let journals = ids(directory).unwrap_or_default().into_iter();
+    journals
+        .map(|id| space::taken_by_file(&directory.join(format!("{id}.jnl"))))
+        .sum()
 }
 
 /// The numbers of the journals' files, in their order.

@@ -13,7 +13,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -118,11 +118,16 @@ impl Witness {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn close(&self, group: u64) -> io::Result<()> {
-        let mut seal = File::create(self.directory.join(SEAL))?;
+        let mut options = OpenOptions::new();
+        let seal = options.create(true).truncate(false).write(true);
+        let seal = seal.open(self.directory.join(SEAL))?;
+        let write_seal = || seal.write_all_at(&changed(&self.file.metadata()?), 0);
         // Nothing that takes time stands between the two: a process that ended there would have proved nothing.
         self.write(group, true)?;
-        seal.write_all(&changed(&self.file.metadata()?))?;
+        write_seal()?;
         self.file.sync_all()?;
+        // To some file systems that is a change too.
+        write_seal()?;
         seal.sync_all()
     }
 

@@ -60,7 +60,7 @@ impl Store {
                 self.pause()?;
             }
         }
-        while self.is_flushing() && journal::taken(&self.directory)? > LONG_JOURNAL {
+        while self.is_flushing() && journal::taken(&self.directory) > LONG_JOURNAL {
             self.pause()?;
         }
         Ok(())

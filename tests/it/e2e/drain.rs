@@ -7,8 +7,9 @@ use emitter::{
     proto::v1::{self, SubscribeRequest, subscribe_response::Item},
     run::RunState,
 };
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Error;
-use tonic::transport::Endpoint;
+use tonic::{Response, Status, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -86,9 +87,9 @@ async fn readers_are_told_when_to_come_back_and_everything_stops() {
     }
 }
 
-/// A server over an engine that can be held. Alice's `run-1` and bob's `run-2` are open.
-async fn start() -> (Server, Arc<FaultyEngine>, Arc<MemoryEngine>) {
-    let (server, engine, memory) = Server::start_held().await;
+/// A server over an engine that can be held, which drains for `drain` at most. Alice's `run-1` and bob's `run-2` are open.
+async fn start(drain: Duration) -> (Server, Arc<FaultyEngine>, Arc<MemoryEngine>) {
+    let (server, engine, memory) = Server::start_held(drain).await;
     server.start_runs("alice", &["run-1"]).await;
     server.start_runs("bob", &["run-2"]).await;
     (server, engine, memory)
@@ -96,16 +97,8 @@ async fn start() -> (Server, Arc<FaultyEngine>, Arc<MemoryEngine>) {
 
 /// Drains `server`, which does not come to its end before `engine` is released: an emit is under way. What waits for both.
 async fn drain(server: Server, engine: &FaultyEngine) -> impl Future<Output = ()> {
-    engine.hold();
-    let mut client = wire::emitter(server.grpc).await;
-    let request = v1::EmitRequest {
-        event: Some(wire::started("carol", "run-3")),
-    };
-    let request = wire::with_token(&server.token("agents", "emit"), request);
-    let emitting = tokio::spawn(async move { client.emit(request).await });
-    until("the append", async || engine.waiting() == 1).await;
     let admin = server.admin;
-    let stopping = tokio::spawn(server.stop());
+    let (emitting, stopping) = held_up(server, engine).await;
     until("it drains", async || {
         super::http::get(admin, "/readyz").await.0 == 503
     })
@@ -118,9 +111,37 @@ async fn drain(server: Server, engine: &FaultyEngine) -> impl Future<Output = ()
     }
 }
 
+type Emitting = JoinHandle<Result<Response<v1::EmitResponse>, Status>>;
+
+/// An emit that `engine` holds, and the drain of `server`, which waits for it.
+async fn held_up(server: Server, engine: &FaultyEngine) -> (Emitting, JoinHandle<()>) {
+    engine.hold();
+    let mut client = wire::emitter(server.grpc).await;
+    let request = v1::EmitRequest {
+        event: Some(wire::started("carol", "run-3")),
+    };
+    let request = wire::with_token(&server.token("agents", "emit"), request);
+    let emitting = tokio::spawn(async move { client.emit(request).await });
+    until("the append", async || engine.waiting() == 1).await;
+    (emitting, tokio::spawn(server.stop()))
+}
+
+/// A test that ends by itself ends long before.
+const LONG: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_that_is_held_up_ends_at_its_deadline() {
+    let (server, engine, _) = start(Duration::from_secs(2)).await;
+    let (emitting, stopping) = held_up(server, &engine).await;
+    let stopped = tokio::time::timeout(PATIENCE, stopping).await;
+    stopped.expect("it goes on without end").unwrap();
+    assert_eq!(engine.waiting(), 1, "the emit held it up to the end");
+    assert!(!emitting.is_finished(), "nobody answered it");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_work_is_refused_as_draining_while_an_emit_is_under_way() {
-    let (server, engine, _) = start().await;
+    let (server, engine, _) = start(LONG).await;
     let reader = server.token("alice", "subscribe");
     let token = server.token("agents", "emit");
     let (grpc, http, admin) = (server.grpc, server.http, server.admin);
@@ -163,7 +184,7 @@ async fn new_work_is_refused_as_draining_while_an_emit_is_under_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_run_is_ended_for_its_silence_while_nothing_is_taken_in() {
-    let (server, engine, memory) = start().await;
+    let (server, engine, memory) = start(LONG).await;
     let clock = server.clock.clone();
     let drained = drain(server, &engine).await;
     let (appends, upkeeps) = (engine.appends(), engine.upkeeps());

@@ -21,7 +21,7 @@ struct Node {
 impl Node {
     /// With an open run of alice's.
     async fn start() -> Self {
-        let (server, engine, memory) = Server::start_held().await;
+        let (server, engine, memory) = Server::start_held(Duration::from_secs(300)).await;
         server.start_runs("alice", &["run-1"]).await;
         let (tenant, user) = (Tenant::new("default"), UserId::new("alice"));
         Self {

@@ -85,8 +85,11 @@ impl Server {
         }
     }
 
-    /// A server over a memory engine whose calls can be held. It waits for them longer than any test takes.
-    pub(super) async fn start_held() -> (Self, Arc<FaultyEngine>, Arc<MemoryEngine>) {
+    /// A server over a memory engine whose calls can be held. It waits for them longer than any test takes, but for
+    /// `drain` at most at its end.
+    pub(super) async fn start_held(
+        drain: Duration,
+    ) -> (Self, Arc<FaultyEngine>, Arc<MemoryEngine>) {
         let (memory, clock) = events::memory(memory::Config::default());
         let engine = FaultyEngine::new(memory.clone(), 1);
         let environment = Environment {
@@ -95,7 +98,7 @@ impl Server {
             engine: Some(engine.clone()),
         };
         let change = |settings: &mut Settings| {
-            settings.drain = Duration::from_secs(300);
+            settings.drain = drain;
             settings.limits.engine_timeout = Duration::from_secs(300);
         };
         (Self::start_in(environment, change).await, engine, memory)

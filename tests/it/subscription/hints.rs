@@ -72,7 +72,7 @@ async fn a_reader_that_begins_after_a_lost_hint_is_not_told_too_early_that_it_ca
 
 /// Dropped at any point, `next` has lost nothing and repeats nothing.
 #[test]
-fn next_is_cancel_safe() {
+fn next_is_cancel_safe_soak() {
     seed::each_seed(50, 1_000, |seed| async move {
         let mut rng = StdRng::seed_from_u64(seed);
         let small = Config {

@@ -86,7 +86,7 @@ async fn the_journal_keeps_its_bound_soak() {
     let engine = durable(directory.path(), bounds(), &clock, 1).unwrap();
     let user = stream("u");
     let mut rng = StdRng::seed_from_u64(1);
-    let (mut most, mut written) = (0, 0);
+    let (mut most, mut written) = (0, 0_u64);
     for mebibytes in 0..cases(320, 4_000) {
         let drafts = (0..16).map(|n| {
             let id = usize::try_from(mebibytes).unwrap() * 16 + n;

@@ -4,7 +4,14 @@
 //! ports are outside the range that the system takes ports from by itself (32768 and up), so that no connection of the
 //! tests takes one while its process is away.
 
-use std::{fs::File, net::TcpListener, ops::Range, sync::Mutex};
+use std::{
+    fs::File,
+    io::{Error, ErrorKind},
+    net::TcpListener,
+    ops::Range,
+    path::Path,
+    sync::Mutex,
+};
 
 /// Where they come from. 10,000 above each is one where a Redis node of a cluster meets the others: no port is both.
 const FIRST: u16 = 10_240;
@@ -39,18 +46,29 @@ pub(crate) fn free() -> u16 {
 impl Held {
     /// One that no process holds.
     fn take_a_block(&mut self) {
+        let mut failed = Vec::new();
         for block in 0..BLOCKS {
-            let name = format!("emitter-tests-ports-{block}");
-            let file = File::create(std::env::temp_dir().join(name));
-            if let Ok(file) = file
-                && file.try_lock().is_ok()
-            {
-                let first = FIRST + block * BLOCK;
-                self.ports = first..first + BLOCK;
-                self.blocks.push(file);
-                return;
+            let path = std::env::temp_dir().join(format!("emitter-tests-ports-{block}"));
+            match locked(&path) {
+                Ok(file) => {
+                    let first = FIRST + block * BLOCK;
+                    self.ports = first..first + BLOCK;
+                    self.blocks.push(file);
+                    return;
+                }
+                Err(why) => failed.push(format!("{}: {why}", path.display())),
             }
         }
-        panic!("all ports from {FIRST} on are taken");
+        panic!("no ports: none of these can be locked: {failed:#?}");
     }
+}
+
+/// The file at `path`, locked. That of another user cannot be written, and need not be: ports are shared with him, too.
+fn locked(path: &Path) -> Result<File, Error> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => File::create(path)?,
+        opened => opened?,
+    };
+    file.try_lock()?;
+    Ok(file)
 }

@@ -22,7 +22,7 @@ use crate::{
         load::{Load, LoadConfig},
         reading::{Heard, Reading, epoch_changed},
         server::{Server, credential},
-        tools::until,
+        tools::{until, until_within},
         verdict::{Allowed, judge},
     },
     proxy::{Proxy, Way, dropping},
@@ -30,6 +30,9 @@ use crate::{
     seed::seed,
     support::events::stream,
 };
+
+/// How long what no hint told may take to be found: heads are compared every five seconds, and the machine may be loaded.
+const MOMENT: Duration = Duration::from_secs(30);
 
 /// Two nodes with a load and readers.
 struct Busy {
@@ -217,7 +220,7 @@ async fn hints_that_are_lost_cost_a_moment_only() {
     for reader in &readings {
         let ids = ledger.book().acknowledged_of(&reader.user);
         let what = format!("{} has everything", reader.name);
-        until(&what, async || reader.missing(&ids).is_empty()).await;
+        until_within(MOMENT, &what, async || reader.missing(&ids).is_empty()).await;
     }
     assert!(*dropped.lock().unwrap() > before, "the last was not lost");
     judge(&ledger, readings, &addresses, Allowed::NOTHING).await;

@@ -140,6 +140,18 @@ impl Busy {
         .await;
     }
 
+    /// Waits until the reader has the record of an event that is stored from now on. Others may be known of by a comparison
+    /// of heads only.
+    async fn is_heard(&self) {
+        let before = self.outcomes.lock().unwrap().stored.len();
+        until("hints come", async || {
+            let outcomes = self.outcomes.lock().unwrap();
+            let mut stored = outcomes.stored.iter().skip(before);
+            stored.any(|stored| hears(&self.heard, stored))
+        })
+        .await;
+    }
+
     /// Waits for the end of the producer. The reader goes on.
     async fn produced(&mut self) -> Outcomes {
         (&mut self.producer).await.unwrap();
@@ -346,6 +358,10 @@ async fn slots_that_move_while_another_master_stalls_are_followed_at_once() {
         busy.goes_on(knows).await;
     }
     all_go_on(&others, knows).await;
+    // Hints, too, come from where the slots are now.
+    for busy in &others[..USERS] {
+        busy.is_heard().await;
+    }
     stop.send_replace(true);
     nodes[0].go_on();
     let mut failures = Vec::new();

@@ -34,6 +34,9 @@ use crate::{
 /// How long what no hint told may take to be found: heads are compared every five seconds, and the machine may be loaded.
 const MOMENT: Duration = Duration::from_secs(30);
 
+/// How many events of a run are proof enough that it goes on: stored long before a call to a master that stalls fails.
+const PROOF: usize = 5;
+
 /// Two nodes with a load and readers.
 struct Busy {
     nodes: [Server; 2],
@@ -397,9 +400,9 @@ impl Steady {
         self.stored.load(Ordering::Relaxed)
     }
 
-    /// Waits until each of `runs` has stored 20 events more.
+    /// Waits until each of `runs` has stored `PROOF` events more.
     async fn all_go_on(runs: &[Self]) {
-        let goals: Vec<usize> = runs.iter().map(|run| run.stored() + 20).collect();
+        let goals: Vec<usize> = runs.iter().map(|run| run.stored() + PROOF).collect();
         until("each goes on", async || {
             let mut each = runs.iter().zip(&goals);
             each.all(|(run, goal)| run.stored() >= *goal)

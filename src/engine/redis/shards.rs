@@ -388,9 +388,21 @@ impl Shards {
 
 #[cfg(test)]
 mod tests {
-    use redis::RedisError;
+    use redis::{RedisError, Value};
 
     use super::*;
+    use crate::{
+        engine::Watcher,
+        event::{Position, Record, StreamKey, Tenant, UserId},
+    };
+
+    struct Deaf;
+
+    impl Watcher for Deaf {
+        fn appended(&self, _: &[Arc<Record>]) {}
+
+        fn stands_at(&self, _: Position) {}
+    }
 
     fn of_a_cluster() -> Arc<Shards> {
         let config = Config {
@@ -428,5 +440,26 @@ mod tests {
         shards.doubt_by(&answer("MOVED 1 127.0.0.1:1"));
         let soon = rested().await;
         assert!(soon < ANSWERED * 2, "{soon:?}");
+    }
+
+    /// Whether or not the master that a channel was subscribed to at says that it is elsewhere now.
+    #[tokio::test(start_paused = true)]
+    async fn where_a_slot_moves_its_channels_are_subscribed_to_at_the_new_master() {
+        let shards = of_a_cluster();
+        let stream = StreamKey::new(Tenant::new("t").unwrap(), UserId::new("u").unwrap());
+        let (_guard, subscribed) = shards.hints.add("c", &stream, Arc::new(Deaf));
+        for port in [1, 2] {
+            let host = "127.0.0.1".to_owned();
+            let slots = Slots::all(Address { host, port });
+            shards.adopt(&slots, &shards.addresses());
+            assert!(!*subscribed.borrow(), "not at the master at port {port}");
+            let id = shards.serving.borrow().of("c").unwrap().id;
+            let is_its_own = |channel: &str| shards.is_served_by(channel, id);
+            let asked = shards.hints.work(id, is_its_own).subscribe;
+            assert_eq!(asked, [Arc::<str>::from("c")]);
+            let confirmed = vec![Value::BulkString(b"c".into())];
+            shards.hints.subscribed(id, confirmed);
+            assert!(*subscribed.borrow());
+        }
     }
 }

@@ -378,8 +378,9 @@ async fn slots_that_move_while_another_master_stalls_are_followed_at_once() {
             let knew = knew(stored).unwrap_or_else(|| panic!("nobody knows {id} at {position:?}"));
             knew.saturating_duration_since(stored.at)
         });
+        let missed = stored.iter().filter(|stored| !hears(heard, stored)).count();
         println!(
-            "{user:?}: {} stored within {:?}, known within {:?}; failed: {failed:?}",
+            "{user:?}: {} stored within {:?}, known within {:?}, {missed} without a record; failed: {failed:?}",
             stored.len(),
             stored.iter().map(|stored| stored.took).max(),
             late.max()

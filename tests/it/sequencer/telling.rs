@@ -47,6 +47,15 @@ async fn told(rig: &Rig, range: usize) -> Option<Bytes> {
     entry.unwrap().map(|entry| entry.value)
 }
 
+/// Lets time pass until it is so, no more than `most`.
+async fn within(most: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + most;
+    while !is_so().await {
+        assert!(Instant::now() < end, "not within {most:?}: {what}");
+        tokio::time::advance(SECOND / 100).await;
+    }
+}
+
 /// Lets a second pass for `nodes`.
 async fn second(rig: &Rig, nodes: &[&Arc<Sequencer>]) {
     rig.clock.advance(SECOND);
@@ -145,8 +154,9 @@ async fn a_deadline_is_missed_by_the_service_only_where_it_had_a_chance() {
             "late",
             Some(Instant::now() + Duration::from_millis(deadline)),
         );
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(waited)).await;
+        let begun = Instant::now();
+        let waited = Duration::from_millis(waited);
+        until("the queue took so long", || begun.elapsed() >= waited).await;
         rig.engine.release();
         assert_eq!(words(&late.await.unwrap()), ["DEADLINE_EXCEEDED"], "{case}");
         if let Some(first) = first {
@@ -175,17 +185,26 @@ async fn each_range_is_told_of_by_itself() {
         for user in &users {
             attempt(&rig.sequencer, user, None, "ENGINE_UNAVAILABLE").await;
         }
-        tokio::time::sleep(SECOND + SECOND / 10).await;
-        let told = told(&rig, 5).await;
-        assert!(told.is_some() && told != before, "at {tried}: {told:?}");
-        before = told;
+        within(
+            SECOND + SECOND / 10,
+            &format!("told, at {tried}"),
+            async || {
+                let now = told(&rig, 5).await;
+                let is_news = now.is_some() && now != before;
+                before = now;
+                is_news
+            },
+        )
+        .await;
         rig.clock.advance(SECOND);
     }
     assert!(!sweeping.is_finished(), "the sweep does not hang");
     assert_eq!(told(&rig, 0).await, None);
     rig.engine.places.hang(0..0, 0..0);
-    tokio::time::sleep(12 * SECOND).await;
-    assert!(told(&rig, 0).await.is_some(), "told later");
+    within(12 * SECOND, "told later", async || {
+        told(&rig, 0).await.is_some()
+    })
+    .await;
     assert!(!telling.is_finished());
     telling.abort();
 }
@@ -203,12 +222,11 @@ async fn no_range_waits_for_what_was_missed_of_another() {
     let sequencer = rig.sequencer.clone();
     rig.engine.places.hang(128..129, 0..0);
     let sweeping = tokio::spawn(async move { sequencer.sweep().await });
-    tokio::time::sleep(SECOND).await;
-    let mut over = Vec::new();
-    for user in &users {
-        over.push(is_over(&rig, user).await);
-    }
-    assert_eq!(over, [false, true, true]);
+    within(SECOND, "the others are over", async || {
+        is_over(&rig, &users[1]).await && is_over(&rig, &users[2]).await
+    })
+    .await;
+    assert!(!is_over(&rig, &users[0]).await);
     assert_eq!(sweeping.await.unwrap(), 2);
 }
 

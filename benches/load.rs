@@ -185,11 +185,13 @@ fn tool_call(run: &str, call: &str) -> [Event; 3] {
         input: Some(tool_executing::Input::ParametersJson(
             r#"{"query":"desk lamp","max_price":80}"#.into(),
         )),
+        ..Default::default()
     };
     let progress = ToolProgress {
         tool_call_id: call.into(),
         fraction: Some(0.5),
         message: "page 2 of 4".into(),
+        ..Default::default()
     };
     let completed = ToolCompleted {
         tool_call_id: call.into(),

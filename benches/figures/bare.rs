@@ -54,6 +54,7 @@ impl EventEmitter for Handler {
         Ok(Response::new(EmitBatchResponse {
             results: results.collect(),
             refused_count: 0,
+            ..Default::default()
         }))
     }
 }
@@ -69,6 +70,7 @@ fn receipt(event: Event) -> Receipt {
         run_sequence: 1,
         recorded_at: Some(prost_types::Timestamp::default()),
         duplicate: false,
+        ..Default::default()
     }
 }
 

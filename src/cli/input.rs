@@ -127,6 +127,7 @@ fn usage(consumed: Consumption) -> Usage {
         cached_input_tokens: consumed.cached_input_tokens,
         reasoning_tokens: consumed.reasoning_tokens,
         cost_nano_usd: consumed.cost_nano_usd,
+        ..Default::default()
     }
 }
 

@@ -254,9 +254,11 @@ mod tests {
                 tool_call_id: "c1".to_owned(),
                 tool_name: "search".to_owned(),
                 started_at: Some(at),
+                ..Default::default()
             }],
             thread_id: "t1".to_owned(),
             parent_run_id: "r0".to_owned(),
+            ..Default::default()
         }
     }
 

@@ -244,6 +244,7 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         joined: joined.map(|joined| joined.count),
         summary: draft.summary.as_deref().map(runs::summary),
         violation: draft.violation.map_or("", Reason::name).to_owned(),
+        ..Default::default()
     };
     let event_len: usize = header()
         .map(|(tag, text)| delimited_len(*tag, text.len()))

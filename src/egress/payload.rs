@@ -90,12 +90,15 @@ fn tool_executing(to: &mut Object<'_>, p: &v1::ToolExecuting) {
 fn tool_completed(to: &mut Object<'_>, p: &v1::ToolCompleted) {
     to.text("tool_call_id", &p.tool_call_id);
     to.text("tool_name", &p.tool_name);
-    let failed = match p.status() {
-        ToolStatus::Failed => true,
-        ToolStatus::Succeeded => false,
-        ToolStatus::Unspecified => !p.error.is_empty(),
+    let status = match p.status() {
+        ToolStatus::Succeeded => "succeeded",
+        ToolStatus::Failed => "failed",
+        ToolStatus::Cancelled => "cancelled",
+        ToolStatus::Denied => "denied",
+        ToolStatus::Unspecified if p.error.is_empty() => "succeeded",
+        ToolStatus::Unspecified => "failed",
     };
-    to.plain("status", if failed { "failed" } else { "succeeded" });
+    to.plain("status", status);
     to.text("error", &p.error);
     to.millis("execution_time_ms", p.execution_time.as_ref());
     match &p.output {

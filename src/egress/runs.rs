@@ -43,6 +43,7 @@ pub(super) fn open(OpenRun { run_id, run }: &OpenRun) -> v1::OpenRun {
         open_tool_calls: run.open_tool_calls.iter().map(Into::into).collect(),
         thread_id: text(run.thread_id.as_ref().map(|id| id.as_str())),
         parent_run_id: text(run.parent_run_id.as_ref().map(|id| id.as_str())),
+        ..Default::default()
     }
 }
 

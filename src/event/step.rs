@@ -102,6 +102,7 @@ impl From<&OpenToolCall> for v1::OpenToolCall {
             tool_call_id: call.id.as_str().to_owned(),
             tool_name: call.name.as_str().to_owned(),
             started_at: Some(call.started_at.into()),
+            ..Default::default()
         }
     }
 }

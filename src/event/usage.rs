@@ -94,6 +94,7 @@ impl From<UsageTotals> for v1::UsageTotals {
             reasoning_tokens: reasoning,
             cost_nano_usd: totals.cost_nano_usd,
             unpriced_events: totals.unpriced_events,
+            ..Default::default()
         }
     }
 }

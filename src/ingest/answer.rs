@@ -17,6 +17,7 @@ pub(super) fn receipt(receipt: &Receipt) -> v1::Receipt {
         run_sequence: receipt.run_sequence.0,
         recorded_at: Some(receipt.recorded_at.into()),
         duplicate: receipt.duplicate,
+        ..Default::default()
     }
 }
 
@@ -84,6 +85,7 @@ mod tests {
                 nanos: 500_000_000,
             }),
             duplicate: true,
+            ..Default::default()
         };
         assert_eq!(receipt(&stored), want);
     }

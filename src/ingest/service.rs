@@ -247,6 +247,7 @@ impl EmitterService {
         EmitBatchResponse {
             results,
             refused_count,
+            ..Default::default()
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) async fn told(
         usage: summary.usage.map(Into::into),
         silent_until: silent_until.map(Into::into),
         recovered: run.recovered,
+        ..Default::default()
     })
 }
 

@@ -179,6 +179,7 @@ impl Step {
             cached_input_tokens,
             reasoning_tokens: 0,
             cost_nano_usd: Some(input_tokens * 1_250 + output_tokens * 10_000),
+            ..Default::default()
         });
         self
     }
@@ -190,6 +191,7 @@ fn thinking(reasoning: &str, step: u32) -> Payload {
         step_number: Some(step),
         total_steps: None,
         progress_percentage: None,
+        ..Default::default()
     })
 }
 
@@ -199,6 +201,7 @@ fn call(tool: &str, description: &str, input: &str) -> Payload {
         tool_name: tool_name(tool),
         description: description.into(),
         input: Some(tool_executing::Input::ParametersJson(input.into())),
+        ..Default::default()
     })
 }
 
@@ -207,6 +210,7 @@ fn progress(tool: &str, fraction: f64, message: &str) -> Payload {
         tool_call_id: format!("call-{tool}"),
         fraction: Some(fraction),
         message: message.into(),
+        ..Default::default()
     })
 }
 
@@ -233,6 +237,7 @@ fn ended(
         error: error.into(),
         execution_time: duration(millis),
         output,
+        ..Default::default()
     })
 }
 

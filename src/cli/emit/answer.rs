@@ -76,6 +76,7 @@ mod tests {
             run_sequence: 2,
             recorded_at: Some(prost_types::Timestamp::default()),
             duplicate: true,
+            ..Default::default()
         };
         let refusal = Box::new(Refusal {
             reason: "INVALID_EVENT".into(),

@@ -126,6 +126,7 @@ impl From<Thinking> for AgentThinking {
             step_number: p.step_number,
             total_steps: p.total_steps,
             progress_percentage: p.progress_percentage,
+            ..Default::default()
         }
     }
 }
@@ -188,6 +189,7 @@ impl From<Executing> for ToolExecuting {
             tool_name: p.tool_name,
             description: p.description,
             input: exact(p.parameters).map(tool_executing::Input::ParametersJson),
+            ..Default::default()
         }
     }
 }
@@ -228,6 +230,7 @@ impl From<Completed> for ToolCompleted {
             error: p.error,
             execution_time: millis(p.execution_time_ms),
             output: exact(p.result).map(tool_completed::Output::ResultJson),
+            ..Default::default()
         }
     }
 }
@@ -248,6 +251,7 @@ impl From<Progress> for ToolProgress {
             tool_call_id: p.tool_call_id,
             fraction: p.fraction,
             message: p.message,
+            ..Default::default()
         }
     }
 }
@@ -326,6 +330,7 @@ impl From<Waiting> for AgentWaiting {
             reason: p.reason,
             prompt: p.prompt,
             max_wait: millis(p.max_wait_ms),
+            ..Default::default()
         }
     }
 }

@@ -79,6 +79,7 @@ impl EventEmitter for Arc<Script> {
         Ok(Response::new(EmitBatchResponse {
             results,
             refused_count: 0,
+            ..Default::default()
         }))
     }
 }

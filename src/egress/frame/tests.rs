@@ -83,6 +83,7 @@ fn every_arm_of_a_run() {
                 step_number: Some(0),
                 total_steps: Some(3),
                 progress_percentage: Some(33.5),
+                ..Default::default()
             }),
             r#"{"reasoning":"so","step_number":0,"total_steps":3,"progress_percentage":33.5}"#,
         ),
@@ -125,6 +126,7 @@ fn every_arm_of_a_run() {
                 reason: "approval".into(),
                 prompt: "go?".into(),
                 max_wait: seconds(604_800, 0),
+                ..Default::default()
             }),
             r#"{"reason":"approval","prompt":"go?","max_wait_ms":604800000}"#,
         ),
@@ -142,6 +144,7 @@ fn every_arm_of_a_tool() {
             tool_name: "search".into(),
             description: "look".into(),
             input,
+            ..Default::default()
         })
     };
     let completed = |status: v1::ToolStatus, error: &str, output| {
@@ -152,6 +155,7 @@ fn every_arm_of_a_tool() {
             error: error.into(),
             execution_time: seconds(0, 118_000_000),
             output,
+            ..Default::default()
         })
     };
     let parameters = fields(&[("q", Value::from("x")), ("n", Value::from(10.0))]);
@@ -203,6 +207,7 @@ fn every_arm_of_a_tool() {
                 tool_call_id: "c1".into(),
                 fraction: Some(0.0),
                 message: "on it".into(),
+                ..Default::default()
             }),
             r#"{"tool_call_id":"c1","fraction":0,"message":"on it"}"#,
         ),
@@ -348,6 +353,7 @@ fn full() -> Record {
             cached_input_tokens: 0,
             reasoning_tokens: 2,
             cost_nano_usd: Some(0),
+            ..Default::default()
         }),
         ..body(Payload::AgentCancelled(v1::AgentCancelled::default()))
     };

@@ -31,6 +31,7 @@ fn every_filter_is_taken_over() {
         started_before: at(2, 0),
         page_size: 1_000,
         page_token: String::new(),
+        ..Default::default()
     };
     let tenant = Tenant::new("t").ok();
     let filters = Filters::of(&request, tenant.as_ref());
@@ -62,6 +63,7 @@ fn every_field_at_fault_is_named() {
         started_before: at(END_OF_TIME, 0),
         page_size: 1_001,
         page_token: "bm9uZQ".into(),
+        ..Default::default()
     };
     let refusal = parse(request).unwrap_err();
     assert_eq!(refusal.reason, Reason::InvalidRequest);

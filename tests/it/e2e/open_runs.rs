@@ -93,6 +93,7 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
         tool_call_id: id.into(),
         tool_name: "search".into(),
         started_at: Some(now.into()),
+        ..Default::default()
     };
     let run = |id: &str, state: v1::RunState| v1::OpenRun {
         run_id: id.into(),

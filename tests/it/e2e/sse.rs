@@ -133,6 +133,7 @@ async fn line_breaks_within_json_arrive_and_forge_nothing() {
         input: Some(tool_executing::Input::ParametersJson(
             "{\r\n\"id\"\r:\n\n 9223372036854775807,\n\"data\": \"a\\nb\"\r}".into(),
         )),
+        ..Default::default()
     };
     let completed = v1::ToolCompleted {
         tool_call_id: "c1".into(),

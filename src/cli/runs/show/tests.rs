@@ -59,6 +59,7 @@ fn shown() -> GetRunResponse {
                 tool_call_id: "c2".into(),
                 tool_name: "fetch".into(),
                 started_at: at(120),
+                ..Default::default()
             }],
             usage: Some(totals),
             silent_until: at(360_000),

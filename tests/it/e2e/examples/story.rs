@@ -73,6 +73,7 @@ fn thinking() -> v1::Event {
         step_number: Some(1),
         total_steps: Some(3),
         progress_percentage: Some(12.5),
+        ..Default::default()
     });
     v1::Event {
         usage: Some(v1::Usage {
@@ -83,6 +84,7 @@ fn thinking() -> v1::Event {
             cached_input_tokens: 512,
             reasoning_tokens: 0,
             cost_nano_usd: Some(1_450_000),
+            ..Default::default()
         }),
         ..event("r1", "e2", payload)
     }
@@ -102,11 +104,13 @@ fn tools() -> [Told; 6] {
         input: Some(tool_executing::Input::Parameters(structure(
             json!({"query": "boots", "limit": 3, "api_key": "sk-17"}),
         ))),
+        ..Default::default()
     });
     let progress = Payload::ToolProgress(v1::ToolProgress {
         tool_call_id: "c1".into(),
         fraction: Some(0.5),
         message: "page 2 of 4".into(),
+        ..Default::default()
     });
     let found = Payload::ToolCompleted(v1::ToolCompleted {
         tool_call_id: "c1".into(),
@@ -137,6 +141,7 @@ fn words() -> [Told; 7] {
         reason: "approval".into(),
         prompt: "Which colour?".into(),
         max_wait: millis(3_600_000.0),
+        ..Default::default()
     });
     let message = Payload::Message(v1::Message {
         message_id: "m1".into(),

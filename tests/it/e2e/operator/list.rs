@@ -148,10 +148,12 @@ async fn a_listed_run_says_how_it_stands() {
             tool_call_id: "c1".into(),
             tool_name: "search".into(),
             started_at: at(began),
+            ..Default::default()
         }],
         usage: None,
         silent_until: at(began + 600 * SECOND),
         recovered: false,
+        ..Default::default()
     };
     assert_eq!(page.runs, [want]);
     assert_eq!(page.next_page_token, "");

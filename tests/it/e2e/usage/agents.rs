@@ -242,6 +242,7 @@ impl Agents {
             cached_input_tokens: rng.random_range(0..=input),
             reasoning_tokens: rng.random_range(0..=output),
             cost_nano_usd: rng.random_bool(0.2).then(|| rng.random_range(0..1_000_000)),
+            ..Default::default()
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Metrics and logs.
 
+mod log_limit;
+
+pub use log_limit::LogLimit;
+
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,

@@ -13,7 +13,8 @@ def told(server, tmp_path_factory):
     directory = tmp_path_factory.mktemp("go")
     projects.go(directory)
     subprocess.run(
-        "protoc -I proto --go_out=. --go-grpc_out=. proto/emitter/v1/*.proto",
+        "protoc -I proto --go_out=. --go_opt=paths=source_relative"
+        " --go-grpc_out=. --go-grpc_opt=paths=source_relative proto/emitter/v1/*.proto",
         shell=True,
         check=True,
         cwd=directory,

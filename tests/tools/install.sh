@@ -219,7 +219,8 @@ make_go_modules() {
     project=$(mktemp -d)
     rm -rf "$tools/go-modules"
     cp "$stock"/go/* "$project"
-    PATH=$tools/bin:$PATH protoc -I proto --go_out="$project" --go-grpc_out="$project" proto/emitter/v1/*.proto
+    PATH=$tools/bin:$PATH protoc -I proto --go_out="$project" --go_opt=paths=source_relative \
+        --go-grpc_out="$project" --go-grpc_opt=paths=source_relative proto/emitter/v1/*.proto
     # Modules that may be written to: else `rm -rf .tools` fails.
     (cd "$project" && export GOTOOLCHAIN=local GOFLAGS=-modcacherw GOMODCACHE="$tools/go-modules" &&
         export GOCACHE="$tools/go-cache" && patiently "$go" build -o client client.go 2>&1 | sed '/^go: downloading/d')

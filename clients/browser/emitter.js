@@ -571,10 +571,12 @@ function parsed(json) {
 // Runs, as a page draws them.
 
 /**
- * @typedef {"open" | "succeeded" | "failed" | "unfinished"} ToolCallState `unfinished`: open when its run ended.
+ * @typedef {"open" | "succeeded" | "failed" | "cancelled" | "denied" | "unfinished"} ToolCallState `unfinished`: open
+ *   when its run ended.
  *
  * @typedef {object} ToolCall
- * @property {string} toolCallId
+ * @property {string} toolCallId Several calls of a run may have the same.
+ * @property {number | null} callSequence Identifies the call within its run. `null` with servers that do not send it.
  * @property {string} toolName
  * @property {string | null} description
  * @property {any} parameters
@@ -589,6 +591,18 @@ function parsed(json) {
  *
  * @typedef {{messageId: string, role: string, text: string, final: boolean}} Message
  *
+ * A question to a person that is open. Of a wait that began before the stream did, its texts are unknown.
+ * @typedef {object} Wait
+ * @property {string} waitId Empty where its producer did not name it.
+ * @property {string} toolCallId The call that waits for the answer, or empty.
+ * @property {string} kind
+ * @property {string} reason
+ * @property {string} prompt
+ * @property {string[]} choices
+ * @property {number} sequence The `run_sequence` of its `agent_waiting`.
+ * @property {string | null} startedAt
+ * @property {string | null} expiresAt
+ *
  * The agent's present thought; `text` is what of it streamed so far.
  * @typedef {object} Thinking
  * @property {string | null} reasoning
@@ -597,6 +611,18 @@ function parsed(json) {
  * @property {number | null} progressPercentage
  * @property {string} messageId
  * @property {string} text
+ *
+ * What a run consumed, without its sub-agents. Cached and cache-write tokens are parts of the input tokens, reasoning
+ * tokens of the output tokens.
+ * @typedef {object} Usage
+ * @property {number} inputTokens
+ * @property {number} outputTokens
+ * @property {number} cachedInputTokens
+ * @property {number} cacheWriteInputTokens
+ * @property {number} cacheWrite1hInputTokens
+ * @property {number} reasoningTokens
+ * @property {number} costNanoUsd In billionths of a US dollar.
+ * @property {number} unpricedEvents How many events are of a model without a price: their cost is unknown.
  *
  * One run, changed in place. Times are ISO texts by the server's clock.
  * @typedef {object} RunState
@@ -611,7 +637,8 @@ function parsed(json) {
  * @property {string | null} endedAt
  * @property {string | null} lastEventAt
  * @property {string | null} message
- * @property {{reason: string, prompt: string} | null} waiting
+ * @property {Wait | null} waiting The last of `waits`.
+ * @property {Wait[]} waits The open waits, oldest first.
  * @property {{code: string, message: string, retryable: boolean | null} | null} error
  * @property {any} result
  * @property {Thinking | null} thinking
@@ -619,13 +646,20 @@ function parsed(json) {
  * @property {Message[]} messages
  * @property {ToolCall[]} toolCalls
  * @property {number} openToolCalls
- * @property {ReturnType<typeof noUsage>} usage
+ * @property {Usage} usage
  * @property {string[]} childRunIds
  * @property {number} events
  * @property {number} lastSequence
  *
- * What a run's bounds need: its open calls by id, and sizes in characters.
- * @typedef {{open: Map<string, ToolCall>, said: number, payloads: Map<ToolCall, number>, payload: number}} Account
+ * What the store keeps of a run beside its state. Sizes are in characters.
+ * @typedef {object} Account
+ * @property {Set<ToolCall>} open The open calls, oldest first.
+ * @property {number} said The size of all messages.
+ * @property {Map<string, string | null>} thoughts The streamed thoughts by message id. `null`: an `agent_thinking`
+ *   replaced it.
+ * @property {Map<ToolCall, number>} payloads The size of each call's parameters and result.
+ * @property {number} payload The sum of `payloads`.
+ * @property {boolean} judged The server says how the run stands, so the client does not derive it.
  */
 
 /** How many runs are kept: ended ones, those that ended first go first; and all, those that started first. */
@@ -635,6 +669,9 @@ const RUNS = 2_000;
 const MESSAGES = 256;
 const MESSAGE_TEXT = 768 * 1024;
 const THINKING_TEXT = 256 * 1024;
+const THOUGHTS = 64;
+/** The server admits as many open waits per run. */
+const WAITS = 16;
 const TOOL_CALLS = 1_000;
 const TOOL_TEXT = 1024 * 1024;
 
@@ -648,6 +685,17 @@ const ENDS = new Map([
   ["agent_cancelled", "cancelled"],
 ]);
 
+/** By a call's `status`. @type {Map<unknown, ToolCallState>} */
+const CALL_ENDS = new Map([
+  ["succeeded", "succeeded"],
+  ["failed", "failed"],
+  ["cancelled", "cancelled"],
+  ["denied", "denied"],
+]);
+
+/** The events that end a wait without an id. `tool_completed` does if it leaves no call open. */
+const GOES_ON = new Set(["agent_thinking", "thinking_delta", "text_delta", "message", "tool_executing"]);
+
 /** @param {RunState} run */
 const ended = (run) => run.endedAt !== null;
 
@@ -657,10 +705,13 @@ const tail = (whole, most) => whole.slice(-most).replace(/^[\uDC00-\uDFFF]/, "")
 /** @param {number} sum @param {unknown} added */
 const plus = (sum, added) => Math.min(sum + (numberOrNull(added) ?? 0), Number.MAX_SAFE_INTEGER);
 
+/** @returns {Usage} */
 const noUsage = () => ({
   inputTokens: 0,
   outputTokens: 0,
   cachedInputTokens: 0,
+  cacheWriteInputTokens: 0,
+  cacheWrite1hInputTokens: 0,
   reasoningTokens: 0,
   costNanoUsd: 0,
   unpricedEvents: 0,
@@ -680,6 +731,7 @@ const newRun = (runId, partial, childRunIds) => ({
   lastEventAt: null,
   message: null,
   waiting: null,
+  waits: [],
   error: null,
   result: null,
   thinking: null,
@@ -696,6 +748,7 @@ const newRun = (runId, partial, childRunIds) => ({
 /** @param {Record<string, any>} from @param {string | null} startedAt @returns {ToolCall} */
 const newToolCall = (from, startedAt) => ({
   toolCallId: text(from.tool_call_id),
+  callSequence: numberOrNull(from.call_sequence),
   toolName: text(from.tool_name),
   description: textOrNull(from.description),
   parameters: from.parameters ?? null,
@@ -708,6 +761,59 @@ const newToolCall = (from, startedAt) => ({
   result: null,
   error: null,
 });
+
+/** @param {Record<string, any>} from @param {number | null} sequence @param {string | null} at @returns {Wait} */
+const newWait = (from, sequence, at) => ({
+  waitId: text(from.wait_id),
+  toolCallId: text(from.tool_call_id),
+  kind: text(from.kind),
+  reason: text(from.reason),
+  prompt: text(from.prompt),
+  choices: array(from.choices).filter((choice) => typeof choice === "string"),
+  sequence: sequence ?? 0,
+  startedAt: at,
+  expiresAt: textOrNull(from.expires_at),
+});
+
+/**
+ * When a wait expires that began at `at` and may last `ms`.
+ * @param {string | null} at
+ * @param {unknown} ms
+ */
+function expiry(at, ms) {
+  const time = typeof ms === "number" ? Date.parse(at ?? "") + ms : NaN;
+  return Math.abs(time) <= 8.64e15 ? new Date(time).toISOString() : null;
+}
+
+/**
+ * The open call that a payload is about: by `call_sequence`, else the oldest of its id and, if stated, its tool.
+ * @param {Account} account
+ * @param {Record<string, any>} payload
+ */
+function openCallOf({ open }, { call_sequence: sequence, tool_call_id: id, tool_name: tool }) {
+  const exact = typeof sequence === "number" ? [...open].find((call) => call.callSequence === sequence) : undefined;
+  // Servers that do not number calls in `open_runs` may number them in events.
+  const numbered = typeof sequence === "number";
+  return exact ?? [...open].find((call) =>
+    call.toolCallId === text(id) && !(numbered && call.callSequence !== null) && (!tool || !call.toolName || call.toolName === tool));
+}
+
+/**
+ * Whether an event ends a wait, as far as the client can tell. It is applied to the run's calls already.
+ * @param {Wait} wait
+ * @param {string} type
+ * @param {Record<string, any>} payload
+ * @param {Account} account
+ */
+function ends({ waitId, toolCallId }, type, payload, { open }) {
+  if (type === "agent_resumed") {
+    return text(payload.wait_id) === "" || payload.wait_id === waitId;
+  }
+  if (type === "tool_completed" && toolCallId !== "" && toolCallId === payload.tool_call_id) {
+    return ![...open].some((call) => call.toolCallId === toolCallId);
+  }
+  return waitId === "" && (GOES_ON.has(type) || (type === "tool_completed" && open.size === 0));
+}
 
 /** What the stream's events make of its runs. */
 export class RunStore {
@@ -745,10 +851,16 @@ export class RunStore {
       const [run, account] = this.#begin(open.run_id, true);
       this.#identify(run, open);
       run.state = open.state === "waiting" ? "waiting" : "running";
-      run.waiting = run.state === "waiting" ? { reason: "", prompt: "" } : null;
       run.startedAt = textOrNull(open.started_at);
-      for (const call of array(open.open_tool_calls)) {
-        this.#openCall(run, account, newToolCall(object(call), textOrNull(object(call).started_at)));
+      account.judged = Array.isArray(open.open_waits);
+      for (const wait of array(open.open_waits).map(object)) {
+        this.#openWait(run, newWait(wait, numberOrNull(wait.run_sequence), textOrNull(wait.started_at)));
+      }
+      if (run.state === "waiting" && run.waits.length === 0) {
+        this.#openWait(run, newWait({}, null, null));
+      }
+      for (const call of array(open.open_tool_calls).map(object)) {
+        this.#openCall(run, account, newToolCall(call, textOrNull(call.started_at)));
       }
       return run;
     });
@@ -773,7 +885,7 @@ export class RunStore {
     run.lastEventAt = textOrNull(frame.recorded_at) ?? textOrNull(frame.timestamp);
     run.events += numberOrNull(frame.joined) ?? 1;
     run.lastSequence = Math.max(run.lastSequence, numberOrNull(frame.run_sequence) ?? 0);
-    this.#use(run, frame.usage);
+    this.#use(run, frame.usage, frame.cost);
     if (!ended(run)) {
       this.#change(run, inner, frame, size);
       this.#bound(run, inner);
@@ -793,7 +905,7 @@ export class RunStore {
     const children = [...this.runs.values()].filter((run) => run.parentRunId === runId).map((run) => run.runId);
     const run = Object.assign(this.runs.get(runId) ?? {}, newRun(runId, partial, children));
     /** @type {Account} */
-    const account = { open: new Map(), said: 0, payloads: new Map(), payload: 0 };
+    const account = { open: new Set(), said: 0, thoughts: new Map(), payloads: new Map(), payload: 0, judged: false };
     this.runs.delete(runId);
     this.runs.set(runId, run);
     this.#ends.delete(runId);
@@ -815,49 +927,46 @@ export class RunStore {
   }
 
   /**
-   * Until the run's end says what it came to, an event without a cost counts as unpriced.
+   * Adds what an event consumed. Its cost stands beside its usage, or within it with servers that do not price events.
    * @param {RunState} run
    * @param {any} usage
+   * @param {any} cost
    */
-  #use({ usage: sums }, usage) {
+  #use({ usage: sums }, usage, cost) {
     if (typeof usage !== "object" || usage === null) {
       return;
     }
     sums.inputTokens = plus(sums.inputTokens, usage.input_tokens);
     sums.outputTokens = plus(sums.outputTokens, usage.output_tokens);
     sums.cachedInputTokens = plus(sums.cachedInputTokens, usage.cached_input_tokens);
+    sums.cacheWriteInputTokens = plus(sums.cacheWriteInputTokens, usage.cache_write_input_tokens);
+    sums.cacheWrite1hInputTokens = plus(sums.cacheWrite1hInputTokens, usage.cache_write_1h_input_tokens);
     sums.reasoningTokens = plus(sums.reasoningTokens, usage.reasoning_tokens);
-    sums.costNanoUsd = plus(sums.costNanoUsd, usage.cost_nano_usd);
-    const unpriced = usage.cost_nano_usd === undefined ? 1 : 0;
-    sums.unpricedEvents = plus(sums.unpricedEvents, usage.unpriced_events ?? unpriced);
+    sums.costNanoUsd = plus(sums.costNanoUsd, object(cost).nano_usd ?? usage.cost_nano_usd);
+    const tokens = plus(plus(0, usage.input_tokens), usage.output_tokens);
+    const unpriced = cost ? cost.basis === "unpriced" : usage.cost_nano_usd === undefined && tokens > 0;
+    sums.unpricedEvents = plus(sums.unpricedEvents, usage.unpriced_events ?? Number(unpriced));
   }
 
   /** @param {RunState} run @param {Account} account @param {Frame} frame @param {number} size */
   #change(run, account, frame, size) {
     const payload = object(frame.payload);
     const at = run.lastEventAt;
-    run.state = "running";
-    run.waiting = null;
-    switch (frame.type) {
+    switch (frame.custom ? "" : frame.type) {
       case "agent_started":
         run.startedAt = at;
         run.message = textOrNull(payload.message);
         break;
-      case "agent_waiting":
-        run.state = "waiting";
-        run.waiting = { reason: text(payload.reason), prompt: text(payload.prompt) };
-        break;
       case "agent_thinking":
       case "thinking_delta":
-        this.#think(run, frame.type === "thinking_delta", payload);
+        this.#think(run, account, frame.type === "thinking_delta", payload);
         break;
       case "text_delta":
       case "message":
         this.#say(run, account, frame.type === "message", payload);
         break;
       case "tool_executing":
-        this.#openCall(run, account, newToolCall(payload, at));
-        this.#weigh(account, payload, size);
+        this.#beginCall(run, account, payload, frame, size);
         break;
       case "tool_progress":
         this.#progress(run, account, payload);
@@ -865,41 +974,105 @@ export class RunStore {
       case "tool_completed":
         this.#endCall(run, account, payload, at, size);
         break;
-      default:
-        if (ENDS.has(frame.type)) {
-          this.#end(run, account, frame, payload);
-        }
+    }
+    this.#wait(run, account, frame, payload);
+    if (ENDS.has(frame.type) && !frame.custom) {
+      this.#end(run, account, frame, payload);
     }
   }
 
-  /** @param {RunState} run @param {boolean} delta @param {Record<string, any>} payload */
-  #think(run, delta, payload) {
+  // ----- Waits.
+
+  /**
+   * The server's `state` decides how the run stands. Servers without it end a wait by the run's next event.
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {Frame} frame
+   * @param {Record<string, any>} payload
+   */
+  #wait(run, account, frame, payload) {
+    const state = frame.state === "waiting" || frame.state === "running" ? frame.state : null;
+    account.judged ||= state !== null;
+    const waits = frame.type === "agent_waiting" && !frame.custom;
+    if (state === "running" || (!account.judged && (run.waits.length > 0 || waits))) {
+      run.waits = [];
+    } else if (!frame.custom && run.waits.length > 0) {
+      run.waits = run.waits.filter((wait) => !ends(wait, frame.type, payload, account));
+    }
+    if (waits && state !== "running") {
+      const wait = newWait(payload, numberOrNull(frame.run_sequence), run.lastEventAt);
+      wait.expiresAt ??= expiry(run.lastEventAt, payload.max_wait_ms);
+      this.#openWait(run, wait);
+    }
+    run.waiting = run.waits.at(-1) ?? null;
+    run.state = state ?? (waits ? "waiting" : account.judged ? run.state : "running");
+  }
+
+  /** A wait that is known, by its begin or its id, is the same one. @param {RunState} run @param {Wait} wait */
+  #openWait(run, wait) {
+    const others = run.waits.filter(({ sequence, waitId }) =>
+      (sequence !== wait.sequence || sequence === 0) && (waitId !== wait.waitId || waitId === ""));
+    run.waits = [...others, wait].slice(-WAITS);
+    run.waiting = wait;
+  }
+
+  // ----- Thoughts and messages.
+
+  /**
+   * Thoughts stream by message id. An `agent_thinking` replaces the one that it names, and late pieces of that.
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {boolean} delta
+   * @param {Record<string, any>} payload
+   */
+  #think(run, account, delta, payload) {
+    const { thoughts } = account;
+    const messageId = text(payload.message_id);
+    const before = thoughts.get(messageId);
+    if (delta && before === null) {
+      return;
+    }
     if (!delta || !run.thinking) {
       run.thinking = {
         reasoning: textOrNull(payload.reasoning),
         stepNumber: numberOrNull(payload.step_number),
         totalSteps: numberOrNull(payload.total_steps),
         progressPercentage: numberOrNull(payload.progress_percentage),
-        messageId: "",
+        messageId,
         text: "",
       };
     }
     if (delta) {
-      const { thinking } = run;
-      const goesOn = thinking.messageId === text(payload.message_id);
-      thinking.messageId = text(payload.message_id);
-      thinking.text = (goesOn ? thinking.text : "") + text(payload.text);
+      run.thinking.messageId = messageId;
+      run.thinking.text = (before ?? "") + text(payload.text);
+      thoughts.set(messageId, run.thinking.text);
+    } else if (messageId) {
+      thoughts.set(messageId, null);
+    } else {
+      thoughts.delete("");
     }
   }
 
-  /** @param {RunState} run @param {Account} account @param {boolean} whole @param {Record<string, any>} payload */
+  /**
+   * The id and the role name a message. A piece without a role continues the message of its id, whoever speaks; one
+   * without an id continues the last message without one. A late piece of a message that is whole changes nothing.
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {boolean} whole
+   * @param {Record<string, any>} payload
+   */
   #say(run, account, whole, payload) {
     const messageId = text(payload.message_id);
+    const role = text(payload.role);
     const piece = text(payload.text);
-    const same = run.messages.filter((message) => message.messageId === messageId);
-    let message = same.findLast(({ final }) => !final || (whole && messageId !== ""));
+    const sameId = run.messages.filter((message) => message.messageId === messageId);
+    const isSame = (/** @type {Message} */ message) => role === "" || message.role === role;
+    let message = messageId ? sameId.findLast(isSame) : sameId.slice(-1).find((last) => isSame(last) && !last.final);
+    if (message?.final && !whole) {
+      return;
+    }
     if (!message) {
-      message = { messageId, role: text(payload.role) || "assistant", text: "", final: false };
+      message = { messageId, role: role || "assistant", text: "", final: false };
       run.messages.push(message);
     }
     const before = message.text;
@@ -920,16 +1093,35 @@ export class RunStore {
     run.text = spoken.map(({ text }) => text).join("\n\n");
   }
 
+  // ----- Tool calls.
+
   /** @param {RunState} run @param {Account} account @param {ToolCall} call */
   #openCall(run, account, call) {
-    const known = account.open.get(call.toolCallId);
-    if (known) {
-      Object.assign(known, call);
-      return;
-    }
-    account.open.set(call.toolCallId, call);
+    account.open.add(call);
     run.toolCalls.push(call);
     run.openToolCalls = account.open.size;
+  }
+
+  /**
+   * The begin of a call that is open repeats it: a framework executes its step again. Servers that do not number calls
+   * have one open call per id.
+   * @param {RunState} run
+   * @param {Account} account
+   * @param {Record<string, any>} payload
+   * @param {Frame} frame
+   * @param {number} size
+   */
+  #beginCall(run, account, payload, frame, size) {
+    const sequence = numberOrNull(payload.call_sequence);
+    const repeats = sequence !== null && sequence !== frame.run_sequence;
+    const call = newToolCall(payload, repeats ? null : run.lastEventAt);
+    const known = openCallOf(account, sequence === null ? { tool_call_id: payload.tool_call_id } : payload);
+    if (!known) {
+      this.#openCall(run, account, call);
+    } else if (!repeats) {
+      Object.assign(known, call);
+    }
+    this.#weigh(account, known ?? call, size);
   }
 
   /**
@@ -939,11 +1131,14 @@ export class RunStore {
    * @param {Record<string, any>} payload
    */
   #progress(run, account, payload) {
-    const id = text(payload.tool_call_id);
-    if (run.partial && !account.open.has(id) && !run.toolCalls.some(({ toolCallId }) => toolCallId === id)) {
-      this.#openCall(run, account, newToolCall({ tool_call_id: id }, null));
+    const { call_sequence: sequence, tool_call_id: id } = payload;
+    const over = run.toolCalls.some((call) =>
+      typeof sequence === "number" ? call.callSequence === sequence : call.toolCallId === text(id));
+    let call = openCallOf(account, payload);
+    if (!call && run.partial && !over) {
+      call = newToolCall({ tool_call_id: id, call_sequence: sequence }, null);
+      this.#openCall(run, account, call);
     }
-    const call = account.open.get(id);
     if (call) {
       call.fraction = numberOrNull(payload.fraction) ?? call.fraction;
       call.progress = textOrNull(payload.message) ?? call.progress;
@@ -958,24 +1153,26 @@ export class RunStore {
    * @param {number} size
    */
   #endCall(run, account, payload, at, size) {
-    const id = text(payload.tool_call_id);
-    if (!account.open.has(id)) {
-      this.#openCall(run, account, newToolCall(payload, null));
+    let call = openCallOf(account, payload);
+    if (!call) {
+      call = newToolCall(payload, null);
+      this.#openCall(run, account, call);
     }
-    const call = /** @type {ToolCall} */ (account.open.get(id));
     call.toolName ||= text(payload.tool_name);
-    call.state = payload.status === "failed" ? "failed" : "succeeded";
+    call.state = CALL_ENDS.get(payload.status) ?? "succeeded";
     call.endedAt = at;
     call.executionTimeMs = numberOrNull(payload.execution_time_ms);
     call.result = payload.result ?? null;
     call.error = textOrNull(payload.error);
-    this.#weigh(account, payload, size);
-    account.open.delete(id);
+    this.#weigh(account, call, size);
+    account.open.delete(call);
   }
 
   /** @param {RunState} run @param {Account} account @param {Frame} frame @param {Record<string, any>} payload */
   #end(run, account, frame, payload) {
     run.state = ENDS.get(frame.type) ?? "completed";
+    run.waits = [];
+    run.waiting = null;
     run.endedAt = run.lastEventAt ?? "";
     this.#ends.add(run.runId);
     run.message = textOrNull(payload.message) ?? textOrNull(payload.reason) ?? run.message;
@@ -986,7 +1183,7 @@ export class RunStore {
     }
     const summary = object(frame.summary);
     for (const call of array(summary.open_tool_calls).map(object)) {
-      if (!account.open.has(text(call.tool_call_id))) {
+      if (!openCallOf(account, call)) {
         this.#openCall(run, account, newToolCall(call, textOrNull(call.started_at)));
       }
     }
@@ -994,30 +1191,24 @@ export class RunStore {
     account.open.clear();
     if (summary.usage) {
       Object.assign(run.usage, noUsage());
-      this.#use(run, summary.usage);
+      this.#use(run, summary.usage, null);
     }
   }
 
   /**
-   * What a call was given and gave is about as long as the events that said so.
+   * A call's parameters and result are about as long as the events that brought them.
    * @param {Account} account
-   * @param {Record<string, any>} payload
+   * @param {ToolCall} call
    * @param {number} size
    */
-  #weigh(account, payload, size) {
-    const call = account.open.get(text(payload.tool_call_id));
-    if (call) {
-      account.payloads.set(call, (account.payloads.get(call) ?? 0) + size);
-      account.payload += size;
-    }
+  #weigh(account, call, size) {
+    account.payloads.set(call, (account.payloads.get(call) ?? 0) + size);
+    account.payload += size;
   }
 
   /** @param {RunState} run @param {Account} account */
   #bound(run, account) {
-    if (run.thinking && run.thinking.text.length > THINKING_TEXT) {
-      run.thinking.text = tail(run.thinking.text, THINKING_TEXT / 2);
-      run.truncated = true;
-    }
+    this.#boundThoughts(run, account);
     while (run.messages.length > MESSAGES || (account.said > MESSAGE_TEXT && run.messages.length > 1)) {
       account.said -= run.messages.shift()?.text.length ?? 0;
       run.truncated = true;
@@ -1033,12 +1224,34 @@ export class RunStore {
     this.#boundCalls(run, account);
   }
 
+  /** The present thought is cut where it alone is too long. @param {RunState} run @param {Account} account */
+  #boundThoughts(run, { thoughts }) {
+    const { thinking } = run;
+    if (thinking && thinking.text.length > THINKING_TEXT) {
+      thinking.text = tail(thinking.text, THINKING_TEXT / 2);
+      thoughts.set(thinking.messageId, thinking.text);
+      run.truncated = true;
+    }
+    let size = 0;
+    thoughts.forEach((thought) => (size += thought?.length ?? 0));
+    for (const [messageId, thought] of thoughts) {
+      if (thoughts.size <= THOUGHTS && size <= THINKING_TEXT) {
+        break;
+      }
+      if (messageId !== thinking?.messageId) {
+        thoughts.delete(messageId);
+        size -= thought?.length ?? 0;
+        run.truncated ||= thought !== null;
+      }
+    }
+  }
+
   /** @param {RunState} run @param {Account} account */
   #boundCalls(run, account) {
     while (run.toolCalls.length > TOOL_CALLS) {
       const oldest = Math.max(run.toolCalls.findIndex(({ state }) => state !== "open"), 0);
       const [call] = run.toolCalls.splice(oldest, 1);
-      account.open.delete(call.toolCallId);
+      account.open.delete(call);
       account.payload -= account.payloads.get(call) ?? 0;
       account.payloads.delete(call);
       run.truncated = true;

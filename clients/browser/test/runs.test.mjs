@@ -13,6 +13,17 @@ function after(...events) {
 
 const STARTED = ["agent_started", { message: "On it" }];
 
+const NO_USAGE = {
+  inputTokens: 0,
+  outputTokens: 0,
+  cachedInputTokens: 0,
+  cacheWriteInputTokens: 0,
+  cacheWrite1hInputTokens: 0,
+  reasoningTokens: 0,
+  costNanoUsd: 0,
+  unpricedEvents: 0,
+};
+
 test("a whole run", () => {
   const run = after(
     STARTED,
@@ -36,6 +47,7 @@ test("a whole run", () => {
     lastEventAt: at(7),
     message: "Done",
     waiting: null,
+    waits: [],
     error: null,
     result: { hits: 1 },
     thinking: { reasoning: "Where?", stepNumber: 1, totalSteps: 3, progressPercentage: 0, messageId: "", text: "" },
@@ -44,6 +56,7 @@ test("a whole run", () => {
     toolCalls: [
       {
         toolCallId: "c1",
+        callSequence: null,
         toolName: "search",
         description: "Looks",
         parameters: { page: 3 },
@@ -58,7 +71,7 @@ test("a whole run", () => {
       },
     ],
     openToolCalls: 0,
-    usage: { inputTokens: 0, outputTokens: 0, cachedInputTokens: 0, reasoningTokens: 0, costNanoUsd: 0, unpricedEvents: 0 },
+    usage: NO_USAGE,
     childRunIds: [],
     events: 7,
     lastSequence: 7,
@@ -88,6 +101,23 @@ test("deltas make a text, and the whole message replaces them", () => {
   assert.deepEqual(texts(delta("m1", "a"), delta("m2", ""), delta("m2", "b")), ["a\n\nb", "m1:a", "m2:b"]);
 });
 
+test("role and id separate messages", () => {
+  const delta = (role, text, message_id) => ["text_delta", { role, text, message_id }];
+  const message = (role, text, message_id) => ["message", { role, text, message_id }];
+  const texts = (...events) => after(STARTED, ...events).messages.map(({ role, text, final }) => `${role}:${text}${final ? "." : ""}`);
+  assert.deepEqual(texts(delta("assistant", "Hel"), message("user", "Stop")), ["assistant:Hel", "user:Stop."]);
+  assert.deepEqual(texts(delta("user", "a", "m1"), delta("assistant", "b", "m1"), message("assistant", "B", "m1")), ["user:a", "assistant:B."]);
+  assert.deepEqual(texts(delta("user", "a"), delta("", "b"), delta("assistant", "c"), delta("", "d")), ["user:ab", "assistant:cd"]);
+  assert.deepEqual(texts(delta("assistant", "a"), message("user", "b"), delta("assistant", "c")), ["assistant:a", "user:b.", "assistant:c"]);
+});
+
+test("late pieces of a whole message are ignored", () => {
+  const delta = (text, message_id, role) => ["text_delta", { message_id, text, role }];
+  const whole = ["message", { message_id: "m1", text: "Hello" }];
+  const { text, messages } = after(STARTED, delta("Hel", "m1"), whole, delta("lo", "m1"), delta("lo", "m1", "assistant"));
+  assert.deepEqual([text, messages.length], ["Hello", 1]);
+});
+
 test("joined deltas count as what they stand for", () => {
   const run = after(STARTED, ["text_delta", { message_id: "m", text: "abc" }, { joined: 3, offset: 4, run_sequence: 4 }]);
   assert.deepEqual([run.events, run.lastSequence, run.text], [4, 4, "abc"]);
@@ -101,6 +131,12 @@ test("thoughts stream beside what is thought", () => {
   const both = thinking(["agent_thinking", { reasoning: "R", step_number: 2 }], delta("a", "x"), delta("b", "z"));
   assert.deepEqual([both.reasoning, both.stepNumber, both.text], ["R", 2, "z"]);
   assert.equal(thinking(delta("a", "x"), ["agent_thinking", { reasoning: "R" }]).text, "");
+  const turns = [delta("a", "1"), delta("b", "x"), delta("a", "2"), delta("b", "y"), delta("a", "3")];
+  assert.deepEqual([thinking(...turns).messageId, thinking(...turns).text], ["a", "123"]);
+  const replaces = ["agent_thinking", { reasoning: "R", message_id: "a" }];
+  assert.equal(thinking(...turns, replaces, delta("b", "z")).text, "xyz", "it replaces only its own");
+  const late = thinking(...turns, replaces, delta("a", "4"));
+  assert.deepEqual([late.reasoning, late.messageId, late.text], ["R", "a", ""]);
 });
 
 test("tool calls that were not seen to begin", () => {
@@ -124,12 +160,119 @@ test("the same id may name another call once the first is over", () => {
   assert.equal(run.openToolCalls, 1);
 });
 
-test("a run waits until its next event", () => {
+/** The waits of a run, in short. */
+const waitsOf = ({ state, waits }) => [state, ...waits.map(({ waitId, prompt }) => `${waitId}:${prompt}`)];
+
+test("with a server that does not judge waits, a run waits until its next event", () => {
   const waiting = ["agent_waiting", { reason: "approval", prompt: "Go on?" }];
   const waits = after(STARTED, waiting);
-  assert.deepEqual([waits.state, waits.waiting], ["waiting", { reason: "approval", prompt: "Go on?" }]);
-  const goesOn = after(STARTED, waiting, ["agent_thinking"]);
-  assert.deepEqual([goesOn.state, goesOn.waiting], ["running", null]);
+  assert.deepEqual([waits.state, waits.waiting.reason, waits.waiting.prompt], ["waiting", "approval", "Go on?"]);
+  const goesOn = after(STARTED, waiting, ["tool_progress"]);
+  assert.deepEqual([goesOn.state, goesOn.waiting, goesOn.waits], ["running", null, []]);
+  assert.deepEqual(waitsOf(after(STARTED, waiting, ["agent_waiting", { prompt: "And now?" }])), ["waiting", ":And now?"]);
+});
+
+test("an open wait shows all that its producer stated", () => {
+  const payload = { wait_id: "w1", tool_call_id: "c1", kind: "approval", reason: "cost", prompt: "Buy?", choices: ["yes", 1, "no"], max_wait_ms: 1500 };
+  const { waiting } = after(STARTED, ["agent_waiting", payload, { state: "waiting" }]);
+  assert.deepEqual(waiting, {
+    waitId: "w1",
+    toolCallId: "c1",
+    kind: "approval",
+    reason: "cost",
+    prompt: "Buy?",
+    choices: ["yes", "no"],
+    sequence: 2,
+    startedAt: at(2),
+    expiresAt: at(3.5),
+  });
+});
+
+test("two waits with ids are open at once, and the server says when the run goes on", () => {
+  const wait = (wait_id, more = {}) => ["agent_waiting", { wait_id, prompt: `${wait_id}?`, ...more }, { state: "waiting" }];
+  const both = [STARTED, ["tool_executing", { tool_call_id: "c1", tool_name: "search" }], wait("w1"), wait("w2", { tool_call_id: "c1" })];
+  assert.deepEqual(waitsOf(after(...both)), ["waiting", "w1:w1?", "w2:w2?"]);
+  const beside = [["tool_progress", { tool_call_id: "c1", fraction: 0.5 }], ["agent_thinking"], ["text_delta", { text: "x" }]];
+  assert.deepEqual(waitsOf(after(...both, ...beside)), ["waiting", "w1:w1?", "w2:w2?"], "nothing else ends them");
+  const resumed = ["agent_resumed", { wait_id: "w1" }];
+  assert.deepEqual(waitsOf(after(...both, resumed)), ["waiting", "w2:w2?"]);
+  const completed = ["tool_completed", { tool_call_id: "c1" }];
+  assert.deepEqual(waitsOf(after(...both, completed)), ["waiting", "w1:w1?"], "the end of its call");
+  assert.deepEqual(waitsOf(after(...both, resumed, [...completed, { state: "running" }])), ["running"]);
+  assert.deepEqual(waitsOf(after(...both, ["agent_resumed", {}, { state: "running" }])), ["running"]);
+  assert.deepEqual(waitsOf(after(...both, ["agent_resumed", { wait_id: "other" }])), ["waiting", "w1:w1?", "w2:w2?"]);
+  assert.deepEqual(waitsOf(after(...both, wait("w1", { prompt: "Sure?" }))), ["waiting", "w2:w2?", "w1:Sure?"], "asked again");
+  assert.deepEqual(waitsOf(after(...both, ["agent_completed"])), ["completed"]);
+  const many = after(STARTED, ...Array.from({ length: 20 }, (_, n) => wait(`w${n}`)));
+  assert.deepEqual([many.waits.length, many.waits[0].waitId], [16, "w4"]);
+});
+
+test("a wait without an id goes with the agent's next step, beside one with an id", () => {
+  const waits = [STARTED, ["agent_waiting", { wait_id: "w1", prompt: "A" }, { state: "waiting" }], ["agent_waiting", { prompt: "B" }]];
+  assert.deepEqual(waitsOf(after(...waits)), ["waiting", "w1:A", ":B"]);
+  assert.deepEqual(waitsOf(after(...waits, ["tool_progress", { tool_call_id: "c" }])), ["waiting", "w1:A", ":B"]);
+  assert.deepEqual(waitsOf(after(...waits, ["agent_thinking"])), ["waiting", "w1:A"]);
+  assert.deepEqual(waitsOf(after(...waits, ["tool_completed", { tool_call_id: "c" }])), ["waiting", "w1:A"]);
+});
+
+test("open waits are drawn from what the server says, until their events come", () => {
+  const store = new RunStore();
+  const open_waits = [
+    { wait_id: "w1", kind: "approval", run_sequence: 4, started_at: at(4), expires_at: at(9) },
+    { run_sequence: 5, started_at: at(5), expires_at: at(9) },
+  ];
+  store.seed([{ run_id: "r1", state: "waiting", open_waits }]);
+  const run = store.runs.get("r1");
+  assert.deepEqual(run.waits.map(({ waitId, kind, expiresAt }) => [waitId, kind, expiresAt]), [["w1", "approval", at(9)], ["", "", at(9)]]);
+  store.apply(event(6, "tool_progress", { tool_call_id: "c1" }));
+  assert.deepEqual(waitsOf(run), ["waiting", "w1:", ":"]);
+  store.apply(event(7, "agent_resumed", {}, { state: "running" }));
+  assert.deepEqual(waitsOf(run), ["running"]);
+});
+
+test("calls of one id are apart where the server numbers them", () => {
+  const begin = (call_sequence, n, more) => ["tool_executing", { tool_call_id: "d", tool_name: "create", parameters: { n }, call_sequence, ...more }];
+  const end = (call_sequence, result, more) => ["tool_completed", { tool_call_id: "d", result, call_sequence, ...more }];
+  const shown = (...events) => after(STARTED, ...events).toolCalls.map((call) => [call.callSequence, call.parameters?.n, call.state, call.result]);
+  const four = [begin(2, 1), begin(3, 2), begin(4, 3), begin(5, 4)];
+  assert.deepEqual(shown(...four, end(4, "c"), end(2, "a"), end(5, "d"), end(3, "b")), [
+    [2, 1, "succeeded", "a"],
+    [3, 2, "succeeded", "b"],
+    [4, 3, "succeeded", "c"],
+    [5, 4, "succeeded", "d"],
+  ]);
+  assert.deepEqual(after(STARTED, ...four, ["tool_progress", { tool_call_id: "d", fraction: 0.5, call_sequence: 3 }]).toolCalls.map(({ fraction }) => fraction), [null, 0.5, null, null]);
+  assert.deepEqual(shown(begin(2, 1), begin(2, 1)), [[2, 1, "open", null]], "a repeat opens nothing");
+  assert.deepEqual(shown(begin(2, 1), begin(3, 2), end(undefined, "a")), [[2, 1, "succeeded", "a"], [3, 2, "open", null]], "the oldest of the id");
+  const tools = [begin(2, 1, { tool_name: "read" }), begin(3, 2)];
+  assert.deepEqual(shown(...tools, end(undefined, "b", { tool_name: "create" })), [[2, 1, "open", null], [3, 2, "succeeded", "b"]]);
+  assert.deepEqual(shown(begin(2, 1), end(2, null, { status: "cancelled" }), begin(4, 2), end(4, null, { status: "denied" })).map(([, , state]) => state), ["cancelled", "denied"]);
+  const summary = { open_tool_calls: [2, 3, 7].map((call_sequence) => ({ tool_call_id: "d", tool_name: "create", started_at: at(2), call_sequence })) };
+  const ended = after(STARTED, begin(2, 1), begin(3, 2), ["agent_completed", {}, { summary }]);
+  assert.deepEqual(ended.toolCalls.map(({ callSequence, state }) => [callSequence, state]), [[2, "unfinished"], [3, "unfinished"], [7, "unfinished"]]);
+});
+
+test("numbered events find calls that a server did not number in its open runs", () => {
+  const store = new RunStore();
+  store.seed([{ run_id: "r1", state: "running", open_tool_calls: [{ tool_call_id: "d", tool_name: "create", started_at: at(0) }] }]);
+  const { toolCalls } = store.apply(event(9, "tool_completed", { tool_call_id: "d", call_sequence: 4 }));
+  assert.deepEqual(toolCalls.map(({ toolName, state }) => [toolName, state]), [["create", "succeeded"]]);
+  store.seed([{ run_id: "r2", state: "running", open_tool_calls: [{ tool_call_id: "d", call_sequence: 5 }, { tool_call_id: "d", call_sequence: 6 }] }]);
+  assert.deepEqual(store.runs.get("r2").toolCalls.map(({ callSequence }) => callSequence), [5, 6]);
+});
+
+test("costs are those that the server recorded, where it did", () => {
+  const usage = { input_tokens: 1000, output_tokens: 500, cache_write_input_tokens: 30, cache_write_1h_input_tokens: 20 };
+  const sums = (...fields) => {
+    const { costNanoUsd, unpricedEvents } = after([...STARTED, fields[0]], ...fields.slice(1).map((more) => ["agent_thinking", {}, more])).usage;
+    return [costNanoUsd, unpricedEvents];
+  };
+  assert.deepEqual(sums({ usage, cost: { nano_usd: 2000, basis: "priced" } }), [2000, 0]);
+  assert.deepEqual(sums({ usage: { ...usage, cost_nano_usd: 7 }, cost: { nano_usd: 7, basis: "stated" } }, { usage, cost: { nano_usd: 0, basis: "unpriced" } }), [7, 1]);
+  assert.deepEqual(sums({ usage }, { usage: { ...usage, cost_nano_usd: 5 } }), [5, 1], "a server that does not price events");
+  assert.deepEqual(sums({ usage: { input_tokens: 0 } }, { usage: {} }), [0, 0], "nothing used has no price");
+  const { cacheWriteInputTokens, cacheWrite1hInputTokens } = after([...STARTED, { usage }]).usage;
+  assert.deepEqual([cacheWriteInputTokens, cacheWrite1hInputTokens], [30, 20]);
 });
 
 test("runs end, with what was open and what they consumed", () => {
@@ -143,14 +286,7 @@ test("runs end, with what was open and what they consumed", () => {
   assert.deepEqual([failed.state, failed.error], ["failed", { code: "STALLED", message: "silent", retryable: true }]);
   assert.deepEqual(failed.toolCalls.map(({ state }) => state), ["unfinished"]);
   assert.equal(failed.openToolCalls, 0);
-  assert.deepEqual(failed.usage, {
-    inputTokens: 11,
-    outputTokens: 5,
-    cachedInputTokens: 0,
-    reasoningTokens: 0,
-    costNanoUsd: 7,
-    unpricedEvents: 1,
-  });
+  assert.deepEqual(failed.usage, { ...NO_USAGE, inputTokens: 11, outputTokens: 5, costNanoUsd: 7, unpricedEvents: 1 });
   const summary = {
     open_tool_calls: [{ tool_call_id: "c8", tool_name: "fetch", started_at: at(0) }],
     usage: { events: 2, input_tokens: 20, output_tokens: 6, cost_nano_usd: 9, unpriced_events: 0 },
@@ -245,6 +381,8 @@ test("what is kept of one run is bounded", () => {
   const thought = after(STARTED, ...Array.from({ length: 40 }, () => ["thinking_delta", { text: long }]));
   assert.ok(thought.thinking.text.length <= 256 * 1024, `${thought.thinking.text.length}`);
   assert.equal(after(STARTED, ["message", { text: long }]).truncated, false);
+  const turns = Array.from({ length: 40 }, (_, n) => ["thinking_delta", { message_id: `t${n % 2}`, text: long }]);
+  assert.ok(after(STARTED, ...turns).thinking.text.length <= 256 * 1024);
 });
 
 test("a text that is cut begins with a whole character", () => {

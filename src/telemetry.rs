@@ -108,7 +108,33 @@ pub struct Metrics {
     violations: Vec<Counter>,
     closed: Vec<Counter>,
     peer_closed: Counter,
+    adjusted: Vec<Counter>,
 }
+
+/// The root fields by which adjustments are counted. An arm stands for all fields of its payload.
+const ADJUSTED: [&str; 21] = [
+    "occurred_at",
+    "traceparent",
+    "tracestate",
+    "labels",
+    "usage",
+    "agent_started",
+    "agent_thinking",
+    "thinking_delta",
+    "tool_executing",
+    "tool_completed",
+    "tool_progress",
+    "agent_completed",
+    "agent_failed",
+    "agent_cancelled",
+    "agent_waiting",
+    "agent_resumed",
+    "text_delta",
+    "message",
+    "state_snapshot",
+    "state_delta",
+    "custom",
+];
 
 const SECONDS: [f64; 14] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
@@ -321,12 +347,31 @@ impl Metrics {
                 vec![],
                 "Readers that went away themselves.",
             ),
+            adjusted: ADJUSTED
+                .iter()
+                .map(|field| {
+                    let label = Label::from_static_parts("field", field);
+                    r.counter(
+                        "emitter_events_adjusted_total",
+                        vec![label],
+                        "Values of events changed so that the event could be stored, by field.",
+                    )
+                })
+                .collect(),
         }
     }
 
     /// Counts an event refused for `reason`.
     pub fn refused(&self, reason: Reason) {
         if let Some(counter) = self.refused.get(reason.index()) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a value below the root field `field` of an event, such as `labels`, that was changed.
+    pub fn adjusted(&self, field: &str) {
+        let index = ADJUSTED.iter().position(|known| *known == field);
+        if let Some(counter) = index.and_then(|index| self.adjusted.get(index)) {
             counter.increment(1);
         }
     }
@@ -380,11 +425,13 @@ mod tests {
         let (metrics, handle) = Metrics::new();
         metrics.emitted.increment(2);
         metrics.refused(Reason::Contended);
+        metrics.adjusted("labels");
         metrics.append_seconds.record(0.001);
         let text = handle.render();
         for line in [
             "emitter_events_emitted_total 2",
             "emitter_events_refused_total{reason=\"CONTENDED\"} 1",
+            "emitter_events_adjusted_total{field=\"labels\"} 1",
             "emitter_append_seconds_bucket{le=\"0.001\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -54,6 +54,8 @@ struct Line<'a> {
     _summary: Option<IgnoredAny>,
     #[serde(rename = "violation")]
     _violation: Option<IgnoredAny>,
+    #[serde(rename = "adjustments")]
+    _adjustments: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

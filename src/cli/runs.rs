@@ -1,10 +1,10 @@
 //! `emitter runs`.
 
-mod json;
+pub(super) mod json;
 mod lanes;
 mod show;
 mod table;
-mod words;
+pub(super) mod words;
 
 use std::{
     io::{IsTerminal as _, stdout},

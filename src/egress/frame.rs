@@ -12,7 +12,7 @@ use super::{
     payload, runs, sse,
 };
 use crate::{
-    event::{Kind, Offset, Record},
+    event::{Adjustment, Kind, Offset, Record},
     fanout::Encode,
     proto::v1::{self, event::Payload},
     reason::Reason,
@@ -124,6 +124,10 @@ fn json_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Byt
     if let Some(violation) = record.draft.violation {
         frame.plain("violation", violation.name());
     }
+    if !record.draft.event.adjustments.is_empty() {
+        let list = frame.field("adjustments");
+        json::array(list, &record.draft.event.adjustments, adjustment);
+    }
     if matches!(record.draft.event.kind, Kind::Custom(_)) {
         frame.boolean("custom", true);
     }
@@ -198,6 +202,14 @@ fn usage(out: &mut Vec<u8>, usage: &v1::Usage) {
     object.end();
 }
 
+fn adjustment(out: &mut Vec<u8>, adjustment: &Adjustment) {
+    let mut object = Object::begin(out);
+    object.text("field", &adjustment.field);
+    object.plain("action", adjustment.action.name());
+    object.text("reason", &adjustment.reason);
+    object.end();
+}
+
 /// Field numbers of `emitter.v1`.
 mod tag {
     pub(super) const RESPONSE_EVENT: u32 = 2;
@@ -244,6 +256,7 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         joined: joined.map(|joined| joined.count),
         summary: draft.summary.as_deref().map(runs::summary),
         violation: draft.violation.map_or("", Reason::name).to_owned(),
+        adjustments: draft.event.adjustments.to_proto(),
         ..Default::default()
     };
     let event_len: usize = header()

@@ -4,11 +4,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     clock::Timestamp,
-    event::{ContentHash, EventId, IdMap, Position, Receipt, Record, RunSequence},
+    event::{Adjustments, ContentHash, EventId, IdMap, Position, Receipt, Record, RunSequence},
 };
 
 /// What is remembered of an id: enough to tell a retry from a reuse, and to answer it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DedupeEntry {
     /// The content that was stored under the id.
     pub content: ContentHash,
@@ -18,6 +18,8 @@ pub struct DedupeEntry {
     pub run_sequence: RunSequence,
     /// When.
     pub recorded_at: Timestamp,
+    /// What was changed of the event so that it could be stored.
+    pub adjustments: Adjustments,
 }
 
 impl DedupeEntry {
@@ -28,6 +30,7 @@ impl DedupeEntry {
             position: record.position,
             run_sequence: record.draft.run_sequence,
             recorded_at: record.draft.recorded_at,
+            adjustments: record.draft.event.adjustments.clone(),
         }
     }
 
@@ -39,6 +42,7 @@ impl DedupeEntry {
             run_sequence: self.run_sequence,
             recorded_at: self.recorded_at,
             duplicate: true,
+            adjustments: self.adjustments.clone(),
         }
     }
 }
@@ -86,23 +90,24 @@ impl DedupeWindow {
         self.entries.get(id).map(|entry| entry.recorded_at)
     }
 
-    /// Remembers the id of `record`. Returns the bytes that this takes.
-    pub fn insert(&mut self, record: &Record) -> usize {
+    /// Remembers the id of `record`. Returns the bytes that this takes, and those that it gives back.
+    pub fn insert(&mut self, record: &Record) -> (usize, usize) {
         let id = record.draft.event.event_id.clone();
         self.restore(id, DedupeEntry::of(record))
     }
 
-    /// Remembers `id`, which is the newest. Returns the bytes that this takes.
-    pub(super) fn restore(&mut self, id: EventId, entry: DedupeEntry) -> usize {
-        let weight = Self::weight(&id);
+    /// Remembers `id`, which is the newest. Returns the bytes that this takes, and those that it gives back.
+    pub(super) fn restore(&mut self, id: EventId, entry: DedupeEntry) -> (usize, usize) {
+        let taken = Self::weight(&id, &entry);
         let known = self.entries.insert(id.clone(), entry);
         // An id that is used again after its window is the newest now; what has expired stands in front.
+        let freed = known.as_ref().map_or(0, |known| Self::weight(&id, known));
         let before = known.and_then(|_| self.order.iter().position(|held| *held == id));
         if let Some(before) = before {
             self.order.remove(before);
         }
         self.order.push_back(id);
-        if before.is_some() { 0 } else { weight }
+        (taken, freed)
     }
 
     /// The ids and what is known of each, oldest first.
@@ -122,10 +127,11 @@ impl DedupeWindow {
             if !expired && self.order.len() <= limit {
                 break;
             }
-            forgot.bytes += Self::weight(id);
             forgot.count += 1;
             forgot.early += usize::from(!expired);
-            self.entries.remove(id);
+            if let Some(entry) = self.entries.remove(id) {
+                forgot.bytes += Self::weight(id, &entry);
+            }
             self.order.pop_front();
         }
         if self.order.capacity() > 64 && self.order.len() < self.order.capacity() / 4 {
@@ -137,10 +143,10 @@ impl DedupeWindow {
 
     /// About how many bytes all of it takes.
     pub(super) fn weigh(&self) -> usize {
-        self.order.iter().map(Self::weight).sum()
+        self.iter().map(|(id, entry)| Self::weight(id, entry)).sum()
     }
 
-    fn weight(id: &EventId) -> usize {
-        id.as_str().len() + ENTRY_OVERHEAD
+    fn weight(id: &EventId, entry: &DedupeEntry) -> usize {
+        id.as_str().len() + ENTRY_OVERHEAD + entry.adjustments.weight()
     }
 }

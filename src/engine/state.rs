@@ -108,8 +108,10 @@ impl StreamState {
     /// Takes in the next record, as its sequencer decided it.
     pub fn apply(&mut self, record: &Record) -> Change {
         self.head = record.position;
+        let (taken, freed) = self.dedupe.insert(record);
         let mut change = Change {
-            taken: self.dedupe.insert(record),
+            taken,
+            freed,
             ..Change::default()
         };
         let draft = &record.draft;

@@ -1,12 +1,14 @@
 //! What travels: a validated event on its way in, and the record that it becomes once it has a place in its
 //! user's stream.
 
+mod adjustment;
 mod ids;
 mod kind;
 mod position;
 mod step;
 mod usage;
 
+pub use adjustment::{Action, Adjustment, Adjustments};
 pub use ids::{
     AgentName, BUCKETS, ClientId, EventId, IdError, IdMap, OWN_IDS, ProducerId, RunId, StreamKey,
     Tenant, ThreadId, ToolCallId, ToolName, UserId,
@@ -62,7 +64,9 @@ pub struct Event {
     pub usage: Option<Box<Usage>>,
     /// What a retry is compared by.
     pub content: ContentHash,
-    /// A delta without usage or labels: one that a lagging reader may get joined with its neighbours.
+    /// What was changed of it so that it could be stored.
+    pub adjustments: Adjustments,
+    /// A delta without usage, labels or adjustments: one that a lagging reader may get joined with its neighbours.
     pub joinable: bool,
     /// Everything that is not above, as the wire bytes of an `emitter.v1.Event` that lacks the fields above.
     /// It holds no source and no tenant.
@@ -91,6 +95,7 @@ impl Event {
             source,
             usage: None,
             content: ContentHash::of(&body),
+            adjustments: Adjustments::default(),
             joinable: false,
             body,
         }
@@ -118,6 +123,7 @@ impl Record {
             run_sequence: self.draft.run_sequence,
             recorded_at: self.draft.recorded_at,
             duplicate,
+            adjustments: self.draft.event.adjustments.clone(),
         }
     }
 }
@@ -197,6 +203,7 @@ impl Draft {
             + event.usage.as_ref().map_or(0, |usage| {
                 size_of::<Usage>() + usage.provider.len() + usage.model.len()
             })
+            + event.adjustments.weight()
             + self.summary.as_ref().map_or(0, |summary| {
                 size_of::<Summary>() + summary.open_tool_calls.len() * size_of::<OpenToolCall>()
             })
@@ -216,4 +223,6 @@ pub struct Receipt {
     pub recorded_at: Timestamp,
     /// It was stored by an earlier call.
     pub duplicate: bool,
+    /// What was changed of it so that it could be stored.
+    pub adjustments: Adjustments,
 }

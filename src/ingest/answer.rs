@@ -17,7 +17,7 @@ pub(super) fn receipt(receipt: &Receipt) -> v1::Receipt {
         run_sequence: receipt.run_sequence.0,
         recorded_at: Some(receipt.recorded_at.into()),
         duplicate: receipt.duplicate,
-        ..Default::default()
+        adjustments: receipt.adjustments.to_proto(),
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::Timestamp,
-        event::{Epoch, EventId, Offset, Position, RunSequence},
+        event::{Action, Adjustment, Epoch, EventId, Offset, Position, RunSequence},
         reason::{Reason, Violation, to_status},
     };
 
@@ -72,6 +72,12 @@ mod tests {
             run_sequence: RunSequence(3),
             recorded_at: Timestamp::from_millis(1_500),
             duplicate: true,
+            adjustments: vec![Adjustment {
+                field: "labels.k".into(),
+                action: Action::Dropped,
+                reason: "has a control character".into(),
+            }]
+            .into(),
         };
         let want = v1::Receipt {
             event_id: "e1".into(),
@@ -85,7 +91,11 @@ mod tests {
                 nanos: 500_000_000,
             }),
             duplicate: true,
-            ..Default::default()
+            adjustments: vec![v1::Adjustment {
+                field: "labels.k".into(),
+                action: v1::AdjustmentAction::Dropped.into(),
+                reason: "has a control character".into(),
+            }],
         };
         assert_eq!(receipt(&stored), want);
     }

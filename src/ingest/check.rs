@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost_types::{Struct, Value, value::Kind};
 
 use crate::{
-    event::IdError,
+    event::{Action, Adjustment, Adjustments, IdError},
     reason::{Reason, Refusal, Violation},
 };
 
@@ -18,25 +18,34 @@ const VIOLATIONS: usize = 32;
 /// clients accept 8 KiB.
 const VIOLATION_BYTES: usize = 2048;
 
+/// The most adjustments that are kept of one event.
+const ADJUSTMENTS: usize = 32;
+
+/// About how many bytes of text the adjustments of one event may take in all, so that the answer to a full batch stays
+/// within the 4 MiB that stock clients accept.
+const ADJUSTMENT_BYTES: usize = 2048;
+
 /// The longest name, in characters.
-const NAME_CHARS: usize = 128;
+pub(super) const NAME_CHARS: usize = 128;
 
 /// The largest count: JavaScript reads larger integers wrong.
-const MAX_COUNT: u64 = (1 << 53) - 1;
+pub(super) const MAX_COUNT: u64 = (1 << 53) - 1;
 
 /// The longest duration that protobuf allows, in seconds: about 10,000 years.
-const MAX_SECONDS: i64 = 315_576_000_000;
+pub(super) const MAX_SECONDS: i64 = 315_576_000_000;
 
-const MAX_NANOS: i32 = 999_999_999;
+pub(super) const MAX_NANOS: i32 = 999_999_999;
 
-/// The first second of the year 1 and the last one of 9999, from the Unix epoch.
-const MOMENTS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-
-/// Checks fields and collects what breaks a rule. Nothing is allocated while nothing does.
+/// Checks fields and collects what breaks a rule: what refuses the event, and what was changed instead. Nothing is
+/// allocated while nothing breaks one.
 pub(super) struct Checker {
     depth: usize,
     found: Vec<Violation>,
     bytes: usize,
+    adjusted: Vec<Adjustment>,
+    adjusted_bytes: usize,
+    /// How many adjustments were made beyond those that are kept.
+    further: usize,
 }
 
 impl Checker {
@@ -46,12 +55,50 @@ impl Checker {
             depth,
             found: Vec::new(),
             bytes: 0,
+            adjusted: Vec::new(),
+            adjusted_bytes: 0,
+            further: 0,
         }
     }
 
-    /// The refusal, if anything was found.
-    pub(super) fn refusal(self) -> Option<Refusal> {
-        (!self.found.is_empty()).then(|| Refusal::invalid(Reason::InvalidEvent, self.found))
+    /// How deep values may nest.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// What was adjusted.
+    ///
+    /// # Errors
+    /// The refusal, if anything was found that refuses the event.
+    pub(super) fn finish(mut self) -> Result<Adjustments, Refusal> {
+        if !self.found.is_empty() {
+            return Err(Refusal::invalid(Reason::InvalidEvent, self.found));
+        }
+        if self.further > 0
+            && let Some(last) = self.adjusted.last_mut()
+        {
+            last.reason = format!(
+                "{}; {} more values were adjusted",
+                last.reason, self.further
+            )
+            .into();
+        }
+        Ok(self.adjusted.into())
+    }
+
+    /// Notes that `action` was taken on the field `at`, which broke `rule`. Beyond the bound it only counts.
+    pub(super) fn adjust(&mut self, at: &Path<'_>, action: Action, rule: impl Into<String>) {
+        if self.adjusted.len() >= ADJUSTMENTS || self.adjusted_bytes >= ADJUSTMENT_BYTES {
+            self.further += 1;
+            return;
+        }
+        let adjustment = Adjustment {
+            field: at.render().into(),
+            action,
+            reason: rule.into().into(),
+        };
+        self.adjusted_bytes += adjustment.field.len() + adjustment.reason.len();
+        self.adjusted.push(adjustment);
     }
 
     /// Notes that the field `at` breaks `rule`, unless enough was noted already.
@@ -109,73 +156,9 @@ impl Checker {
         }
     }
 
-    /// A number from 0 to `max`.
-    pub(super) fn number(&mut self, at: &Path<'_>, number: Option<f64>, max: u32) {
-        // A NaN is in no range.
-        if number.is_some_and(|number| !(0.0..=f64::from(max)).contains(&number)) {
-            self.fail(at, format!("must be from 0 to {max}"));
-        }
-    }
-
-    /// A count that JavaScript reads right.
-    pub(super) fn count(&mut self, at: &Path<'_>, count: u64) {
-        if count > MAX_COUNT {
-            self.fail(at, "must be at most 2^53 - 1");
-        }
-    }
-
-    /// A moment between the years 1 and 9999.
-    pub(super) fn moment(&mut self, at: &Path<'_>, moment: Option<&prost_types::Timestamp>) {
-        let valid = |at: &prost_types::Timestamp| {
-            MOMENTS.contains(&at.seconds) && (0..=MAX_NANOS).contains(&at.nanos)
-        };
-        if moment.is_some_and(|moment| !valid(moment)) {
-            self.fail(
-                at,
-                "must be between 0001-01-01 and 9999-12-31, nanos from 0 to 999,999,999",
-            );
-        }
-    }
-
-    /// A duration that is not negative.
-    pub(super) fn duration(&mut self, at: &Path<'_>, span: Option<&prost_types::Duration>) {
-        if span.is_some_and(|span| length(span).is_none()) {
-            self.fail(
-                at,
-                "must be from 0 to 10,000 years, nanos from 0 to 999,999,999",
-            );
-        }
-    }
-
-    /// A duration within `least` and `most`; `rule` says so.
-    pub(super) fn duration_within(
-        &mut self,
-        at: &Path<'_>,
-        span: Option<&prost_types::Duration>,
-        (least, most): (Duration, Duration),
-        rule: &str,
-    ) {
-        let valid = |span| length(span).is_some_and(|length| least <= length && length <= most);
-        if span.is_some_and(|span| !valid(span)) {
-            self.fail(at, rule);
-        }
-    }
-
     /// A struct of bounded depth without NaN or infinities.
     pub(super) fn fields(&mut self, at: &Path<'_>, fields: &Struct) {
         self.fields_at(at, fields, 1);
-    }
-
-    /// A value of bounded depth without NaN or infinities.
-    pub(super) fn value(&mut self, at: &Path<'_>, value: &Value) {
-        self.value_at(at, value, 0);
-    }
-
-    /// The operand of a patch operation. It counts as one level deeper than it is: the messages around it take more of
-    /// the nesting that a stock protobuf decoder allows, and an event that readers cannot decode would end their
-    /// stream for good.
-    pub(super) fn operand(&mut self, at: &Path<'_>, value: &Value) {
-        self.value_at(at, value, 1);
     }
 
     fn fields_at(&mut self, at: &Path<'_>, fields: &Struct, level: usize) {
@@ -211,13 +194,6 @@ impl Checker {
             self.fail(at, format!("nests deeper than {}", self.depth));
         }
         admitted
-    }
-
-    /// The text of one JSON value.
-    pub(super) fn json(&mut self, at: &Path<'_>, text: &str) {
-        if let Some(problem) = json::problem(text, self.depth) {
-            self.fail(at, problem);
-        }
     }
 
     /// The text of one JSON object.

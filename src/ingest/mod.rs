@@ -6,13 +6,15 @@
 //!    are still encoded. What one call may cost is bounded here: 4 MiB could hold two million empty events, which
 //!    decoded take more than a gigabyte.
 //! 2. `validate` decodes one event at a time, checks its fields (`payload` those of its arm, `check` and `json` the
-//!    rules that they share), takes its content hash, fills in what was left to the server, and encodes what is
-//!    stored.
+//!    rules that refuse an event, `adjust` and `context` those that change a value instead), takes its content hash,
+//!    fills in what was left to the server, and encodes what is stored.
 //! 3. `redact` hides the values of secrets in a tool call's parameters.
 //! 4. `service` hands the events to the sequencer, one group per user, and `answer` writes the receipts and refusals.
 
+mod adjust;
 mod answer;
 mod check;
+mod context;
 mod json;
 mod path;
 mod payload;

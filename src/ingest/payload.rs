@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    event::{Kind, Step, ToolCallId, ToolName, custom_name_problem},
+    event::{Action, Kind, Step, ToolCallId, ToolName, custom_name_problem},
     proto::v1::{
         AgentCompleted, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted, ToolExecuting,
         ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    check::{Checker, length},
+    check::{Checker, NAME_CHARS, length},
     path::Path,
 };
 
@@ -26,48 +26,48 @@ const WAIT: (Duration, Duration) = (
     Duration::from_secs(7 * DAY.as_secs()),
 );
 
-/// Checks `payload` and says what it is.
-pub(super) fn check(payload: &Payload, checker: &mut Checker) -> Kind {
+/// Checks `payload`, adjusts what need not refuse it, and says what it is.
+pub(super) fn check(payload: &mut Payload, checker: &mut Checker) -> Kind {
     let (kind, arm) = named(payload);
     let at = &Path::ROOT.field(arm);
     match payload {
-        Payload::AgentStarted(p) => checker.duration_within(
+        Payload::AgentStarted(p) => checker.clamp_duration_within(
             &at.field("silence_timeout"),
-            p.silence_timeout.as_ref(),
+            &mut p.silence_timeout,
             SILENCE,
             "must be from 1 s to 24 h",
         ),
         Payload::AgentThinking(p) => {
             let progress = at.field("progress_percentage");
-            checker.number(&progress, p.progress_percentage, 100);
+            checker.clamp_number(&progress, &mut p.progress_percentage, 100);
         }
         Payload::ThinkingDelta(p) => checker.name(&at.field("message_id"), &p.message_id),
         Payload::ToolExecuting(p) => tool_executing(at, p, checker),
         Payload::ToolCompleted(p) => tool_completed(at, p, checker),
         Payload::ToolProgress(p) => {
             checker.name(&at.field("tool_call_id"), &p.tool_call_id);
-            checker.number(&at.field("fraction"), p.fraction, 1);
+            checker.clamp_number(&at.field("fraction"), &mut p.fraction, 1);
         }
         Payload::AgentCompleted(p) => agent_completed(at, p, checker),
-        Payload::AgentFailed(p) => checker.name(&at.field("code"), &p.code),
+        Payload::AgentFailed(p) => checker.cut_line(&at.field("code"), &mut p.code, NAME_CHARS),
         Payload::AgentCancelled(_) => {}
-        Payload::AgentWaiting(p) => checker.duration_within(
+        Payload::AgentWaiting(p) => checker.clamp_duration_within(
             &at.field("max_wait"),
-            p.max_wait.as_ref(),
+            &mut p.max_wait,
             WAIT,
             "must be longer than 0 and at most 7 days",
         ),
         Payload::TextDelta(p) => {
             checker.name(&at.field("message_id"), &p.message_id);
-            checker.name(&at.field("role"), &p.role);
+            checker.cut_line(&at.field("role"), &mut p.role, NAME_CHARS);
         }
         Payload::Message(p) => {
             checker.name(&at.field("message_id"), &p.message_id);
-            checker.name(&at.field("role"), &p.role);
+            checker.cut_line(&at.field("role"), &mut p.role, NAME_CHARS);
         }
         Payload::StateSnapshot(p) => {
-            if let Some(snapshot) = &p.snapshot {
-                checker.value(&at.field("snapshot"), snapshot);
+            if let Some(snapshot) = &mut p.snapshot {
+                checker.null_value(&at.field("snapshot"), snapshot);
             }
         }
         Payload::StateDelta(p) => state_delta(at, p, checker),
@@ -139,44 +139,59 @@ fn tool_executing(at: &Path<'_>, p: &ToolExecuting, checker: &mut Checker) {
     }
 }
 
-fn tool_completed(at: &Path<'_>, p: &ToolCompleted, checker: &mut Checker) {
+fn tool_completed(at: &Path<'_>, p: &mut ToolCompleted, checker: &mut Checker) {
     checker.name(&at.field("tool_call_id"), &p.tool_call_id);
-    checker.name(&at.field("tool_name"), &p.tool_name);
+    tool_name(&at.field("tool_name"), &mut p.tool_name, checker);
     if ToolStatus::try_from(p.status).is_err() {
-        checker.fail(&at.field("status"), "is unknown");
+        p.set_status(ToolStatus::Unspecified);
+        checker.adjust(&at.field("status"), Action::Dropped, "is unknown");
     }
-    checker.duration(&at.field("execution_time"), p.execution_time.as_ref());
-    match &p.output {
-        Some(tool_completed::Output::Result(value)) => checker.value(&at.field("result"), value),
+    checker.clamp_duration(&at.field("execution_time"), &mut p.execution_time);
+    match &mut p.output {
+        Some(tool_completed::Output::Result(value)) => {
+            checker.null_value(&at.field("result"), value);
+        }
         Some(tool_completed::Output::ResultJson(text)) => {
-            checker.json(&at.field("result_json"), text);
+            checker.null_json(&at.field("result_json"), text);
         }
         None => {}
     }
 }
 
-fn agent_completed(at: &Path<'_>, p: &AgentCompleted, checker: &mut Checker) {
-    checker.duration(&at.field("execution_time"), p.execution_time.as_ref());
-    match &p.output {
-        Some(agent_completed::Output::Result(value)) => checker.value(&at.field("result"), value),
+/// Drops a name that no tool can have: where the call's id is stated, it says enough.
+fn tool_name(at: &Path<'_>, name: &mut String, checker: &mut Checker) {
+    if !name.is_empty()
+        && let Err(error) = ToolName::new(name)
+    {
+        name.clear();
+        checker.adjust(at, Action::Dropped, error.to_string());
+    }
+}
+
+fn agent_completed(at: &Path<'_>, p: &mut AgentCompleted, checker: &mut Checker) {
+    checker.clamp_duration(&at.field("execution_time"), &mut p.execution_time);
+    match &mut p.output {
+        Some(agent_completed::Output::Result(value)) => {
+            checker.null_value(&at.field("result"), value);
+        }
         Some(agent_completed::Output::ResultJson(text)) => {
-            checker.json(&at.field("result_json"), text);
+            checker.null_json(&at.field("result_json"), text);
         }
         None => {}
     }
 }
 
-fn state_delta(at: &Path<'_>, p: &StateDelta, checker: &mut Checker) {
+fn state_delta(at: &Path<'_>, p: &mut StateDelta, checker: &mut Checker) {
     let at = at.field("operations");
     if p.operations.is_empty() {
         checker.fail(&at, "is required");
     }
-    for (index, operation) in p.operations.iter().enumerate() {
+    for (index, operation) in p.operations.iter_mut().enumerate() {
         patch_operation(&at.index(index), operation, checker);
     }
 }
 
-fn patch_operation(at: &Path<'_>, p: &PatchOperation, checker: &mut Checker) {
+fn patch_operation(at: &Path<'_>, p: &mut PatchOperation, checker: &mut Checker) {
     checker.pointer(&at.field("path"), &p.path);
     let (takes_from, takes_value) = match PatchOp::try_from(p.op) {
         Ok(PatchOp::Add | PatchOp::Replace | PatchOp::Test) => (false, true),
@@ -191,8 +206,8 @@ fn patch_operation(at: &Path<'_>, p: &PatchOperation, checker: &mut Checker) {
     } else if !p.from.is_empty() {
         checker.fail(&at.field("from"), "belongs to `move` and `copy` only");
     }
-    match (&p.value, takes_value) {
-        (Some(value), true) => checker.operand(&at.field("value"), value),
+    match (&mut p.value, takes_value) {
+        (Some(value), true) => checker.null_operand(&at.field("value"), value),
         (None, true) => checker.fail(&at.field("value"), "is required"),
         (Some(_), false) => {
             let rule = "belongs to `add`, `replace` and `test` only";
@@ -202,13 +217,13 @@ fn patch_operation(at: &Path<'_>, p: &PatchOperation, checker: &mut Checker) {
     }
 }
 
-fn custom(at: &Path<'_>, p: &Custom, checker: &mut Checker) {
+fn custom(at: &Path<'_>, p: &mut Custom, checker: &mut Checker) {
     if p.name.is_empty() {
         checker.fail(&at.field("name"), "is required");
     } else if let Some(problem) = custom_name_problem(&p.name) {
         checker.fail(&at.field("name"), problem);
     }
-    if let Some(data) = &p.data {
-        checker.fields(&at.field("data"), data);
+    if let Some(data) = &mut p.data {
+        checker.null_fields(&at.field("data"), data);
     }
 }

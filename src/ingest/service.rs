@@ -17,7 +17,7 @@ use crate::{
     reason::{Reason, Refusal},
     sequencer::Sequencer,
     shutdown::Drain,
-    telemetry::Metrics,
+    telemetry::{LogLimit, Metrics},
 };
 
 use super::{
@@ -36,6 +36,9 @@ pub struct EmitterService {
     drain: Drain,
     config: Config,
 }
+
+/// Bounds the lines about adjusted events.
+static ADJUSTED: LogLimit = LogLimit::new();
 
 /// Who calls, and how long they wait.
 pub(super) struct Caller {
@@ -129,7 +132,6 @@ impl EmitterService {
             _ => return Err(invalid("event", "is given more than once")),
         };
         let event = self
-            .intake
             .accept(event, &caller.principal, &mut Vec::new())
             .map_err(below)?;
         let stream = event.stream.clone();
@@ -177,6 +179,32 @@ impl EmitterService {
         Ok(self.answer_batch(outcomes))
     }
 
+    /// Validates the event in `wire`, and counts and logs what was adjusted.
+    fn accept(
+        &self,
+        wire: &[u8],
+        principal: &Principal,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Event, Refusal> {
+        let event = self.intake.accept(wire, principal, scratch)?;
+        for adjustment in &event.adjustments {
+            self.metrics.adjusted(adjustment.root());
+            if let Some(left_out) = ADJUSTED.admit() {
+                tracing::warn!(
+                    tenant = principal.tenant.as_str(),
+                    subject = principal.subject.as_str(),
+                    event_type = event.kind.wire_type(),
+                    field = &*adjustment.field,
+                    action = adjustment.action.name(),
+                    rule = &*adjustment.reason,
+                    left_out,
+                    "a producer's event was adjusted"
+                );
+            }
+        }
+        Ok(event)
+    }
+
     fn check_batch(&self, split: &Split) -> Result<(), Refusal> {
         let Config {
             batch_events,
@@ -209,7 +237,7 @@ impl EmitterService {
         let mut by_stream: HashMap<StreamKey, usize> = HashMap::new();
         let mut scratch = Vec::new();
         for (place, (wire, outcome)) in split.events.iter().zip(outcomes).enumerate() {
-            let event = match self.intake.accept(wire, principal, &mut scratch) {
+            let event = match self.accept(wire, principal, &mut scratch) {
                 Ok(event) => event,
                 Err(refusal) => {
                     *outcome = Some(Err(refusal));
@@ -232,12 +260,15 @@ impl EmitterService {
     }
 
     fn answer_batch(&self, outcomes: Outcomes) -> EmitBatchResponse {
-        let mut refused_count = 0;
+        let (mut refused_count, mut adjusted_count) = (0, 0);
         let results = outcomes
             .into_iter()
             .enumerate()
             .map(|(place, outcome)| {
                 let result = outcome.unwrap_or_else(|| Err(unanswered()));
+                if let Ok(receipt) = &result {
+                    adjusted_count += u32::from(!receipt.adjustments.is_empty());
+                }
                 answer::result(result.map_err(|refusal| {
                     refused_count += 1;
                     self.counted(refusal.below(&format!("events[{place}]")))
@@ -247,7 +278,7 @@ impl EmitterService {
         EmitBatchResponse {
             results,
             refused_count,
-            ..Default::default()
+            adjusted_count,
         }
     }
 }

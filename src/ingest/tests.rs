@@ -1,6 +1,7 @@
 //! What comes in and what becomes of it.
 
 mod accepted;
+mod adjusted;
 mod calls;
 mod mutation;
 mod refused;

@@ -9,8 +9,8 @@ use crate::{
     access::Principal,
     clock::{Clock, Entropy},
     event::{
-        self, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source,
-        Step, Tenant, ThreadId, Tokens, UserId,
+        self, Adjustments, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId,
+        RunId, Source, Step, Tenant, ThreadId, Tokens, UserId,
     },
     proto::v1::{
         self, ToolCompleted, ToolStatus, Usage,
@@ -20,19 +20,14 @@ use crate::{
     reason::{Reason, Refusal},
 };
 
-use super::{Config, check::Checker, path::Path, payload, redact::Redactor};
-
-/// The most labels of an event.
-const LABELS: usize = 32;
-
-/// The longest key of a label, in characters.
-const LABEL_KEY_CHARS: usize = 63;
-
-/// The longest value of a label, in characters.
-const LABEL_VALUE_CHARS: usize = 256;
-
-/// The longest `tracestate`, in characters.
-const TRACESTATE_CHARS: usize = 512;
+use super::{
+    Config,
+    check::{Checker, NAME_CHARS},
+    context,
+    path::Path,
+    payload,
+    redact::Redactor,
+};
 
 const ROOT: Path<'static> = Path::ROOT;
 
@@ -56,6 +51,7 @@ struct Header {
     agent_name: Option<AgentName>,
     source: Option<Source>,
     kind: Kind,
+    adjustments: Adjustments,
 }
 
 impl Intake {
@@ -84,7 +80,7 @@ impl Intake {
         if event.event_id.is_empty() {
             event.event_id = self.entropy.uuid(self.clock.now());
         }
-        let header = check(&event, self.depth)?;
+        let header = check(&mut event, self.depth)?;
         let stream = principal.may_emit_to(header.tenant.as_ref(), header.user)?;
         let source = header.source.unwrap_or_else(|| principal.source.clone());
         let content = content_hash(&mut event, scratch);
@@ -97,7 +93,11 @@ impl Intake {
             thread_id: header.thread_id,
             parent_run_id: header.parent_run_id,
             agent_name: header.agent_name,
-            joinable: header.kind.is_delta() && event.usage.is_none() && event.labels.is_empty(),
+            joinable: header.kind.is_delta()
+                && event.usage.is_none()
+                && event.labels.is_empty()
+                && header.adjustments.is_empty(),
+            adjustments: header.adjustments,
             kind: header.kind,
             step,
             source,
@@ -187,8 +187,8 @@ fn body(mut event: v1::Event) -> Bytes {
     event.encode_to_vec().into()
 }
 
-/// Checks every field of `event`, whose event id is filled in.
-fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
+/// Checks every field of `event`, whose event id is filled in, and adjusts what need not refuse it.
+fn check(event: &mut v1::Event, depth: usize) -> Result<Header, Refusal> {
     let mut checker = Checker::new(depth);
     let c = &mut checker;
     let event_id = event_id(&event.event_id, c);
@@ -200,16 +200,20 @@ fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
     let parent_run_id = c.id(&ROOT.field("parent_run_id"), parent, RunId::new);
     let agent_name = agent_name(event, c);
     let source = event.source.as_ref().and_then(|stated| source(stated, c));
-    beside_payload(event, c);
-    let kind = match &event.payload {
+    context::adjust(event, c);
+    if let Some(usage) = &mut event.usage {
+        self::usage(usage, c);
+    }
+    let kind = match &mut event.payload {
         Some(payload) => Some(payload::check(payload, c)),
         None => {
             c.fail(&ROOT.field("payload"), "is required");
             None
         }
     };
-    match (event_id, user, kind, checker.refusal()) {
-        (Some(event_id), Some(user), Some(kind), None) => Ok(Header {
+    let adjustments = checker.finish()?;
+    match (event_id, user, kind) {
+        (Some(event_id), Some(user), Some(kind)) => Ok(Header {
             event_id,
             tenant,
             user,
@@ -219,10 +223,10 @@ fn check(event: &v1::Event, depth: usize) -> Result<Header, Refusal> {
             agent_name,
             source,
             kind,
+            adjustments,
         }),
-        (.., refusal) => {
-            Err(refusal.unwrap_or_else(|| Refusal::invalid(Reason::InvalidEvent, Vec::new())))
-        }
+        // What is missing was noted.
+        _ => Err(Refusal::invalid(Reason::InvalidEvent, Vec::new())),
     }
 }
 
@@ -250,28 +254,6 @@ fn agent_name(event: &v1::Event, c: &mut Checker) -> Option<AgentName> {
     }
 }
 
-fn beside_payload(event: &v1::Event, c: &mut Checker) {
-    c.moment(&ROOT.field("occurred_at"), event.occurred_at.as_ref());
-    if !event.traceparent.is_empty() && !is_traceparent(event.traceparent.as_bytes()) {
-        let rule =
-            "must be a W3C traceparent of version 00, in lower case, with ids that are not zero";
-        c.fail(&ROOT.field("traceparent"), rule);
-    }
-    let tracestate = &event.tracestate;
-    if tracestate.len() > TRACESTATE_CHARS
-        || !tracestate.bytes().all(|b| (b' '..=b'~').contains(&b))
-    {
-        let rule = "must be at most 512 printable ASCII characters";
-        c.fail(&ROOT.field("tracestate"), rule);
-    }
-    if !event.labels.is_empty() {
-        labels(event, c);
-    }
-    if let Some(usage) = &event.usage {
-        self::usage(usage, c);
-    }
-}
-
 /// The source, if one is stated: a term alone names nobody.
 fn source(source: &v1::Source, c: &mut Checker) -> Option<Source> {
     let at = ROOT.field("source");
@@ -286,37 +268,15 @@ fn source(source: &v1::Source, c: &mut Checker) -> Option<Source> {
     })
 }
 
-fn labels(event: &v1::Event, c: &mut Checker) {
-    let labels = &event.labels;
-    let at = ROOT.field("labels");
-    if labels.len() > LABELS {
-        return c.fail(&at, format!("has more than {LABELS} entries"));
-    }
-    for (key, value) in labels {
-        let at = at.key(key);
-        if key.is_empty() {
-            c.fail(&at, "has an empty key");
-        }
-        if key.chars().count() > LABEL_KEY_CHARS {
-            c.fail(
-                &at,
-                format!("has a key longer than {LABEL_KEY_CHARS} characters"),
-            );
-        }
-        if key.chars().any(char::is_control) {
-            c.fail(&at, "has a key with a control character");
-        }
-        c.line(&at, value, LABEL_VALUE_CHARS);
-    }
-}
-
-fn usage(usage: &Usage, c: &mut Checker) {
+fn usage(usage: &mut Usage, c: &mut Checker) {
     let at = ROOT.field("usage");
-    c.name(&at.field("provider"), &usage.provider);
-    c.name(&at.field("model"), &usage.model);
-    c.count(&at.field("input_tokens"), usage.input_tokens);
-    c.count(&at.field("output_tokens"), usage.output_tokens);
-    c.count(&at.field("cost_nano_usd"), usage.cost_nano_usd.unwrap_or(0));
+    c.cut_line(&at.field("provider"), &mut usage.provider, NAME_CHARS);
+    c.cut_line(&at.field("model"), &mut usage.model, NAME_CHARS);
+    c.clamp_count(&at.field("input_tokens"), &mut usage.input_tokens);
+    c.clamp_count(&at.field("output_tokens"), &mut usage.output_tokens);
+    if let Some(cost) = &mut usage.cost_nano_usd {
+        c.clamp_count(&at.field("cost_nano_usd"), cost);
+    }
     if usage.cached_input_tokens > usage.input_tokens {
         c.fail(
             &at.field("cached_input_tokens"),
@@ -344,20 +304,4 @@ fn consumed(usage: &v1::Usage) -> event::Usage {
         },
         cost_nano_usd: usage.cost_nano_usd,
     }
-}
-
-/// Whether `text` is `00-<32 hex digits>-<16>-<2>` in lower case, with ids that are not all zeros.
-fn is_traceparent(text: &[u8]) -> bool {
-    let mut parts = text.split(|b| *b == b'-');
-    let mut hex = |digits: usize| {
-        parts.next().filter(|part| {
-            part.len() == digits && part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    };
-    let is_set = |id: &[u8]| id.iter().any(|b| *b != b'0');
-    hex(2) == Some(b"00")
-        && hex(32).is_some_and(is_set)
-        && hex(16).is_some_and(is_set)
-        && hex(2).is_some()
-        && text.len() == 55
 }

@@ -127,6 +127,7 @@ fn item(record: &Record, took: Option<Duration>, before: Option<&Source>) -> v1:
             .violation
             .map_or_else(String::new, |reason| reason.name().to_owned()),
         usage: body.usage,
+        adjustments: event.adjustments.to_proto(),
         ..Default::default()
     }
 }

@@ -170,6 +170,7 @@ fn a_duplicate_gets_the_first_receipt() {
         run_sequence: RunSequence(2),
         recorded_at: NOW,
         duplicate: true,
+        adjustments: crate::event::Adjustments::default(),
     };
     match decision {
         Ok(Decision::Duplicate(receipt)) => assert_eq!(receipt, want),

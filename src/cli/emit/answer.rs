@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::{cli::text::plain, client::Fate};
+use crate::{
+    cli::{runs, text::plain},
+    client::Fate,
+    proto::v1::Adjustment,
+};
 
 /// For a person.
 pub(super) fn plain_text(answer: &Fate) -> String {
@@ -11,11 +15,12 @@ pub(super) fn plain_text(answer: &Fate) -> String {
             let position = receipt.position.clone().unwrap_or_default();
             let duplicate = if receipt.duplicate { "  duplicate" } else { "" };
             format!(
-                "stored   {}  at {}-{}  run_sequence {}{duplicate}",
+                "stored   {}  at {}-{}  run_sequence {}{duplicate}{}",
                 plain(&receipt.event_id),
                 plain(&position.epoch),
                 position.offset,
                 receipt.run_sequence,
+                adjusted(&receipt.adjustments),
             )
         }
         Err(refusal) if refusal.reason.is_empty() => {
@@ -26,6 +31,16 @@ pub(super) fn plain_text(answer: &Fate) -> String {
             format!("refused  {reason}: {message}")
         }
     }
+}
+
+/// One more line for each adjustment.
+fn adjusted(adjustments: &[Adjustment]) -> String {
+    let line = |adjustment: &Adjustment| {
+        let action = runs::words::adjustment(adjustment.action());
+        let (field, reason) = (plain(&adjustment.field), plain(&adjustment.reason));
+        format!("\n         {action} {field}: {reason}")
+    };
+    adjustments.iter().map(line).collect()
 }
 
 /// For a script: `{"receipt": …}` or `{"refusal": …}`.
@@ -40,6 +55,7 @@ pub(super) fn json(answer: &Fate) -> String {
                 "run_sequence": receipt.run_sequence,
                 "recorded_at": receipt.recorded_at.as_ref().map(ToString::to_string),
                 "duplicate": receipt.duplicate,
+                "adjustments": receipt.adjustments.iter().map(runs::json::adjustment).collect::<Vec<_>>(),
             }})
         }
         Err(refusal) => {
@@ -63,7 +79,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::proto::v1::{Receipt, Refusal};
+    use crate::proto::v1::{AdjustmentAction, Receipt, Refusal};
 
     #[test]
     fn answers_are_one_line_each() {
@@ -76,7 +92,11 @@ mod tests {
             run_sequence: 2,
             recorded_at: Some(prost_types::Timestamp::default()),
             duplicate: true,
-            ..Default::default()
+            adjustments: vec![Adjustment {
+                field: "labels.k".into(),
+                action: AdjustmentAction::Dropped.into(),
+                reason: "has a control character".into(),
+            }],
         };
         let refusal = Box::new(Refusal {
             reason: "INVALID_EVENT".into(),
@@ -85,7 +105,7 @@ mod tests {
         });
         assert_eq!(
             plain_text(&Ok(receipt.clone())),
-            "stored   e\\n1  at 00000000000000ab-7  run_sequence 2  duplicate"
+            "stored   e\\n1  at 00000000000000ab-7  run_sequence 2  duplicate\n         dropped labels.k: has a control character"
         );
         assert_eq!(
             plain_text(&Err(refusal.clone())),
@@ -93,6 +113,10 @@ mod tests {
         );
         let line: Value = serde_json::from_str(&json(&Ok(receipt))).unwrap();
         assert_eq!(line["receipt"]["recorded_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(
+            line["receipt"]["adjustments"],
+            json!([{"field": "labels.k", "action": "dropped", "reason": "has a control character"}])
+        );
         let line: Value = serde_json::from_str(&json(&Err(refusal))).unwrap();
         assert_eq!(line["refusal"]["reason"], "INVALID_EVENT");
     }

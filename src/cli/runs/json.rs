@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::words;
 use crate::proto::v1::{
-    Acknowledgement, Connection, GetRunResponse, ModelUsage, OpenToolCall, Position, Run, Source,
-    SourceRefusal, TimelineItem, Transport, Usage, UsageTotals,
+    Acknowledgement, Adjustment, Connection, GetRunResponse, ModelUsage, OpenToolCall, Position,
+    Run, Source, SourceRefusal, TimelineItem, Transport, Usage, UsageTotals,
 };
 
 /// A run as it stands.
@@ -70,6 +70,16 @@ fn item(item: &TimelineItem) -> Value {
         .maybe("source", item.source.as_ref().map(source))
         .text("violation", &item.violation)
         .maybe("usage", item.usage.as_ref().map(usage))
+        .list("adjustments", &item.adjustments, adjustment)
+        .end()
+}
+
+/// What the service changed of an event.
+pub(in crate::cli) fn adjustment(adjustment: &Adjustment) -> Value {
+    Object::new()
+        .text("field", &adjustment.field)
+        .text("action", words::adjustment(adjustment.action()))
+        .text("reason", &adjustment.reason)
         .end()
 }
 

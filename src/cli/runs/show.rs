@@ -167,6 +167,16 @@ impl Page {
             line += &self.painted(&format!("  ! {}", plain(&item.violation)), STRIKING);
         }
         self.line(&line);
+        for adjustment in &item.adjustments {
+            let action = words::adjustment(adjustment.action());
+            let (field, reason) = (plain(&adjustment.field), plain(&adjustment.reason));
+            let mark = format!("! {action} {field}: {reason}");
+            self.line(&format!(
+                "  {:>9}      {}",
+                "",
+                self.painted(&mark, STRIKING)
+            ));
+        }
     }
 
     fn usage(&mut self, run: &Run, shown: &GetRunResponse) {
@@ -265,7 +275,10 @@ fn joined(timeline: &[TimelineItem]) -> Vec<(Cow<'_, TimelineItem>, usize)> {
     let is_piece =
         |item: &TimelineItem| matches!(item.r#type.as_str(), "text_delta" | "thinking_delta");
     let says_more = |item: &TimelineItem| {
-        item.source.is_some() || item.usage.is_some() || !item.violation.is_empty()
+        item.source.is_some()
+            || item.usage.is_some()
+            || !item.violation.is_empty()
+            || !item.adjustments.is_empty()
     };
     let mut lines: Vec<(Cow<'_, TimelineItem>, usize)> = Vec::new();
     for item in timeline {
@@ -275,7 +288,8 @@ fn joined(timeline: &[TimelineItem]) -> Vec<(Cow<'_, TimelineItem>, usize)> {
                     && before.r#type == item.r#type
                     && !says_more(item)
                     && before.usage.is_none()
-                    && before.violation.is_empty() =>
+                    && before.violation.is_empty()
+                    && before.adjustments.is_empty() =>
             {
                 *count += 1;
                 let shown = before.text.chars().count();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    proto::v1::{RunState, Source, Usage, UsageTotals},
+    proto::v1::{AdjustmentAction, RunState, Source, Usage, UsageTotals},
 };
 
 use crate::cli::text::plain;
@@ -28,6 +28,18 @@ pub(super) fn state_colour(state: i32) -> &'static str {
         RunState::Failed => "\u{1b}[31m",
         RunState::Waiting | RunState::Cancelled => "\u{1b}[33m",
         RunState::Running | RunState::Unspecified => "\u{1b}[36m",
+    }
+}
+
+/// The name of what was done with a value of an event.
+pub(in crate::cli) fn adjustment(action: AdjustmentAction) -> &'static str {
+    match action {
+        AdjustmentAction::Unspecified => "changed",
+        AdjustmentAction::Dropped => "dropped",
+        AdjustmentAction::Truncated => "truncated",
+        AdjustmentAction::Clamped => "clamped",
+        AdjustmentAction::Nulled => "nulled",
+        AdjustmentAction::Corrected => "corrected",
     }
 }
 

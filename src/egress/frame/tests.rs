@@ -5,7 +5,7 @@ use prost_types::{Duration, Struct, Timestamp, Value};
 use super::*;
 use crate::{
     egress::fixtures::{body, record},
-    event::{Event, RunId, RunSequence},
+    event::{Action, Adjustment, Event, RunId, RunSequence},
     proto::v1::{
         PatchOp, PatchOperation, agent_completed, event::Payload, subscribe_response::Item,
         tool_completed, tool_executing,
@@ -57,6 +57,30 @@ fn fields(fields: &[(&str, Value)]) -> Struct {
             .map(|(k, v)| ((*k).to_owned(), v.clone()))
             .collect(),
     }
+}
+
+#[test]
+fn adjustments_stand_in_every_encoding() {
+    let mut record = record(Kind::AgentCancelled, &v1::Event::default());
+    let event = Event {
+        adjustments: vec![Adjustment {
+            field: r#"labels["a b"]"#.into(),
+            action: Action::Dropped,
+            reason: "has a control character".into(),
+        }]
+        .into(),
+        ..Event::clone(&record.draft.event)
+    };
+    record.draft.event = Arc::new(event);
+    let frame = json(&record);
+    let want = r#""adjustments":[{"field":"labels[\"a b\"]","action":"dropped","reason":"has a control character"}],"payload""#;
+    assert!(frame.contains(want), "{frame}");
+    let want = v1::Adjustment {
+        field: r#"labels["a b"]"#.into(),
+        action: v1::AdjustmentAction::Dropped.into(),
+        reason: "has a control character".into(),
+    };
+    assert_eq!(recorded(&record).adjustments, [want]);
 }
 
 #[test]

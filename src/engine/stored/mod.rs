@@ -3,12 +3,14 @@
 //! Where something stands is part of the key that it is stored under, not of these bytes. Reading trusts nothing: what
 //! does not decode, or has an id that is none, is [`Corrupt`].
 
+mod adjustment;
 mod record;
 mod run;
 
 pub use record::{decode_id, decode_record, encode_id, encode_record};
 pub use run::{decode_run, decode_sum, encode_run, encode_sum};
 
+use self::adjustment::{adjustments_in, adjustments_out};
 use crate::{
     clock::Timestamp,
     event::{IdError, OpenToolCall, ProducerId, Source, Tokens, ToolCallId, ToolName},

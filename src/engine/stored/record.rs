@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    Corrupt, call_in, call_out, corrupt, millis, optional, source_in, source_out, tokens_in,
-    tokens_out,
+    Corrupt, adjustments_in, adjustments_out, call_in, call_out, corrupt, millis, optional,
+    source_in, source_out, tokens_in, tokens_out,
 };
 use crate::{
     clock::Timestamp,
@@ -48,6 +48,7 @@ pub fn encode_record(record: &Record) -> Bytes {
         summary: draft.summary.as_deref().map(summary_out),
         violation: text(draft.violation.map(Reason::name)),
         recovered: draft.recovered.map(millis),
+        adjustments: adjustments_out(&event.adjustments),
     }
     .encode_to_vec()
     .into()
@@ -79,6 +80,7 @@ pub fn decode_record(
         source: source_in(stored.source)?,
         usage: stored.usage.map(|usage| Box::new(usage_in(usage))),
         content: content_in(&stored.content)?,
+        adjustments: adjustments_in(stored.adjustments)?,
         joinable: stored.joinable,
         body: stored.body,
     };
@@ -114,6 +116,7 @@ pub fn encode_id(event_id: &EventId, entry: &DedupeEntry) -> Bytes {
         content: Bytes::copy_from_slice(&entry.content.0),
         run_sequence: entry.run_sequence.0,
         recorded_at: entry.recorded_at.as_millis(),
+        adjustments: adjustments_out(&entry.adjustments),
     }
     .encode_to_vec()
     .into()
@@ -130,6 +133,7 @@ pub fn decode_id(position: Position, bytes: Bytes) -> Result<(EventId, DedupeEnt
         position,
         run_sequence: RunSequence(stored.run_sequence),
         recorded_at: Timestamp::from_millis(stored.recorded_at),
+        adjustments: adjustments_in(stored.adjustments)?,
     };
     Ok((EventId::new(&stored.event_id)?, entry))
 }

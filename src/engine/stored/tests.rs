@@ -6,8 +6,9 @@ use super::*;
 use crate::{
     engine::DedupeEntry,
     event::{
-        AgentName, ContentHash, Draft, Epoch, Event, EventId, Kind, Offset, Position, Record,
-        RunId, RunSequence, Step, StreamKey, Summary, Tenant, ThreadId, Usage, UsageTotals, UserId,
+        Action, Adjustment, Adjustments, AgentName, ContentHash, Draft, Epoch, Event, EventId,
+        Kind, Offset, Position, Record, RunId, RunSequence, Step, StreamKey, Summary, Tenant,
+        ThreadId, Usage, UsageTotals, UserId,
     },
     reason::Reason,
     run::{Run, RunState},
@@ -48,6 +49,15 @@ fn source() -> Source {
     }
 }
 
+fn adjustments() -> Adjustments {
+    let adjustment = |action: Action| Adjustment {
+        field: format!("labels.{}", action.name()).into(),
+        action,
+        reason: "is too odd".into(),
+    };
+    Action::ALL.map(adjustment).to_vec().into()
+}
+
 fn event(kind: Kind) -> Event {
     Event::new(
         EventId::new("e1").unwrap(),
@@ -69,6 +79,7 @@ fn full(kind: Kind, step: Step) -> Record {
             tokens: tokens(),
             cost_nano_usd: Some(0),
         })),
+        adjustments: adjustments(),
         joinable: true,
         step: step.clone(),
         ..event(kind)
@@ -223,6 +234,7 @@ fn an_id_and_a_sum_read_back_as_they_were_written() {
         position: position(),
         run_sequence: RunSequence(3),
         recorded_at: AT,
+        adjustments: adjustments(),
     };
     let id = EventId::new("e1").unwrap();
     assert_eq!(

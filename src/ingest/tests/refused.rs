@@ -1,16 +1,15 @@
-//! Every rule, with what just keeps it and what just breaks it: here those of the fields beside the payload, of times,
+//! Every rule, with what just keeps it and what just breaks it: here those of the fields beside the payload, of
 //! sizes and credentials.
 
 mod payloads;
 
-use prost_types::{Duration, Timestamp, Value, value::Kind};
+use prost_types::{Value, value::Kind};
 
 use super::*;
 use crate::{
     proto::v1::{
-        AgentCompleted, AgentFailed, AgentStarted, AgentThinking, AgentWaiting, Custom, Message,
-        PatchOp, PatchOperation, Source, StateDelta, StateSnapshot, TextDelta, ToolCompleted,
-        ToolExecuting, ToolProgress, Usage, agent_completed, tool_completed, tool_executing,
+        AgentStarted, Custom, Message, PatchOp, PatchOperation, Source, StateDelta, TextDelta,
+        ToolCompleted, ToolExecuting, ToolProgress, Usage, tool_executing,
     },
     reason::Reason,
 };
@@ -140,174 +139,6 @@ fn a_custom_event_may_come_without_a_run() {
 }
 
 #[test]
-fn times_and_durations() {
-    for (seconds, nanos, valid) in [
-        (0, 0, true),
-        (-62_135_596_800, 0, true),
-        (-62_135_596_801, 999_999_999, false),
-        (253_402_300_799, 999_999_999, true),
-        (253_402_300_800, 0, false),
-        (0, 1_000_000_000, false),
-        (0, -1, false),
-        (i64::MIN, i32::MIN, false),
-    ] {
-        let event = with(|e| e.occurred_at = Some(Timestamp { seconds, nanos }));
-        if valid {
-            assert_ok(&event);
-        } else {
-            assert_refused(&event, "occurred_at", "between 0001-01-01");
-        }
-    }
-    type Make = fn(Duration) -> Payload;
-    let execution: Make = |span| {
-        let execution_time = Some(span);
-        Payload::AgentCompleted(AgentCompleted {
-            execution_time,
-            ..Default::default()
-        })
-    };
-    let tool_execution: Make = |span| {
-        let execution_time = Some(span);
-        Payload::ToolCompleted(ToolCompleted {
-            execution_time,
-            ..Default::default()
-        })
-    };
-    let silence: Make = |span| {
-        let silence_timeout = Some(span);
-        Payload::AgentStarted(AgentStarted {
-            silence_timeout,
-            ..Default::default()
-        })
-    };
-    let wait: Make = |span| {
-        let max_wait = Some(span);
-        Payload::AgentWaiting(AgentWaiting {
-            max_wait,
-            ..Default::default()
-        })
-    };
-    let day = 86_400;
-    for (make, field, seconds, nanos, valid) in [
-        (execution, "agent_completed.execution_time", 0, 0, true),
-        (
-            execution,
-            "agent_completed.execution_time",
-            315_576_000_000,
-            999_999_999,
-            true,
-        ),
-        (
-            execution,
-            "agent_completed.execution_time",
-            315_576_000_001,
-            0,
-            false,
-        ),
-        (execution, "agent_completed.execution_time", -1, 0, false),
-        (execution, "agent_completed.execution_time", 0, -1, false),
-        (execution, "agent_completed.execution_time", 1, -1, false),
-        (
-            tool_execution,
-            "tool_completed.execution_time",
-            0,
-            1_000_000_000,
-            false,
-        ),
-        (
-            tool_execution,
-            "tool_completed.execution_time",
-            i64::MIN,
-            i32::MIN,
-            false,
-        ),
-        (
-            silence,
-            "agent_started.silence_timeout",
-            0,
-            999_999_999,
-            false,
-        ),
-        (silence, "agent_started.silence_timeout", 1, 0, true),
-        (silence, "agent_started.silence_timeout", day, 0, true),
-        (silence, "agent_started.silence_timeout", day, 1, false),
-        (silence, "agent_started.silence_timeout", -5, 0, false),
-        (wait, "agent_waiting.max_wait", 0, 0, false),
-        (wait, "agent_waiting.max_wait", 0, 1, true),
-        (wait, "agent_waiting.max_wait", 7 * day, 0, true),
-        (wait, "agent_waiting.max_wait", 7 * day, 1, false),
-    ] {
-        let event = event(make(Duration { seconds, nanos }));
-        if valid {
-            assert_ok(&event);
-        } else {
-            assert_refused(&event, field, "must be");
-        }
-    }
-}
-
-#[test]
-fn trace_context() {
-    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let valid = format!("00-{id}-00f067aa0ba902b7-01");
-    assert_ok(&with(|e| e.traceparent = valid.clone()));
-    let zero = "0".repeat(32);
-    for text in [
-        valid.to_uppercase(),
-        valid.replacen("00", "01", 1),
-        valid.replacen("00", "ff", 1),
-        format!("{valid}-"),
-        format!("{valid}-00"),
-        valid[..54].to_owned(),
-        format!("00-{zero}-00f067aa0ba902b7-01"),
-        format!("00-{id}-0000000000000000-01"),
-        format!("00-{id}-00f067aa0ba902b7-0g"),
-        "é".repeat(27) + "a",
-        "-".repeat(55),
-    ] {
-        assert_refused(&with(|e| e.traceparent = text), "traceparent", "W3C");
-    }
-    assert_ok(&with(|e| e.tracestate = "v".repeat(512)));
-    assert_refused(
-        &with(|e| e.tracestate = "v".repeat(513)),
-        "tracestate",
-        "512",
-    );
-    assert_refused(
-        &with(|e| e.tracestate = "a=é".into()),
-        "tracestate",
-        "printable",
-    );
-    assert_refused(
-        &with(|e| e.tracestate = "a=\n".into()),
-        "tracestate",
-        "printable",
-    );
-}
-
-#[test]
-fn labels() {
-    let labels = |count: usize| {
-        (0..count)
-            .map(|n| (format!("k{n}"), String::new()))
-            .collect()
-    };
-    assert_ok(&with(|e| e.labels = labels(32)));
-    assert_refused(&with(|e| e.labels = labels(33)), "labels", "more than 32");
-    let label =
-        |key: &str, value: &str| with(|e| e.labels = [(key.to_owned(), value.to_owned())].into());
-    assert_ok(&label(&"é".repeat(63), &"é".repeat(256)));
-    assert_ok(&label("k", ""));
-    assert_refused(&label("", "v"), "labels[\"\"]", "empty key");
-    let long = "k".repeat(64);
-    let cut = format!("labels[\"{}...\"]", "k".repeat(48));
-    assert_refused(&label(&long, "v"), &cut, "key longer than 63");
-    assert_refused(&label("k", &"v".repeat(257)), "labels.k", "longer than 256");
-    assert_refused(&label("k", "a\tb"), "labels.k", "control");
-    assert_refused(&label("a\tb", "v"), "labels[\"a\\tb\"]", "control");
-}
-
-#[test]
 fn usage() {
     let most = (1 << 53) - 1;
     let usage = |change: fn(&mut Usage)| {
@@ -324,18 +155,6 @@ fn usage() {
         u.reasoning_tokens = u.output_tokens;
         u.cost_nano_usd = Some((1 << 53) - 1);
     }));
-    assert_refused(
-        &usage(|u| u.input_tokens += 1),
-        "usage.input_tokens",
-        "2^53 - 1",
-    );
-    assert_refused(
-        &usage(|u| u.output_tokens += 1),
-        "usage.output_tokens",
-        "2^53 - 1",
-    );
-    let cost = usage(|u| u.cost_nano_usd = Some(1 << 53));
-    assert_refused(&cost, "usage.cost_nano_usd", "2^53 - 1");
     let cached = usage(|u| (u.input_tokens, u.cached_input_tokens) = (1, 2));
     assert_refused(&cached, "usage.cached_input_tokens", "at most input_tokens");
     let reasoning = usage(|u| (u.output_tokens, u.reasoning_tokens) = (1, 2));
@@ -343,12 +162,6 @@ fn usage() {
         &reasoning,
         "usage.reasoning_tokens",
         "at most output_tokens",
-    );
-    assert_refused(&usage(|u| u.model = "m".repeat(129)), "usage.model", "128");
-    assert_refused(
-        &usage(|u| u.provider = "\r".into()),
-        "usage.provider",
-        "control",
     );
 }
 
@@ -403,13 +216,13 @@ fn an_event_has_up_to_64_kib_as_received() {
 fn all_problems_are_told_up_to_a_bound() {
     let several = with(|e| {
         e.user_id.clear();
-        e.traceparent = "x".into();
+        e.thread_id = "\n".into();
         e.usage = Some(Usage {
             cached_input_tokens: 1,
             ..Default::default()
         });
-        e.payload = Some(Payload::AgentFailed(AgentFailed {
-            code: "\0".into(),
+        e.payload = Some(Payload::ToolProgress(ToolProgress {
+            tool_call_id: "\0".into(),
             ..Default::default()
         }));
     });
@@ -421,9 +234,9 @@ fn all_problems_are_told_up_to_a_bound() {
         fields,
         [
             "user_id",
-            "traceparent",
+            "thread_id",
             "usage.cached_input_tokens",
-            "agent_failed.code"
+            "tool_progress.tool_call_id"
         ]
     );
 

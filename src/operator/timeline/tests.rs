@@ -43,6 +43,7 @@ fn draft(run: &str, number: u64, payload: Payload, (kind, step): (Kind, Step)) -
             term: 1,
         },
         usage: None,
+        adjustments: Default::default(),
         content: ContentHash::of(b""),
         joinable: false,
         body: body.encode_to_vec().into(),

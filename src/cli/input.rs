@@ -44,8 +44,7 @@ struct Line<'a> {
     _epoch: Option<IgnoredAny>,
     #[serde(rename = "offset")]
     _offset: Option<IgnoredAny>,
-    #[serde(rename = "run_sequence")]
-    _run_sequence: Option<IgnoredAny>,
+    run_sequence: Option<IgnoredAny>,
     #[serde(rename = "first_offset")]
     _first_offset: Option<IgnoredAny>,
     #[serde(rename = "joined")]
@@ -100,8 +99,12 @@ pub(super) fn event(line: &str) -> Result<Option<Event>, String> {
         .transpose()
         .map_err(|_| "timestamp: is no RFC 3339 time, such as \"2026-11-21T10:00:00Z\"")?;
     let payload = line.payload.map_or("{}", RawValue::get);
-    let payload =
+    let mut payload =
         payload::read(&line.kind, payload).map_err(|problem| format!("payload: {problem}"))?;
+    if line.run_sequence.is_some() {
+        // A frame of a stream numbers its calls by that stream. Its copy gets numbers of its own.
+        payload::forget_call(&mut payload);
+    }
     Ok(Some(Event {
         event_id: line.event_id,
         tenant_id: line.tenant_id,

@@ -254,7 +254,7 @@ mod tests {
                 tool_call_id: "c1".to_owned(),
                 tool_name: "search".to_owned(),
                 started_at: Some(at),
-                ..Default::default()
+                call_sequence: 1,
             }],
             thread_id: "t1".to_owned(),
             parent_run_id: "r0".to_owned(),
@@ -288,7 +288,7 @@ mod tests {
                     heartbeat: Duration::from_secs(20),
                     open_runs: &[open_run(5, "t1"), bare()],
                 },
-                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000,"open_runs":[{"run_id":"r5","agent_name":"researcher","state":"waiting","started_at":"2026-11-21T10:00:00.123Z","thread_id":"t1","parent_run_id":"r0","open_tool_calls":[{"tool_call_id":"c1","tool_name":"search","started_at":"2026-11-21T10:00:00.123Z"}]},{"run_id":"r6","agent_name":"researcher","state":"running","started_at":"2026-11-21T10:00:00.123Z","open_tool_calls":[]}]}"#,
+                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000,"open_runs":[{"run_id":"r5","agent_name":"researcher","state":"waiting","started_at":"2026-11-21T10:00:00.123Z","thread_id":"t1","parent_run_id":"r0","open_tool_calls":[{"tool_call_id":"c1","call_sequence":1,"tool_name":"search","started_at":"2026-11-21T10:00:00.123Z"}]},{"run_id":"r6","agent_name":"researcher","state":"running","started_at":"2026-11-21T10:00:00.123Z","open_tool_calls":[]}]}"#,
             ),
             (
                 Control::Heartbeat(at(7)),

@@ -12,7 +12,7 @@ use super::{
     payload, runs, sse,
 };
 use crate::{
-    event::{Adjustment, Kind, Offset, Record},
+    event::{Adjustment, Kind, Offset, Record, Step},
     fanout::Encode,
     proto::v1::{self, event::Payload},
     reason::Reason,
@@ -75,15 +75,18 @@ impl Encode for Encoder {
         match self.encoding {
             Encoding::Json => json_frame(record, &body(record), None),
             Encoding::Sse => sse_frame(record, &body(record), None),
-            Encoding::Proto => match record.draft.filled_in_call() {
-                Some(_) => proto_frame(record, &body(record).encode_to_vec(), None),
-                None => proto_frame(record, &record.draft.event.body, None),
+            // What was settled of a tool call is not in the body as it was stored.
+            Encoding::Proto => match record.draft.event.kind {
+                Kind::ToolExecuting | Kind::ToolCompleted | Kind::ToolProgress => {
+                    proto_frame(record, &body(record).encode_to_vec(), None)
+                }
+                _ => proto_frame(record, &record.draft.event.body, None),
             },
         }
     }
 }
 
-/// The body of a record's event.
+/// The body of a record's event, with the tool call that it was settled to be about.
 pub(super) fn body(record: &Record) -> v1::Event {
     let body = record.draft.event.body.clone();
     let mut body = v1::Event::decode(body).unwrap_or_else(|error| {
@@ -91,10 +94,23 @@ pub(super) fn body(record: &Record) -> v1::Event {
         tracing::error!(position = %record.position, ?error, "a stored event cannot be decoded");
         v1::Event::default()
     });
-    if let (Some(Payload::ToolCompleted(tool)), Some(id)) =
-        (&mut body.payload, record.draft.filled_in_call())
-    {
-        tool.tool_call_id = id.as_str().to_owned();
+    let step = &record.draft.step;
+    let call = step.call().map(|call| call.0);
+    match &mut body.payload {
+        Some(Payload::ToolExecuting(tool)) => tool.call_sequence = call,
+        Some(Payload::ToolCompleted(tool)) => {
+            tool.call_sequence = call;
+            if let Step::ToolEnds { id: Some(id), .. } = step {
+                tool.tool_call_id = id.as_str().to_owned();
+            }
+        }
+        Some(Payload::ToolProgress(tool)) => {
+            tool.call_sequence = call;
+            if let Step::ToolAdvances { id: Some(id), .. } = step {
+                tool.tool_call_id = id.as_str().to_owned();
+            }
+        }
+        _ => {}
     }
     body
 }

@@ -36,7 +36,7 @@ fn fields(to: &mut Object<'_>, payload: &Payload) {
         Payload::ToolExecuting(p) => tool_executing(to, p),
         Payload::ToolCompleted(p) => tool_completed(to, p),
         Payload::ToolProgress(p) => {
-            to.text("tool_call_id", &p.tool_call_id);
+            call(to, &p.tool_call_id, p.call_sequence);
             to.double("fraction", p.fraction);
             to.text("message", &p.message);
         }
@@ -76,8 +76,16 @@ fn agent_thinking(to: &mut Object<'_>, p: &v1::AgentThinking) {
     to.double("progress_percentage", p.progress_percentage);
 }
 
+/// Which tool call an event is about.
+fn call(to: &mut Object<'_>, id: &str, sequence: Option<u64>) {
+    to.text("tool_call_id", id);
+    if let Some(sequence) = sequence {
+        to.integer("call_sequence", sequence);
+    }
+}
+
 fn tool_executing(to: &mut Object<'_>, p: &v1::ToolExecuting) {
-    to.text("tool_call_id", &p.tool_call_id);
+    call(to, &p.tool_call_id, p.call_sequence);
     to.text("tool_name", &p.tool_name);
     to.text("description", &p.description);
     match &p.input {
@@ -88,7 +96,7 @@ fn tool_executing(to: &mut Object<'_>, p: &v1::ToolExecuting) {
 }
 
 fn tool_completed(to: &mut Object<'_>, p: &v1::ToolCompleted) {
-    to.text("tool_call_id", &p.tool_call_id);
+    call(to, &p.tool_call_id, p.call_sequence);
     to.text("tool_name", &p.tool_name);
     let status = match p.status() {
         ToolStatus::Succeeded => "succeeded",

@@ -61,6 +61,7 @@ fn tool_calls_json(out: &mut Vec<u8>, calls: &[OpenToolCall]) {
     json::array(out, calls, |out, call| {
         let mut object = Object::begin(out);
         object.text("tool_call_id", call.id.as_str());
+        object.count("call_sequence", call.call_sequence.0);
         object.text("tool_name", call.name.as_str());
         object.plain("started_at", call.started_at);
         object.end();
@@ -91,7 +92,7 @@ pub(super) fn summary(summary: &Summary) -> v1::RunSummary {
 mod tests {
     use super::*;
     use crate::{
-        event::{AgentName, RunId, ThreadId, ToolCallId, ToolName},
+        event::{AgentName, RunId, RunSequence, ThreadId, ToolCallId, ToolName},
         fanout::{OPEN_RUNS, OPEN_TOOL_CALLS, open_run},
     };
 
@@ -105,6 +106,8 @@ mod tests {
         most.run.parent_run_id = RunId::new(&long).ok();
         most.run.agent_name = AgentName::new(&long).ok();
         let call = OpenToolCall {
+            call_sequence: RunSequence(u64::MAX),
+            arguments: None,
             id: ToolCallId::new(&long).unwrap(),
             name: ToolName::new(&long).unwrap(),
             started_at: most.run.started_at,

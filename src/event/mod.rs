@@ -177,14 +177,6 @@ impl Draft {
         }
     }
 
-    /// The tool call that a `tool_completed` ends, where its producer left that out.
-    pub fn filled_in_call(&self) -> Option<&ToolCallId> {
-        match (&self.event.step, &self.step) {
-            (Step::ToolEnds { id: None, .. }, Step::ToolEnds { id, .. }) => id.as_ref(),
-            _ => None,
-        }
-    }
-
     /// About how many bytes of memory the record takes, its event included.
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 64; // two reference counts and what the allocator adds

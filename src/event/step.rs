@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, ProducerId, ToolCallId, ToolName, UsageTotals};
+use super::{ContentHash, Kind, ProducerId, RunSequence, ToolCallId, ToolName, UsageTotals};
 use crate::{clock::Timestamp, proto::v1};
 
 /// Who emits an event: a process, and which incarnation of it.
@@ -25,17 +25,30 @@ pub enum Step {
     },
     /// A tool call begins.
     ToolBegins {
-        /// The call.
+        /// The call's id.
         id: ToolCallId,
         /// Its tool.
         name: ToolName,
+        /// A hash of its arguments, by which a repeated begin is recognised; none in records of an earlier version.
+        arguments: Option<ContentHash>,
+        /// The call, once settled: this event, or the open call that it repeats.
+        call: Option<RunSequence>,
     },
     /// A tool call ends.
     ToolEnds {
-        /// The call; without it, the oldest open call of the tool.
+        /// The call's id; without it, the oldest open call of the tool.
         id: Option<ToolCallId>,
         /// Its tool.
         name: Option<ToolName>,
+        /// The call, which selects it exactly. Settled, it is absent only where the begin's number is not known.
+        call: Option<RunSequence>,
+    },
+    /// A tool call advances.
+    ToolAdvances {
+        /// The call's id.
+        id: Option<ToolCallId>,
+        /// The call, as on its end. Settled, it is absent where no such call is open.
+        call: Option<RunSequence>,
     },
     /// The run waits for a person.
     Wait {
@@ -58,10 +71,25 @@ impl Step {
             Kind::ToolCompleted => Self::ToolEnds {
                 id: None,
                 name: None,
+                call: None,
+            },
+            Kind::ToolProgress => Self::ToolAdvances {
+                id: None,
+                call: None,
             },
             Kind::AgentWaiting => Self::Wait { max_wait: None },
             kind if kind.is_terminal() => Self::End,
             _ => Self::Other,
+        }
+    }
+
+    /// The tool call that a settled step is about: the `run_sequence` of its begin.
+    pub fn call(&self) -> Option<RunSequence> {
+        match self {
+            Self::ToolBegins { call, .. }
+            | Self::ToolEnds { call, .. }
+            | Self::ToolAdvances { call, .. } => *call,
+            _ => None,
         }
     }
 }
@@ -79,7 +107,11 @@ impl Source {
 /// A tool call that has begun and not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenToolCall {
-    /// The call.
+    /// The `run_sequence` of its begin, which identifies it; 0 where an earlier version stored it.
+    pub call_sequence: RunSequence,
+    /// A hash of its arguments; none where an earlier version stored it.
+    pub arguments: Option<ContentHash>,
+    /// Its id, which other open calls may have too.
     pub id: ToolCallId,
     /// Its tool.
     pub name: ToolName,
@@ -96,13 +128,20 @@ pub struct Summary {
     pub usage: Option<UsageTotals>,
 }
 
+impl OpenToolCall {
+    /// The `run_sequence` of its begin, where it is known.
+    pub fn sequence(&self) -> Option<RunSequence> {
+        Some(self.call_sequence).filter(|sequence| sequence.0 > 0)
+    }
+}
+
 impl From<&OpenToolCall> for v1::OpenToolCall {
     fn from(call: &OpenToolCall) -> Self {
         Self {
             tool_call_id: call.id.as_str().to_owned(),
             tool_name: call.name.as_str().to_owned(),
             started_at: Some(call.started_at.into()),
-            ..Default::default()
+            call_sequence: call.call_sequence.0,
         }
     }
 }

@@ -69,6 +69,8 @@ pub(crate) mod fixtures {
     pub(crate) fn open_run(start: u64, thread: &str) -> OpenRun {
         let at = Timestamp::from_millis(1_795_255_200_123);
         let call = OpenToolCall {
+            call_sequence: RunSequence(1),
+            arguments: None,
             id: ToolCallId::new("c1").unwrap(),
             name: ToolName::new("search").unwrap(),
             started_at: at,

@@ -7,12 +7,14 @@
 //!    decoded take more than a gigabyte.
 //! 2. `validate` decodes one event at a time, checks its fields (`payload` those of its arm, `check` and `json` the
 //!    rules that refuse an event, `adjust` and `context` those that change a value instead), takes its content hash,
-//!    fills in what was left to the server, and encodes what is stored.
+//!    fills in what was left to the server, and encodes what is stored. `canonical` gives a tool call's
+//!    arguments the form that their hash is taken of.
 //! 3. `redact` hides the values of secrets in a tool call's parameters.
 //! 4. `service` hands the events to the sequencer, one group per user, and `answer` writes the receipts and refusals.
 
 mod adjust;
 mod answer;
+mod canonical;
 mod check;
 mod context;
 mod json;

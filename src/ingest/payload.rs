@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use prost_types::Struct;
+
 use crate::{
-    event::{Action, Kind, Step, ToolCallId, ToolName, custom_name_problem},
+    event::{
+        Action, ContentHash, Kind, RunSequence, Step, ToolCallId, ToolName, custom_name_problem,
+    },
     proto::v1::{
         AgentCompleted, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted, ToolExecuting,
         ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
@@ -11,6 +15,7 @@ use crate::{
 };
 
 use super::{
+    canonical,
     check::{Checker, NAME_CHARS, length},
     path::Path,
 };
@@ -106,7 +111,12 @@ pub(super) fn step(payload: &Payload) -> Step {
         Payload::ToolExecuting(p) => {
             let call = ToolCallId::new(&p.tool_call_id);
             match (call, ToolName::new(&p.tool_name)) {
-                (Ok(id), Ok(name)) => Step::ToolBegins { id, name },
+                (Ok(id), Ok(name)) => Step::ToolBegins {
+                    id,
+                    name,
+                    arguments: Some(arguments(p)),
+                    call: None,
+                },
                 // Both were checked or filled in.
                 _ => Step::Other,
             }
@@ -114,6 +124,11 @@ pub(super) fn step(payload: &Payload) -> Step {
         Payload::ToolCompleted(p) => Step::ToolEnds {
             id: ToolCallId::new(&p.tool_call_id).ok(),
             name: ToolName::new(&p.tool_name).ok(),
+            call: p.call_sequence.map(RunSequence),
+        },
+        Payload::ToolProgress(p) => Step::ToolAdvances {
+            id: ToolCallId::new(&p.tool_call_id).ok(),
+            call: p.call_sequence.map(RunSequence),
         },
         Payload::AgentWaiting(p) => Step::Wait {
             max_wait: p.max_wait.as_ref().and_then(length),
@@ -123,6 +138,18 @@ pub(super) fn step(payload: &Payload) -> Step {
         }
         _ => Step::Other,
     }
+}
+
+/// A hash of a call's arguments as they are stored, by which a repeated begin is recognised. No arguments are an empty
+/// object.
+fn arguments(p: &ToolExecuting) -> ContentHash {
+    let mut form = Vec::new();
+    match &p.input {
+        Some(tool_executing::Input::Parameters(fields)) => canonical::structure(&mut form, fields),
+        Some(tool_executing::Input::ParametersJson(text)) => canonical::text(&mut form, text),
+        None => canonical::structure(&mut form, &Struct::default()),
+    }
+    ContentHash::of(&form)
 }
 
 fn tool_executing(at: &Path<'_>, p: &ToolExecuting, checker: &mut Checker) {

@@ -77,6 +77,10 @@ impl Intake {
         scratch: &mut Vec<u8>,
     ) -> Result<Event, Refusal> {
         let mut event = self.decode(wire)?;
+        if let Some(Payload::ToolExecuting(tool)) = &mut event.payload {
+            // Output only: a frame of another stream that is emitted again may have it.
+            tool.call_sequence = None;
+        }
         if event.event_id.is_empty() {
             event.event_id = self.entropy.uuid(self.clock.now());
         }

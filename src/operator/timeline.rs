@@ -11,7 +11,7 @@ use prost::Message as _;
 use crate::{
     clock::Timestamp,
     engine::{Engine, EngineError, KnownRun, ReadLimit},
-    event::{Draft, Epoch, Offset, Record, Source, Step, ToolCallId},
+    event::{Draft, Epoch, Offset, Record, RunSequence, Source, Step, ToolCallId},
     proto::v1::{self, ToolStatus, event::Payload},
 };
 
@@ -43,7 +43,20 @@ pub(super) struct Timeline {
 struct Last {
     events: VecDeque<(Arc<Record>, Option<Duration>)>,
     /// When the tool calls that are open at this point began: no more than a run may have open.
-    begun: HashMap<ToolCallId, Timestamp>,
+    begun: HashMap<Call, Timestamp>,
+}
+
+/// A tool call: its begin's number or, where an earlier version stored it, its id.
+#[derive(PartialEq, Eq, Hash)]
+enum Call {
+    Sequence(RunSequence),
+    Id(ToolCallId),
+}
+
+impl Call {
+    fn of(sequence: Option<RunSequence>, id: &ToolCallId) -> Self {
+        sequence.map_or_else(|| Self::Id(id.clone()), Self::Sequence)
+    }
 }
 
 impl Timeline {
@@ -75,11 +88,14 @@ impl Last {
     fn push(&mut self, record: Arc<Record>) {
         let recorded_at = record.draft.recorded_at;
         let took = match &record.draft.step {
-            Step::ToolBegins { id, .. } => {
-                self.begun.entry(id.clone()).or_insert(recorded_at);
+            Step::ToolBegins { id, call, .. } => {
+                let call = Call::of(*call, id);
+                self.begun.entry(call).or_insert(recorded_at);
                 None
             }
-            Step::ToolEnds { id: Some(id), .. } => self.begun.remove(id),
+            Step::ToolEnds {
+                id: Some(id), call, ..
+            } => self.begun.remove(&Call::of(*call, id)),
             _ => None,
         };
         let took = took.map(|begun| recorded_at.since(begun));
@@ -128,6 +144,7 @@ fn item(record: &Record, took: Option<Duration>, before: Option<&Source>) -> v1:
             .map_or_else(String::new, |reason| reason.name().to_owned()),
         usage: body.usage,
         adjustments: event.adjustments.to_proto(),
+        call_sequence: draft.step.call().map(|call| call.0),
         ..Default::default()
     }
 }
@@ -161,7 +178,10 @@ impl Said {
             },
             Payload::ToolCompleted(said) => tool_completed(said, draft),
             Payload::ToolProgress(said) => Self {
-                tool_call_id: said.tool_call_id,
+                tool_call_id: match &draft.step {
+                    Step::ToolAdvances { id: Some(id), .. } => id.as_str().to_owned(),
+                    _ => said.tool_call_id,
+                },
                 ..text(joined(&[&percent(said.fraction), &said.message], " "))
             },
             Payload::AgentCompleted(said) => text(said.message),
@@ -187,7 +207,7 @@ fn tool_completed(said: v1::ToolCompleted, draft: &Draft) -> Said {
         false => said.error,
     };
     let settled = match &draft.step {
-        Step::ToolEnds { id, name } => (id.as_ref(), name.as_ref()),
+        Step::ToolEnds { id, name, .. } => (id.as_ref(), name.as_ref()),
         _ => (None, None),
     };
     let call = settled.0.map(|id| id.as_str().to_owned());

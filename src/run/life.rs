@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{MAX_WAIT, Run, SILENCE_TIMEOUT};
 use crate::{
-    event::{Event, OpenToolCall, Step},
+    event::{Event, RunSequence, Step},
     reason::Reason,
 };
 
@@ -102,33 +102,77 @@ pub fn settle(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Result<S
     }
     match &event.step {
         Step::Start { .. } => Err(Violation::AlreadyStarted),
-        Step::ToolEnds { id, name } => {
-            let ends = |call: &&OpenToolCall| match id {
-                Some(id) => call.id == *id,
-                None => Some(&call.name) == name.as_ref(),
-            };
-            let call = run.open_tool_calls.iter().find(ends);
-            let call = call.ok_or(Violation::ToolCallUnknown)?;
+        Step::ToolBegins {
+            id,
+            name,
+            arguments,
+            ..
+        } => Ok(Step::ToolBegins {
+            id: id.clone(),
+            name: name.clone(),
+            arguments: *arguments,
+            call: match run.repeated_call(id, name, *arguments) {
+                Some(open) => open.sequence(),
+                None => Some(next_sequence(Some(run))),
+            },
+        }),
+        Step::ToolEnds { id, name, call } => {
+            let open = run.open_call(id.as_ref(), name.as_ref(), *call);
+            let open = open.ok_or(Violation::ToolCallUnknown)?;
             Ok(Step::ToolEnds {
-                id: Some(call.id.clone()),
-                name: Some(call.name.clone()),
+                id: Some(open.id.clone()),
+                name: Some(open.name.clone()),
+                call: open.sequence(),
+            })
+        }
+        Step::ToolAdvances { id, call } => {
+            let open = run.open_call(id.as_ref(), None, *call);
+            Ok(Step::ToolAdvances {
+                id: open.map(|open| open.id.clone()).or_else(|| id.clone()),
+                call: open.and_then(|open| open.sequence()),
             })
         }
         Step::Wait { max_wait } => Ok(Step::Wait {
             max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
         }),
-        step @ (Step::ToolBegins { .. } | Step::End | Step::Other) => Ok(step.clone()),
+        step @ (Step::End | Step::Other) => Ok(step.clone()),
     }
 }
 
+/// The number of the event that comes after those of `run`.
+pub fn next_sequence(run: Option<&Run>) -> RunSequence {
+    RunSequence(run.map_or(0, |run| run.last_sequence.0) + 1)
+}
+
 /// What an event means that is accepted though the store has lost what came before it: what it says itself.
-pub fn recovered(event: &Event, defaults: &Defaults) -> Step {
+pub fn recovered(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Step {
     match &event.step {
         Step::Start { silence_timeout } => Step::Start {
             silence_timeout: Some(silence_timeout.unwrap_or(defaults.silence_timeout)),
         },
         Step::Wait { max_wait } => Step::Wait {
             max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
+        },
+        Step::ToolBegins {
+            id,
+            name,
+            arguments,
+            ..
+        } => Step::ToolBegins {
+            id: id.clone(),
+            name: name.clone(),
+            arguments: *arguments,
+            call: Some(next_sequence(run)),
+        },
+        // Sequences of the lost epoch mean other events in this one.
+        Step::ToolEnds { id, name, .. } => Step::ToolEnds {
+            id: id.clone(),
+            name: name.clone(),
+            call: None,
+        },
+        Step::ToolAdvances { id, .. } => Step::ToolAdvances {
+            id: id.clone(),
+            call: None,
         },
         step => step.clone(),
     }

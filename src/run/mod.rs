@@ -14,7 +14,7 @@ mod state;
 mod tests;
 
 pub use family::{Book, Effect, deadline, open_ancestors, open_descendants, record};
-pub use life::{Defaults, SourceRefusal, Violation, observed, recovered, settle};
+pub use life::{Defaults, SourceRefusal, Violation, next_sequence, observed, recovered, settle};
 pub use state::{Run, RunState};
 
 use std::time::Duration;

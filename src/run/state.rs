@@ -6,8 +6,8 @@ use super::{SILENCE_TIMEOUT, life::SourceRefusal};
 use crate::{
     clock::Timestamp,
     event::{
-        AgentName, Draft, Kind, Offset, OpenToolCall, RunId, RunSequence, Source, Step, Summary,
-        ThreadId,
+        AgentName, ContentHash, Draft, Kind, Offset, OpenToolCall, RunId, RunSequence, Source,
+        Step, Summary, ThreadId, ToolCallId, ToolName,
     },
     usage::{PriceTable, UsageByModel},
 };
@@ -151,17 +151,32 @@ impl Run {
         }
         self.state = RunState::Running;
         match &draft.step {
-            Step::ToolBegins { id, name } => {
-                if self.open_tool_calls.iter().all(|call| call.id != *id) {
+            Step::ToolBegins {
+                id,
+                name,
+                arguments,
+                call,
+            } => {
+                let opens = match call {
+                    Some(call) => *call == draft.run_sequence,
+                    // A record of an earlier version, which knew calls by their ids only.
+                    None => self.open_call(Some(id), None, None).is_none(),
+                };
+                if opens {
                     self.open_tool_calls.push(OpenToolCall {
+                        call_sequence: draft.run_sequence,
+                        arguments: *arguments,
                         id: id.clone(),
                         name: name.clone(),
                         started_at: draft.recorded_at,
                     });
                 }
             }
-            Step::ToolEnds { id: Some(id), .. } => {
-                self.open_tool_calls.retain(|call| call.id != *id);
+            Step::ToolEnds { id, name, call } => {
+                let ends = |open: &OpenToolCall| is_call(open, id.as_ref(), name.as_ref(), *call);
+                if let Some(ended) = self.open_tool_calls.iter().position(ends) {
+                    self.open_tool_calls.remove(ended);
+                }
             }
             Step::Wait { max_wait } => {
                 self.state = RunState::Waiting;
@@ -174,8 +189,39 @@ impl Run {
                     _ => RunState::Completed,
                 };
             }
-            Step::Start { .. } | Step::ToolEnds { id: None, .. } | Step::Other => {}
+            Step::Start { .. } | Step::ToolAdvances { .. } | Step::Other => {}
         }
+    }
+
+    /// The open call that an end or progress is about: exactly `call`, if it is stated; else the oldest with `id` and,
+    /// if stated, `name`; without an id the oldest of the tool `name`.
+    pub(super) fn open_call(
+        &self,
+        id: Option<&ToolCallId>,
+        name: Option<&ToolName>,
+        call: Option<RunSequence>,
+    ) -> Option<&OpenToolCall> {
+        self.open_tool_calls
+            .iter()
+            .find(|open| is_call(open, id, name, call))
+    }
+
+    /// The open call that a begin repeats: the same id, tool and arguments. A framework that executes a step again after
+    /// a crash begins its calls again.
+    pub(super) fn repeated_call(
+        &self,
+        id: &ToolCallId,
+        name: &ToolName,
+        arguments: Option<ContentHash>,
+    ) -> Option<&OpenToolCall> {
+        let same_arguments = |open: &OpenToolCall| match (open.arguments, arguments) {
+            (Some(open), Some(begun)) => open == begun,
+            // An earlier version stored no arguments and knew calls by their ids only.
+            _ => true,
+        };
+        self.open_tool_calls
+            .iter()
+            .find(|open| open.id == *id && open.name == *name && same_arguments(open))
     }
 
     /// Whether `source` may write the run: its owner, or whoever has a higher term.
@@ -230,5 +276,18 @@ impl Run {
             + size_of::<RunId>()
             + self.open_tool_calls.capacity() * (size_of::<OpenToolCall>() + NAMES)
             + self.usage.weight()
+    }
+}
+
+fn is_call(
+    open: &OpenToolCall,
+    id: Option<&ToolCallId>,
+    name: Option<&ToolName>,
+    call: Option<RunSequence>,
+) -> bool {
+    match (call, id) {
+        (Some(call), _) => open.sequence() == Some(call),
+        (None, Some(id)) => open.id == *id && name.is_none_or(|name| open.name == *name),
+        (None, None) => Some(&open.name) == name,
     }
 }

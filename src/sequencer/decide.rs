@@ -23,10 +23,7 @@ use super::own;
 use crate::{
     clock::{Spans, Timestamp},
     engine::StreamState,
-    event::{
-        ContentHash, Draft, Event, EventId, IdMap, Offset, Receipt, RunId, RunSequence, Step,
-        StreamKey,
-    },
+    event::{ContentHash, Draft, Event, EventId, IdMap, Offset, Receipt, RunId, Step, StreamKey},
     reason::{Reason, Refusal},
     run::{self, Book, Defaults, Effect, Run, Violation},
     usage::PriceTable,
@@ -318,7 +315,7 @@ impl<'a> Group<'a> {
         match settled {
             Ok(step) => draft.step = step,
             Err(violation) if self.may_be_lost(event, violation) => {
-                draft.step = run::recovered(event, defaults);
+                draft.step = run::recovered(run, event, defaults);
                 draft.recovered = Some(defaults.silence_timeout);
             }
             Err(violation) if self.rules.mode == Mode::Enforce => return Err(violation),
@@ -348,9 +345,10 @@ impl<'a> Group<'a> {
                 }
                 Ok(())
             }
-            (Some(run), Step::ToolBegins { id, .. }) => {
-                let calls = &run.open_tool_calls;
-                let open = calls.iter().filter(|call| call.id != *id).count();
+            (Some(run), Step::ToolBegins { call, .. })
+                if *call == Some(run::next_sequence(Some(run))) =>
+            {
+                let open = run.open_tool_calls.len();
                 within("open_tool_calls", "the run", open, rules.open_tool_calls)
             }
             _ => Ok(()),
@@ -413,7 +411,7 @@ impl<'a> Group<'a> {
     fn take_in(&mut self, run_id: &RunId, mut draft: Draft) -> usize {
         let before = self.runs.run(run_id);
         let before_at = before.map(|run| run.last_event_at);
-        draft.run_sequence = RunSequence(before.map_or(0, |run| run.last_sequence.0) + 1);
+        draft.run_sequence = run::next_sequence(before);
         if let Some(run) = before {
             draft.thread_id = run.thread_id.clone().or(draft.thread_id);
             draft.agent_name = draft.agent_name.or_else(|| run.agent_name.clone());

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::*;
 use crate::event::{
-    AgentName, Epoch, Kind, Position, ProducerId, Record, Source, Tenant, ThreadId, UserId,
+    AgentName, Epoch, Kind, Position, ProducerId, Record, RunSequence, Source, Tenant, ThreadId,
+    UserId,
 };
 
 #[path = "decide/recovery_tests.rs"]

@@ -114,7 +114,7 @@ def test_flags_become_events(shell, dev):
     assert [frame["type"] for frame in frames] == ["agent_started", "tool_executing", "agent_completed", "cart.updated"]
     assert [frame["payload"] for frame in frames] == [
         {"message": "On it"},
-        {"tool_call_id": "c1", "tool_name": "search", "parameters": {"q": "x"}},
+        {"tool_call_id": "c1", "call_sequence": 2, "tool_name": "search", "parameters": {"q": "x"}},
         {"message": "Done"},
         {"items": 3},
     ]

@@ -1,7 +1,10 @@
 //! The `payload` of an event, arm by arm.
 
 use prost_types::{Duration, ListValue, Struct, Value, value::Kind};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue;
 
 use crate::proto::v1::{
@@ -34,6 +37,15 @@ pub(super) fn read(kind: &str, text: &str) -> Result<Payload, String> {
             data: Some(structure(parse(text)?)?),
         }),
     })
+}
+
+/// Removes the number of the tool call that `payload` is about; its `tool_call_id` stays.
+pub(super) fn forget_call(payload: &mut Payload) {
+    match payload {
+        Payload::ToolCompleted(tool) => tool.call_sequence = None,
+        Payload::ToolProgress(tool) => tool.call_sequence = None,
+        _ => {}
+    }
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
@@ -180,6 +192,9 @@ struct Executing {
     #[serde(default)]
     description: String,
     parameters: Option<Box<RawValue>>,
+    /// The server assigns it.
+    #[serde(rename = "call_sequence")]
+    _call_sequence: Option<IgnoredAny>,
 }
 
 impl From<Executing> for ToolExecuting {
@@ -208,6 +223,7 @@ struct Completed {
     tool_call_id: String,
     #[serde(default)]
     tool_name: String,
+    call_sequence: Option<u64>,
     status: Option<Status>,
     #[serde(default)]
     error: String,
@@ -230,7 +246,7 @@ impl From<Completed> for ToolCompleted {
             error: p.error,
             execution_time: millis(p.execution_time_ms),
             output: exact(p.result).map(tool_completed::Output::ResultJson),
-            ..Default::default()
+            call_sequence: p.call_sequence,
         }
     }
 }
@@ -240,6 +256,7 @@ impl From<Completed> for ToolCompleted {
 struct Progress {
     #[serde(default)]
     tool_call_id: String,
+    call_sequence: Option<u64>,
     fraction: Option<f64>,
     #[serde(default)]
     message: String,
@@ -251,7 +268,7 @@ impl From<Progress> for ToolProgress {
             tool_call_id: p.tool_call_id,
             fraction: p.fraction,
             message: p.message,
-            ..Default::default()
+            call_sequence: p.call_sequence,
         }
     }
 }

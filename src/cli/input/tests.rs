@@ -21,7 +21,7 @@ fn a_frame_reads_as_the_event_that_it_was() {
         "timestamp":"2026-11-21T10:00:00.123Z","recorded_at":"2026-11-21T10:00:00.456Z","user_id":"u1",
         "thread_id":"t1","run_id":"r1","parent_run_id":"r0","agent_name":"a","traceparent":"00-x","labels":{"k":"v"},
         "usage":{"model":"m","input_tokens":3,"cost_nano_usd":0},"first_offset":40,"joined":2,"summary":{},
-        "payload":{"tool_call_id":"c1","tool_name":"search","status":"failed","error":"no",
+        "payload":{"tool_call_id":"c1","call_sequence":5,"tool_name":"search","status":"failed","error":"no",
         "result":{"id":12345678901234567890123,"x":1.10},"execution_time_ms":118.5}}"#;
     let event = event(line).unwrap().unwrap();
     assert_eq!(
@@ -40,6 +40,8 @@ fn a_frame_reads_as_the_event_that_it_was() {
     let Some(Payload::ToolCompleted(tool)) = event.payload else {
         panic!("another arm");
     };
+    // It numbers the calls of another stream.
+    assert_eq!(tool.call_sequence, None);
     assert_eq!(tool.status(), ToolStatus::Failed);
     assert_eq!(tool.execution_time.unwrap().nanos, 118_500_000);
     let exact = r#"{"id":12345678901234567890123,"x":1.10}"#;
@@ -47,6 +49,19 @@ fn a_frame_reads_as_the_event_that_it_was() {
         tool.output,
         Some(tool_completed::Output::ResultJson(exact.into()))
     );
+}
+
+#[test]
+fn a_line_of_a_producer_selects_its_call() {
+    let call = json!({"tool_call_id": "c1", "call_sequence": 5});
+    match payload("tool_completed", &call) {
+        Payload::ToolCompleted(tool) => assert_eq!(tool.call_sequence, Some(5)),
+        other => panic!("{other:?}"),
+    }
+    match payload("tool_progress", &call) {
+        Payload::ToolProgress(tool) => assert_eq!(tool.call_sequence, Some(5)),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

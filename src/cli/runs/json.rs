@@ -64,6 +64,7 @@ fn item(item: &TimelineItem) -> Value {
         .text("type", &item.r#type)
         .text("text", &item.text)
         .text("tool_call_id", &item.tool_call_id)
+        .maybe("call_sequence", item.call_sequence.map(Value::from))
         .text("tool_name", &item.tool_name)
         .maybe("duration_ms", item.duration.as_ref().and_then(millis))
         .maybe("step_number", item.step_number.map(Value::from))
@@ -86,6 +87,10 @@ pub(in crate::cli) fn adjustment(adjustment: &Adjustment) -> Value {
 fn open_tool_call(call: &OpenToolCall) -> Value {
     Object::new()
         .text("tool_call_id", &call.tool_call_id)
+        .maybe(
+            "call_sequence",
+            (call.call_sequence > 0).then(|| call.call_sequence.into()),
+        )
         .text("tool_name", &call.tool_name)
         .time("started_at", call.started_at.as_ref())
         .end()

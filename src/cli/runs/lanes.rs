@@ -14,7 +14,19 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 struct Call {
     id: String,
+    /// The number of its begin, where the server is new enough to say it.
+    sequence: Option<u64>,
     tool: String,
+}
+
+impl Call {
+    /// Whether `item` is about this call. Several open calls may have one id.
+    fn is_of(&self, item: &TimelineItem) -> bool {
+        match (self.sequence, item.call_sequence) {
+            (Some(own), Some(its)) => own == its,
+            _ => self.id == item.tool_call_id,
+        }
+    }
 }
 
 impl Lanes {
@@ -53,10 +65,7 @@ impl Lanes {
         if item.tool_call_id.is_empty() {
             return None;
         }
-        let is = |call: &Option<Call>| {
-            call.as_ref()
-                .is_some_and(|call| call.id == item.tool_call_id)
-        };
+        let is = |call: &Option<Call>| call.as_ref().is_some_and(|call| call.is_of(item));
         let there = self.open.iter().position(is);
         if there.is_some() || item.r#type != "tool_executing" {
             return there;
@@ -65,6 +74,7 @@ impl Lanes {
         let lane = free.unwrap_or(self.open.len());
         let call = Call {
             id: item.tool_call_id.clone(),
+            sequence: item.call_sequence,
             tool: item.tool_name.clone(),
         };
         match self.open.get_mut(lane) {
@@ -121,6 +131,26 @@ mod tests {
         for (kind, call, drawn, tool) in cases {
             let want = (drawn.to_owned(), tool.to_owned());
             assert_eq!(lanes.beside(&item(kind, call)), want, "{kind} {call}");
+        }
+    }
+
+    #[test]
+    fn calls_of_one_id_have_lanes_of_their_own() {
+        let of = |kind: &str, sequence| TimelineItem {
+            call_sequence: Some(sequence),
+            ..item(kind, "create")
+        };
+        let mut lanes = Lanes::default();
+        for (item, drawn) in [
+            (of("tool_executing", 2), "┌"),
+            (of("tool_executing", 3), "│┌"),
+            // A begin that is repeated.
+            (of("tool_executing", 2), "┌│"),
+            (of("tool_progress", 3), "│├"),
+            (of("tool_completed", 3), "│└"),
+            (of("tool_completed", 2), "└"),
+        ] {
+            assert_eq!(lanes.beside(&item).0, drawn, "{item:?}");
         }
     }
 

@@ -10,10 +10,15 @@ mod run;
 pub use record::{decode_id, decode_record, encode_id, encode_record};
 pub use run::{decode_run, decode_sum, encode_run, encode_sum};
 
+use bytes::Bytes;
+
 use self::adjustment::{adjustments_in, adjustments_out};
 use crate::{
     clock::Timestamp,
-    event::{IdError, OpenToolCall, ProducerId, Source, Tokens, ToolCallId, ToolName},
+    event::{
+        ContentHash, IdError, OpenToolCall, ProducerId, RunSequence, Source, Tokens, ToolCallId,
+        ToolName,
+    },
     proto::stored as proto,
 };
 
@@ -90,16 +95,40 @@ fn tokens_in(tokens: Option<proto::Tokens>) -> Tokens {
     }
 }
 
+fn hash_out(hash: Option<ContentHash>) -> Bytes {
+    hash.map_or_else(Bytes::new, |hash| Bytes::copy_from_slice(&hash.0))
+}
+
+/// The hash that `bytes` are; none if they are empty.
+fn hash_in(bytes: &[u8]) -> Result<Option<ContentHash>, Corrupt> {
+    match bytes {
+        [] => Ok(None),
+        bytes => match bytes.try_into() {
+            Ok(hash) => Ok(Some(ContentHash(hash))),
+            Err(_) => corrupt("a hash of another length"),
+        },
+    }
+}
+
+/// A call's number, if it is known.
+fn sequence_in(sequence: u64) -> Option<RunSequence> {
+    (sequence > 0).then_some(RunSequence(sequence))
+}
+
 fn call_out(call: &OpenToolCall) -> proto::OpenToolCall {
     proto::OpenToolCall {
         id: call.id.as_str().to_owned(),
         name: call.name.as_str().to_owned(),
         started_at: call.started_at.as_millis(),
+        call_sequence: call.call_sequence.0,
+        arguments: hash_out(call.arguments),
     }
 }
 
 fn call_in(call: proto::OpenToolCall) -> Result<OpenToolCall, Corrupt> {
     Ok(OpenToolCall {
+        call_sequence: RunSequence(call.call_sequence),
+        arguments: hash_in(&call.arguments)?,
         id: ToolCallId::new(&call.id)?,
         name: ToolName::new(&call.name)?,
         started_at: Timestamp::from_millis(call.started_at),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    Corrupt, adjustments_in, adjustments_out, call_in, call_out, corrupt, millis, optional,
-    source_in, source_out, tokens_in, tokens_out,
+    Corrupt, adjustments_in, adjustments_out, call_in, call_out, corrupt, hash_in, hash_out,
+    millis, optional, sequence_in, source_in, source_out, tokens_in, tokens_out,
 };
 use crate::{
     clock::Timestamp,
@@ -64,7 +64,7 @@ pub fn decode_record(
     bytes: Bytes,
 ) -> Result<Record, Corrupt> {
     let stored = proto::Record::decode(bytes)?;
-    let (step, stated) = step_in(stored.step)?;
+    let step = step_in(stored.step)?;
     let thread_id = optional(&stored.thread_id, ThreadId::new)?;
     let agent_name = optional(&stored.agent_name, AgentName::new)?;
     let parent_run_id = optional(&stored.parent_run_id, RunId::new)?;
@@ -76,7 +76,7 @@ pub fn decode_record(
         parent_run_id: parent_run_id.clone().filter(|_| !stored.parent_inherited),
         agent_name: agent_name.clone().filter(|_| !stored.agent_inherited),
         kind: kind_in(&stored.kind, stored.custom)?,
-        step: stated.unwrap_or_else(|| step.clone()),
+        step: step.clone(),
         source: source_in(stored.source)?,
         usage: stored.usage.map(|usage| Box::new(usage_in(usage))),
         content: content_in(&stored.content)?,
@@ -139,9 +139,9 @@ pub fn decode_id(position: Position, bytes: Bytes) -> Result<(EventId, DedupeEnt
 }
 
 fn content_in(content: &[u8]) -> Result<ContentHash, Corrupt> {
-    match content.try_into() {
-        Ok(hash) => Ok(ContentHash(hash)),
-        Err(_) => corrupt("a hash of another length"),
+    match hash_in(content)? {
+        Some(hash) => Ok(hash),
+        None => corrupt("no hash"),
     }
 }
 
@@ -161,14 +161,26 @@ fn step_out(draft: &Draft) -> Option<proto::Step> {
         Step::Start { silence_timeout } => Out::Start(proto::Start {
             silence_timeout: silence_timeout.map(millis),
         }),
-        Step::ToolBegins { id, name } => Out::ToolBegins(proto::ToolBegins {
+        Step::ToolBegins {
+            id,
+            name,
+            arguments,
+            call,
+        } => Out::ToolBegins(proto::ToolBegins {
             id: id.as_str().to_owned(),
             name: name.as_str().to_owned(),
+            call_sequence: call.unwrap_or_default().0,
+            arguments: hash_out(*arguments),
         }),
-        Step::ToolEnds { id, name } => Out::ToolEnds(proto::ToolEnds {
+        Step::ToolEnds { id, name, call } => Out::ToolEnds(proto::ToolEnds {
             id: id.as_ref().map_or("", ToolCallId::as_str).to_owned(),
             name: name.as_ref().map_or("", ToolName::as_str).to_owned(),
-            filled_in: draft.filled_in_call().is_some(),
+            filled_in: false,
+            call_sequence: call.unwrap_or_default().0,
+        }),
+        Step::ToolAdvances { id, call } => Out::ToolAdvances(proto::ToolAdvances {
+            id: id.as_ref().map_or("", ToolCallId::as_str).to_owned(),
+            call_sequence: call.unwrap_or_default().0,
         }),
         Step::Wait { max_wait } => Out::Wait(proto::Wait {
             max_wait: max_wait.map(millis),
@@ -179,10 +191,10 @@ fn step_out(draft: &Draft) -> Option<proto::Step> {
     Some(proto::Step { step: Some(step) })
 }
 
-/// The step as settled, and as stated where that is another.
-fn step_in(stored: Option<proto::Step>) -> Result<(Step, Option<Step>), Corrupt> {
+/// The step as settled.
+fn step_in(stored: Option<proto::Step>) -> Result<Step, Corrupt> {
     use proto::step::Step as In;
-    let step = match stored.and_then(|step| step.step) {
+    Ok(match stored.and_then(|step| step.step) {
         None => Step::Other,
         Some(In::Start(start)) => Step::Start {
             silence_timeout: start.silence_timeout.map(Duration::from_millis),
@@ -190,22 +202,23 @@ fn step_in(stored: Option<proto::Step>) -> Result<(Step, Option<Step>), Corrupt>
         Some(In::ToolBegins(call)) => Step::ToolBegins {
             id: ToolCallId::new(&call.id)?,
             name: ToolName::new(&call.name)?,
+            arguments: hash_in(&call.arguments)?,
+            call: sequence_in(call.call_sequence),
         },
-        Some(In::ToolEnds(call)) => {
-            let name = optional(&call.name, ToolName::new)?;
-            let settled = Step::ToolEnds {
-                id: optional(&call.id, ToolCallId::new)?,
-                name: name.clone(),
-            };
-            let stated = call.filled_in.then_some(Step::ToolEnds { id: None, name });
-            return Ok((settled, stated));
-        }
+        Some(In::ToolEnds(call)) => Step::ToolEnds {
+            id: optional(&call.id, ToolCallId::new)?,
+            name: optional(&call.name, ToolName::new)?,
+            call: sequence_in(call.call_sequence),
+        },
+        Some(In::ToolAdvances(call)) => Step::ToolAdvances {
+            id: optional(&call.id, ToolCallId::new)?,
+            call: sequence_in(call.call_sequence),
+        },
         Some(In::Wait(wait)) => Step::Wait {
             max_wait: wait.max_wait.map(Duration::from_millis),
         },
         Some(In::End(_)) => Step::End,
-    };
-    Ok((step, None))
+    })
 }
 
 fn usage_out(usage: &Usage) -> proto::Usage {

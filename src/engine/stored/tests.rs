@@ -27,6 +27,8 @@ fn position() -> Position {
 
 fn call(id: &str) -> OpenToolCall {
     OpenToolCall {
+        call_sequence: RunSequence(3),
+        arguments: Some(ContentHash::of(b"{}")),
         id: ToolCallId::new(id).unwrap(),
         name: ToolName::new("search").unwrap(),
         started_at: AT,
@@ -120,6 +122,16 @@ fn a_record_reads_back_as_it_was_written_whatever_its_step() {
     let begins = Step::ToolBegins {
         id: id.clone().unwrap(),
         name: name.clone().unwrap(),
+        arguments: Some(ContentHash::of(b"{}")),
+        call: Some(RunSequence(2)),
+    };
+    let advances = Step::ToolAdvances {
+        id: id.clone(),
+        call: Some(RunSequence(2)),
+    };
+    let unknown = Step::ToolAdvances {
+        id: None,
+        call: None,
     };
     let steps = [
         (
@@ -135,7 +147,16 @@ fn a_record_reads_back_as_it_was_written_whatever_its_step() {
             },
         ),
         (Kind::ToolExecuting, begins),
-        (Kind::ToolCompleted, Step::ToolEnds { id, name }),
+        (Kind::ToolProgress, advances),
+        (Kind::ToolProgress, unknown),
+        (
+            Kind::ToolCompleted,
+            Step::ToolEnds {
+                id,
+                name,
+                call: Some(RunSequence(2)),
+            },
+        ),
         (Kind::AgentWaiting, Step::Wait { max_wait: some }),
         (Kind::AgentWaiting, Step::Wait { max_wait: None }),
         (Kind::AgentFailed, Step::End),
@@ -168,22 +189,22 @@ fn a_record_without_anything_reads_back_too() {
 }
 
 #[test]
-fn a_call_that_the_service_found_out_is_still_told_as_filled_in() {
-    let name = ToolName::new("search").ok();
-    let id = ToolCallId::new("c7").ok();
-    let mut record = full(
-        Kind::ToolCompleted,
-        Step::ToolEnds {
-            id: id.clone(),
-            name: name.clone(),
-        },
-    );
-    let event = Event {
-        step: Step::ToolEnds { id: None, name },
-        ..Event::clone(&record.draft.event)
+fn calls_of_an_earlier_version_have_no_numbers() {
+    use prost::Message;
+    let stored = proto::OpenToolCall {
+        id: "c1".into(),
+        name: "search".into(),
+        started_at: AT.as_millis(),
+        ..Default::default()
     };
-    record.draft.event = Arc::new(event);
-    assert_eq!(read_back(&record).draft.filled_in_call(), id.as_ref());
+    let run = proto::Run {
+        source: Some(source_out(&source())),
+        open_tool_calls: vec![stored],
+        ..Default::default()
+    };
+    let run = decode_run(run.encode_to_vec().into()).unwrap();
+    let call = &run.open_tool_calls[0];
+    assert_eq!((call.sequence(), call.arguments), (None, None));
 }
 
 #[test]

@@ -75,6 +75,8 @@ fn begins(run: &str, number: u64, call: &str) -> Draft {
     let step = Step::ToolBegins {
         id: ToolCallId::new(call).unwrap(),
         name: ToolName::new("search").unwrap(),
+        arguments: None,
+        call: Some(RunSequence(number)),
     };
     let payload = Payload::ToolExecuting(v1::ToolExecuting {
         tool_call_id: call.into(),
@@ -84,11 +86,12 @@ fn begins(run: &str, number: u64, call: &str) -> Draft {
     draft(run, number, payload, (Kind::ToolExecuting, step))
 }
 
-/// Ends a call that its producer did not name.
-fn ends(run: &str, number: u64, call: &str) -> Draft {
+/// Ends a call, the `begun`th event, that its producer did not name.
+fn ends(run: &str, number: u64, (call, begun): (&str, u64)) -> Draft {
     let step = Step::ToolEnds {
         id: ToolCallId::new(call).ok(),
         name: ToolName::new("search").ok(),
+        call: Some(RunSequence(begun)),
     };
     let payload = Payload::ToolCompleted(v1::ToolCompleted::default());
     draft(run, number, payload, (Kind::ToolCompleted, step))
@@ -118,7 +121,7 @@ async fn timeline_of(run: &str, drafts: Vec<Draft>) -> (Timeline, Run) {
 async fn only_the_last_thousand_are_shown_and_calls_that_began_before_have_their_time() {
     let mut drafts = vec![started("r1"), begins("r1", 2, "c1")];
     drafts.extend((3..=1_500).map(|number| said("r1", number, "x")));
-    drafts.push(ends("r1", 1_501, "c1"));
+    drafts.push(ends("r1", 1_501, ("c1", 2)));
     let (timeline, _) = timeline_of("r1", drafts).await;
     let numbers: Vec<u64> = timeline
         .items
@@ -138,6 +141,30 @@ async fn only_the_last_thousand_are_shown_and_calls_that_began_before_have_their
     // The first that is shown says who wrote it, whoever wrote the one before.
     assert_eq!(timeline.items[0].source.as_ref().unwrap().term, 1);
     assert_eq!(timeline.items[1].source, None);
+}
+
+#[tokio::test]
+async fn calls_of_one_id_have_their_own_times() {
+    let drafts = vec![
+        started("r1"),
+        begins("r1", 2, "c1"),
+        begins("r1", 3, "c1"),
+        ends("r1", 10, ("c1", 3)),
+        ends("r1", 20, ("c1", 2)),
+    ];
+    let (timeline, _) = timeline_of("r1", drafts).await;
+    let calls = timeline.items.iter().map(|item| {
+        let millis = item.duration.as_ref().map(|took| took.nanos / 1_000_000);
+        (item.call_sequence, millis)
+    });
+    let want = [
+        (None, None),
+        (Some(2), None),
+        (Some(3), None),
+        (Some(3), Some(7)),
+        (Some(2), Some(18)),
+    ];
+    assert_eq!(calls.collect::<Vec<_>>(), want);
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ fn ends_call(id: &str, run: &str) -> Event {
     let call = Step::ToolEnds {
         id: ToolCallId::new("c").ok(),
         name: None,
+        call: None,
     };
     tool(id, run, call)
 }
@@ -64,6 +65,8 @@ fn what_a_store_may_have_lost_is_accepted_for_a_while() {
     let begins = Step::ToolBegins {
         id: ToolCallId::new("c").unwrap(),
         name: ToolName::new("search").unwrap(),
+        arguments: None,
+        call: None,
     };
     let not_started = "RUN_NOT_STARTED";
     let not_open = "PARENT_NOT_OPEN";

@@ -61,6 +61,8 @@ fn random_commit(
                 Step::ToolBegins {
                     id: tool_call_id("c"),
                     name: tool_name("search"),
+                    arguments: None,
+                    call: None,
                 },
             ),
             _ => (Kind::AgentThinking, Step::Other),

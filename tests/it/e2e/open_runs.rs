@@ -78,10 +78,10 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
     let at = now.to_string();
     let token = server.token("alice", "subscribe");
     let mut socket = Socket::connect(server.http, &token, "").await;
-    let call = |id: &str| json!({"tool_call_id": id, "tool_name": "search", "started_at": at});
+    let call = |id: &str, sequence: u64| json!({"tool_call_id": id, "call_sequence": sequence, "tool_name": "search", "started_at": at});
     let want = json!([
         {"run_id": "parent", "agent_name": "researcher", "state": "running", "started_at": at, "thread_id": "t1",
-         "open_tool_calls": [call("c1"), call("c2")]},
+         "open_tool_calls": [call("c1", 2), call("c2", 3)]},
         {"run_id": "child", "agent_name": "researcher", "state": "waiting", "started_at": at, "thread_id": "t1",
          "parent_run_id": "parent", "open_tool_calls": []},
     ]);
@@ -89,11 +89,11 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
 
     let mut grpc = Grpc::open(&server, &token, SubscribeRequest::default()).await;
     let open = grpc.established().await.open_runs;
-    let call = |id: &str| v1::OpenToolCall {
+    let call = |id: &str, call_sequence| v1::OpenToolCall {
         tool_call_id: id.into(),
         tool_name: "search".into(),
         started_at: Some(now.into()),
-        ..Default::default()
+        call_sequence,
     };
     let run = |id: &str, state: v1::RunState| v1::OpenRun {
         run_id: id.into(),
@@ -105,7 +105,7 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
     };
     let want = [
         v1::OpenRun {
-            open_tool_calls: vec![call("c1"), call("c2")],
+            open_tool_calls: vec![call("c1", 2), call("c2", 3)],
             ..run("parent", v1::RunState::Running)
         },
         v1::OpenRun {

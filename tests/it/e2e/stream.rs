@@ -40,7 +40,7 @@ async fn a_whole_run_arrives_live_and_again_by_position() {
     assert_eq!(types, want);
     assert_eq!(
         frames[3]["payload"],
-        json!({"tool_call_id": "c1", "tool_name": "search", "status": "succeeded"})
+        json!({"tool_call_id": "c1", "call_sequence": 3, "tool_name": "search", "status": "succeeded"})
     );
     // Each position resumes exactly behind itself, twice alike.
     for (n, frame) in frames.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::{Clock, Entropy},
     engine::{Engine, ReadLimit},
-    event::{ContentHash, Event, Kind, Step, StreamKey, Usage},
+    event::{ContentHash, Event, Kind, RunSequence, Step, StreamKey, Usage},
     sequencer::{Config, Rules, Sequencer},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -24,8 +24,9 @@ use crate::support::{
 
 const USERS: [&str; 3] = ["u0", "u1", "u2"];
 const RUNS: [&str; 9] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"];
-const CALLS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
+const CALLS: [&str; 3] = ["c0", "c1", "c2"];
 const TOOLS: [&str; 2] = ["search", "buy"];
+const ARGUMENTS: [&[u8]; 2] = [b"a", b"b"];
 
 /// The bounds of a case: small, so that they are met.
 fn rules() -> Rules {
@@ -251,6 +252,10 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
         let some = rng.random_bool(0.5);
         some.then(|| Duration::from_secs(60 * rng.random_range(1..most)))
     };
+    let sequence = |rng: &mut StdRng| {
+        let some = rng.random_bool(0.3);
+        some.then(|| RunSequence(rng.random_range(0..8)))
+    };
     match rng.random_range(0..20) {
         0..5 => (
             Kind::AgentStarted,
@@ -263,6 +268,10 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
             Step::ToolBegins {
                 id: call(rng),
                 name: tool(rng),
+                arguments: rng
+                    .random_bool(0.8)
+                    .then(|| ContentHash::of(ARGUMENTS.choose(rng).unwrap())),
+                call: None,
             },
         ),
         9..13 => (
@@ -270,12 +279,20 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
             Step::ToolEnds {
                 id: rng.random_bool(0.6).then(|| call(rng)),
                 name: rng.random_bool(0.8).then(|| tool(rng)),
+                call: sequence(rng),
             },
         ),
         13 | 14 => (
             Kind::AgentWaiting,
             Step::Wait {
                 max_wait: minutes(rng, 180),
+            },
+        ),
+        17 => (
+            Kind::ToolProgress,
+            Step::ToolAdvances {
+                id: rng.random_bool(0.8).then(|| call(rng)),
+                call: sequence(rng),
             },
         ),
         15 => (Kind::AgentCompleted, Step::End),

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use emitter::{
     clock::Timestamp,
-    event::{Event, Kind, Offset, Record, Source, Step, StreamKey, ToolCallId, ToolName},
+    event::{
+        ContentHash, Event, Kind, Offset, Record, RunSequence, Source, Step, StreamKey, ToolCallId,
+        ToolName,
+    },
     sequencer::Rules,
 };
 
@@ -34,9 +37,18 @@ struct Run {
     silence: std::time::Duration,
     waits_until: Option<Timestamp>,
     owner: Source,
-    calls: Vec<(ToolCallId, ToolName)>,
+    calls: Vec<Call>,
     parent: Option<String>,
     input_tokens: u64,
+}
+
+/// An open tool call.
+#[derive(Clone, Debug)]
+struct Call {
+    sequence: RunSequence,
+    id: ToolCallId,
+    tool: ToolName,
+    arguments: Option<ContentHash>,
 }
 
 const NOT_STARTED: &str = "RUN_NOT_STARTED";
@@ -226,10 +238,18 @@ impl Model {
             run.owner = event.source.clone();
         }
         match &record.draft.step {
-            Step::ToolBegins { id, name } if run.calls.iter().all(|(open, _)| open != id) => {
-                run.calls.push((id.clone(), name.clone()));
-            }
-            Step::ToolEnds { id, .. } => run.calls.retain(|(open, _)| Some(open) != id.as_ref()),
+            Step::ToolBegins {
+                id,
+                name,
+                arguments,
+                call,
+            } if *call == Some(record.draft.run_sequence) => run.calls.push(Call {
+                sequence: record.draft.run_sequence,
+                id: id.clone(),
+                tool: name.clone(),
+                arguments: *arguments,
+            }),
+            Step::ToolEnds { call, .. } => run.calls.retain(|open| Some(open.sequence) != *call),
             Step::Wait { max_wait } => {
                 run.waits_until = Some(now + max_wait.unwrap_or(rules.defaults.max_wait));
             }
@@ -239,9 +259,10 @@ impl Model {
                 let open: Vec<_> = summary
                     .open_tool_calls
                     .iter()
-                    .map(|call| &call.id)
+                    .map(|call| call.call_sequence)
                     .collect();
-                assert_eq!(open, run.calls.iter().map(|(id, _)| id).collect::<Vec<_>>());
+                let calls = run.calls.iter().map(|call| call.sequence);
+                assert_eq!(open, calls.collect::<Vec<_>>());
                 let input = summary.usage.map_or(0, |usage| usage.tokens.input);
                 assert_eq!(input, run.input_tokens, "{record:?}");
                 let (sign, parent) = (run.last_sign, run.parent.clone());
@@ -304,25 +325,44 @@ impl Model {
         }
         match &event.step {
             Step::Start { .. } => refused("RUN_ALREADY_STARTED"),
-            Step::ToolBegins { id, .. } => {
-                let others = run.calls.iter().filter(|(open, _)| open != id).count();
-                match others < self.rules.open_tool_calls {
-                    true => Expected::Stored(event.step.clone()),
-                    false => refused("LIMIT_EXCEEDED"),
+            Step::ToolBegins {
+                id,
+                name,
+                arguments,
+                ..
+            } => {
+                let begun = |call| {
+                    Expected::Stored(Step::ToolBegins {
+                        id: id.clone(),
+                        name: name.clone(),
+                        arguments: *arguments,
+                        call: Some(call),
+                    })
+                };
+                match run.repeated(id, name, *arguments) {
+                    Some(call) => begun(call.sequence),
+                    None if run.calls.len() < self.rules.open_tool_calls => {
+                        begun(RunSequence(run.events + 1))
+                    }
+                    None => refused("LIMIT_EXCEEDED"),
                 }
             }
-            Step::ToolEnds { id, name } => {
-                let ends = |(open, tool): &&(ToolCallId, ToolName)| match id {
-                    Some(id) => open == id,
-                    None => Some(tool) == name.as_ref(),
-                };
-                match run.calls.iter().find(ends) {
-                    Some((id, name)) => Expected::Stored(Step::ToolEnds {
-                        id: Some(id.clone()),
-                        name: Some(name.clone()),
+            Step::ToolEnds { id, name, call } => {
+                match run.call(id.as_ref(), name.as_ref(), *call) {
+                    Some(call) => Expected::Stored(Step::ToolEnds {
+                        id: Some(call.id.clone()),
+                        name: Some(call.tool.clone()),
+                        call: Some(call.sequence),
                     }),
                     None => refused("TOOL_CALL_UNKNOWN"),
                 }
+            }
+            Step::ToolAdvances { id, call } => {
+                let open = run.call(id.as_ref(), None, *call);
+                Expected::Stored(Step::ToolAdvances {
+                    id: open.map(|call| call.id.clone()).or_else(|| id.clone()),
+                    call: open.map(|call| call.sequence),
+                })
             }
             Step::Wait { max_wait } => Expected::Stored(Step::Wait {
                 max_wait: Some(max_wait.unwrap_or(self.rules.defaults.max_wait)),
@@ -352,6 +392,37 @@ impl Model {
         }
         Expected::Stored(Step::Start {
             silence_timeout: Some(silence_timeout.unwrap_or(self.rules.defaults.silence_timeout)),
+        })
+    }
+}
+
+impl Run {
+    fn repeated(
+        &self,
+        id: &ToolCallId,
+        tool: &ToolName,
+        arguments: Option<ContentHash>,
+    ) -> Option<&Call> {
+        self.calls.iter().find(|call| {
+            let unknown = call.arguments.is_none() || arguments.is_none();
+            call.id == *id && call.tool == *tool && (unknown || call.arguments == arguments)
+        })
+    }
+
+    fn call(
+        &self,
+        id: Option<&ToolCallId>,
+        tool: Option<&ToolName>,
+        call: Option<RunSequence>,
+    ) -> Option<&Call> {
+        if let Some(sequence) = call {
+            return self.calls.iter().find(|call| call.sequence == sequence);
+        }
+        if id.is_none() && tool.is_none() {
+            return None;
+        }
+        self.calls.iter().find(|call| {
+            id.is_none_or(|id| call.id == *id) && tool.is_none_or(|tool| call.tool == *tool)
         })
     }
 }

@@ -148,7 +148,7 @@ async fn a_listed_run_says_how_it_stands() {
             tool_call_id: "c1".into(),
             tool_name: "search".into(),
             started_at: at(began),
-            ..Default::default()
+            call_sequence: 2,
         }],
         usage: None,
         silent_until: at(began + 600 * SECOND),

@@ -17,7 +17,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     access::Authenticator,
     clock::{Clock, Entropy},
-    config::Config,
+    config::{Config, ListenAddress},
     egress::Egress,
     engine::{Bounded, Description, Engine, durable::OpenError},
     fanout::Hub,
@@ -59,8 +59,8 @@ pub enum BindError {
     Port {
         /// The setting.
         key: &'static str,
-        /// The address that was asked for.
-        address: SocketAddr,
+        /// The address as it was set.
+        address: String,
         /// Why not.
         error: io::Error,
     },
@@ -170,9 +170,9 @@ impl App {
         // Operators get in however many others are at the door.
         let door = Door::new(config.net(), metrics.clone());
         let side_door = Door::new(config.net(), metrics);
-        let grpc = listen("grpc_listen", settings.grpc_listen, &door).await?;
-        let http = listen("http_listen", settings.http_listen, &door).await?;
-        let admin = listen("admin_listen", settings.admin_listen, &side_door).await?;
+        let grpc = listen("grpc_listen", &settings.grpc_listen, &door).await?;
+        let http = listen("http_listen", &settings.http_listen, &door).await?;
+        let admin = listen("admin_listen", &settings.admin_listen, &side_door).await?;
         let addresses = Addresses {
             grpc: grpc.0,
             http: http.0,
@@ -372,16 +372,16 @@ fn upkeep_ticks() -> time::Interval {
 
 async fn listen(
     key: &'static str,
-    address: SocketAddr,
+    address: &ListenAddress,
     door: &Arc<Door>,
 ) -> Result<(SocketAddr, Listener), BindError> {
     let bound = async {
-        let tcp = TcpListener::bind(address).await?;
+        let tcp = TcpListener::bind(address.as_str()).await?;
         Ok((tcp.local_addr()?, tcp))
     };
     let (bound, tcp) = bound.await.map_err(|error| BindError::Port {
         key,
-        address,
+        address: address.to_string(),
         error,
     })?;
     Ok((bound, Listener::new(tcp, door.clone())))

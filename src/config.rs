@@ -1,13 +1,17 @@
 //! The service's settings: defaults, a TOML file, variables, flags, in that order, each over the one before.
 
+mod address;
 mod bounds;
 mod compose;
 mod error;
+mod extract;
+mod kubernetes;
 mod layer;
 mod prices;
 mod redis;
 mod settings;
 
+pub use address::ListenAddress;
 pub use error::{ConfigError, Problem};
 pub use prices::Price;
 pub use redis::{Redis, RedisMode, RedisUrl};
@@ -25,6 +29,7 @@ use std::{
 use figment::{Figment, value::Value};
 
 use crate::access;
+use extract::Extraction;
 use layer::{Layer, Origin};
 
 /// Every key with its default and its documentation, as a TOML file that can be used as it is once `auth` is filled
@@ -67,9 +72,12 @@ pub struct Config {
 /// Settings as they were put together, valid or not.
 pub struct Resolved {
     figment: Figment,
+    defaults: Layer,
     /// Every key, sorted, those outside tables first.
     keys: Vec<String>,
     problems: Vec<Problem>,
+    /// The file cannot be read, so what it sets is unknown.
+    unreadable: bool,
 }
 
 impl Config {
@@ -93,17 +101,20 @@ impl Resolved {
         let keys = defaults.keys();
         let file = sources.file.as_deref().map(read_layer);
         let file = file.and_then(|read| read.map_err(|problem| problems.push(problem)).ok());
+        let unreadable = !problems.is_empty();
         let variables = Layer::variables(&defaults, &sources.environment, &mut problems);
         let flags = Layer::flags(&defaults, &sources.flags, &mut problems);
-        let mut figment = Figment::from(defaults);
-        for layer in file.into_iter().chain([variables, flags]) {
-            layer.report_unknown(&keys, &mut problems);
+        let mut figment = Figment::from(defaults.clone());
+        for mut layer in file.into_iter().chain([variables, flags]) {
+            layer.remove_unknown(&keys, &mut problems);
             figment = figment.merge(layer);
         }
         Self {
             figment,
+            defaults,
             keys,
             problems,
+            unreadable,
         }
     }
 
@@ -113,23 +124,27 @@ impl Resolved {
     /// Every value that is wrong, with its key and where it comes from.
     pub fn into_config(self) -> Result<Config, ConfigError> {
         let mut problems = self.problems;
-        if !problems.is_empty() {
+        if self.unreadable {
             return Err(ConfigError(problems));
         }
-        let settings: Settings = self
-            .figment
-            .extract()
-            .map_err(|error| ConfigError(error::from_figment(error)))?;
-        settings.check(&mut |key, problem| {
-            problems.push(Problem::of_value(&self.figment, key, problem));
-        });
+        let extraction = Extraction::new(&self.figment, &self.defaults, &self.keys);
+        let Some(settings) = extraction.run(&mut problems) else {
+            return Err(ConfigError(problems));
+        };
+        let mut found = Vec::new();
+        settings.check(&mut |key, problem| found.push((key.to_owned(), problem)));
         let secret = settings
             .auth
             .load_secret()
-            .map_err(|(key, problem)| {
-                problems.push(Problem::of_value(&self.figment, key, problem));
-            })
+            .map_err(|(key, problem)| found.push((key.to_owned(), problem)))
             .unwrap_or_default();
+        // Where a default stands in for a wrong value, what it leads to is no problem of the user's.
+        found.retain(|(key, _)| !bounds::depends_on(key, &problems));
+        problems.extend(
+            found
+                .into_iter()
+                .map(|(key, problem)| Problem::of_value(&self.figment, &key, problem)),
+        );
         if !problems.is_empty() {
             return Err(ConfigError(problems));
         }
@@ -158,7 +173,7 @@ impl Resolved {
                 ("auth.secret", _) => "\"[set]\"".to_owned(),
                 _ => toml(&value),
             };
-            let origin = layer::origin_of(&self.figment, key);
+            let origin = layer::origin_of(&self.figment, key, key);
             let _ = match origin {
                 Some(origin) => writeln!(text, "{name} = {shown} # {origin}"),
                 None => writeln!(text, "{name} = {shown}"),

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{EngineKind, Price, Settings};
+use super::{EngineKind, Price, Problem, Settings};
 use crate::usage::Model;
 
 const KIB: usize = 1 << 10;
@@ -178,6 +178,15 @@ impl Settings {
                 "is required where `engine.kind` is durable".into(),
             );
         }
+        for (key, address, example) in [
+            ("grpc_listen", &self.grpc_listen, "127.0.0.1:50051"),
+            ("http_listen", &self.http_listen, "127.0.0.1:8080"),
+            ("admin_listen", &self.admin_listen, "127.0.0.1:9090"),
+        ] {
+            if let Some(problem) = address.problem(example) {
+                report(key, problem);
+            }
+        }
         if self.auth.issuer.is_empty() {
             report("auth.issuer", "is required".into());
         }
@@ -218,6 +227,38 @@ impl Settings {
             }
         }
     }
+}
+
+/// The keys whose values bound that of another.
+const BOUNDED_BY: [(&str, &str); 13] = [
+    ("limits.batch_bytes", "limits.event_bytes"),
+    ("limits.queue_events", "limits.batch_events"),
+    ("limits.queue_bytes", "limits.batch_bytes"),
+    ("limits.tail_total_bytes", "limits.tail_bytes"),
+    ("limits.reconnect_most", "limits.reconnect_least"),
+    ("limits.engine_timeout", "redis.timeout"),
+    ("retention.bytes", "limits.event_bytes"),
+    ("retention.total_bytes", "retention.bytes"),
+    ("engine.data_dir", "engine.kind"),
+    ("redis.urls", "redis.mode"),
+    ("redis.master_name", "redis.mode"),
+    ("auth.secret", "auth.secret_file"),
+    ("auth.secret_file", "auth.secret"),
+];
+
+/// Whether `problems` has the value of `key`, or one that bounds it.
+pub(super) fn depends_on(key: &str, problems: &[Problem]) -> bool {
+    let concerns = |key: &str| {
+        let is_part = |found: &str| {
+            found
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        let mut keys = problems.iter().filter_map(|problem| problem.key.as_deref());
+        keys.any(|found| found == key || is_part(found))
+    };
+    let bounds = BOUNDED_BY.iter().filter(|(bounded, _)| *bounded == key);
+    concerns(key) || bounds.into_iter().any(|(_, by)| concerns(by))
 }
 
 /// Whether `text` is an origin as browsers send it: in lower case, a scheme, a host, and a port only if it is not the

@@ -45,7 +45,7 @@ impl Problem {
         Self {
             key: Some(key.to_owned()),
             problem,
-            origin: layer::origin_of(figment, key),
+            origin: layer::origin_of(figment, key, key),
         }
     }
 }
@@ -69,29 +69,4 @@ impl fmt::Display for ConfigError {
         }
         Ok(())
     }
-}
-
-/// Values of a wrong type, as figment tells them.
-pub(super) fn from_figment(error: figment::Error) -> Vec<Problem> {
-    error
-        .into_iter()
-        .map(|error| {
-            let key = error.path.join(".");
-            let origin = error
-                .metadata
-                .as_ref()
-                .and_then(|metadata| layer::describe(metadata, &key));
-            // A secret of the wrong type is a secret all the same.
-            let problem = if key == "auth.secret" {
-                "is not a text".to_owned()
-            } else {
-                error.kind.to_string()
-            };
-            Problem {
-                key: Some(key),
-                problem,
-                origin,
-            }
-        })
-        .collect()
 }

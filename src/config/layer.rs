@@ -8,7 +8,7 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{COMMAND_VARIABLES, Problem};
+use super::{COMMAND_VARIABLES, Problem, kubernetes};
 
 const PREFIX: &str = "EMITTER_";
 
@@ -57,13 +57,13 @@ fn place(source: &str, key: &str) -> String {
 }
 
 /// The place of `key` in the source that `metadata` is of; `None`: it is the default.
-pub(super) fn describe(metadata: &Metadata, key: &str) -> Option<String> {
+fn describe(metadata: &Metadata, key: &str) -> Option<String> {
     (metadata.name != DEFAULTS).then(|| place(&metadata.name, key))
 }
 
-/// Where the value that `key` has in the end comes from; `None`: it is the default.
-pub(super) fn origin_of(figment: &Figment, key: &str) -> Option<String> {
-    describe(figment.find_metadata(key)?, key)
+/// Where the value at `place`, which belongs to `key`, comes from; `None`: it is the default.
+pub(super) fn origin_of(figment: &Figment, key: &str, place: &str) -> Option<String> {
+    describe(figment.find_metadata(key)?, place)
 }
 
 /// One source of settings.
@@ -98,6 +98,18 @@ impl Layer {
         }
     }
 
+    /// `value` for `key`, and nothing else.
+    pub(super) fn stand_in(key: &str, value: Value) -> Self {
+        let mut layer = Self::empty(Origin::Defaults);
+        insert(&mut layer.dict, key, value);
+        layer
+    }
+
+    /// The value of `key`.
+    pub(super) fn value(&self, key: &str) -> Option<&Value> {
+        find(&self.dict, key)
+    }
+
     /// The settings in `environment`, each read as what its key's default is.
     pub(super) fn variables(
         defaults: &Layer,
@@ -110,6 +122,9 @@ impl Layer {
                 continue;
             };
             let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+            if !defaults.has(&key) && kubernetes::injects(name, text) {
+                continue;
+            }
             match text.to_str() {
                 Some(text) => layer.set(defaults, &key, text, problems),
                 None => problems.push(Problem::of_key(&layer.origin, &key, "is not UTF-8")),
@@ -140,13 +155,33 @@ impl Layer {
         keys
     }
 
-    /// Reports every key that is not in `known`.
-    pub(super) fn report_unknown(&self, known: &[String], problems: &mut Vec<Problem>) {
+    /// Removes and reports every key that is not in `known`.
+    pub(super) fn remove_unknown(&mut self, known: &[String], problems: &mut Vec<Problem>) {
         for key in self.keys() {
-            if !known.contains(&key) {
-                problems.push(Problem::of_key(&self.origin, &key, "is not a known key"));
+            if known.contains(&key) {
+                continue;
             }
+            let problem = match meant(known, &key) {
+                Some(meant) => format!("is not a known key: did you mean {}?", self.spelled(meant)),
+                None => "is not a known key".to_owned(),
+            };
+            problems.push(Problem::of_key(&self.origin, &key, problem));
+            remove(&mut self.dict, &key);
         }
+    }
+
+    /// `key` as this source spells it.
+    fn spelled(&self, key: &str) -> String {
+        match &self.origin {
+            Origin::File(_) | Origin::Defaults => key.to_owned(),
+            Origin::Variables | Origin::Flags => self.origin.name_of(key),
+        }
+    }
+
+    /// Whether `key` is one, and not a table.
+    fn has(&self, key: &str) -> bool {
+        self.value(key)
+            .is_some_and(|value| value.as_dict().is_none())
     }
 
     fn set(&mut self, defaults: &Layer, key: &str, text: &str, problems: &mut Vec<Problem>) {
@@ -171,14 +206,21 @@ impl Provider for Layer {
     }
 }
 
-/// Whether a variable of that name is meant as a setting. Kubernetes sets `EMITTER_SERVICE_HOST`, `EMITTER_PORT` and
-/// the like for a service named `emitter`: those are not.
+/// Whether a variable of that name can be a setting.
 fn is_setting(name: &str) -> bool {
-    let cluster = ["EMITTER_SERVICE_", "EMITTER_PORT_"];
-    name.starts_with(PREFIX)
-        && name != "EMITTER_PORT"
-        && !COMMAND_VARIABLES.contains(&name)
-        && !cluster.iter().any(|prefix| name.starts_with(prefix))
+    name.starts_with(PREFIX) && !COMMAND_VARIABLES.contains(&name)
+}
+
+/// The known key that differs from `key` by its separators or capitals only, such as `auth.secret` for `auth_secret`.
+fn meant<'a>(known: &'a [String], key: &str) -> Option<&'a str> {
+    let words = |key: &str| -> Vec<String> {
+        let separators = ['.', '_', '-'];
+        let words = key.split(separators).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect()
+    };
+    let given = words(key);
+    let found = known.iter().find(|known| words(known) == given)?;
+    Some(found)
 }
 
 /// `text` as a value of the kind of `default`, or what it should have been. Lists are separated by commas.
@@ -218,6 +260,20 @@ fn find<'a>(dict: &'a Dict, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
         None => dict.get(key),
         Some((table, rest)) => find(dict.get(table)?.as_dict()?, rest),
+    }
+}
+
+/// Removes `key`, and the tables that are empty without it.
+fn remove(dict: &mut Dict, key: &str) {
+    let Some((table, rest)) = key.split_once('.') else {
+        dict.remove(key);
+        return;
+    };
+    if let Some(Value::Dict(_, inner)) = dict.get_mut(table) {
+        remove(inner, rest);
+        if inner.is_empty() {
+            dict.remove(table);
+        }
     }
 }
 

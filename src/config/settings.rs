@@ -1,11 +1,11 @@
 //! The settings. Their bounds are in `bounds`.
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, fs, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{prices::Price, redis::Redis};
+use super::{address::ListenAddress, prices::Price, redis::Redis};
 use crate::{
     access::{SECRET_BYTES, trim_newline},
     engine::durable::Sync,
@@ -16,9 +16,9 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "documented once, in the reference")]
 pub struct Settings {
-    pub grpc_listen: SocketAddr,
-    pub http_listen: SocketAddr,
-    pub admin_listen: SocketAddr,
+    pub grpc_listen: ListenAddress,
+    pub http_listen: ListenAddress,
+    pub admin_listen: ListenAddress,
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
     pub origins: Vec<String>,

@@ -87,6 +87,37 @@ def test_unknown_keys_of_every_source_are_named_at_once(shell, config):
     ]
 
 
+def test_mistakes_of_every_kind_are_reported_at_once(shell, config):
+    """Unknown keys, wrong types, values out of bounds and wrong addresses, of the file and of variables."""
+    config.write_text('drain = 5\nhttp_listen = ":8080"\n' + re.sub("http_listen.*\n|drain.*\n", "", config.read_text()))
+    variables = {"EMITTER_AUTH_SECRET": "x", "EMITTER_LIMITS__DEPTH": "0", "EMITTER_LIMITS__LANES": "many"}
+    ran = shell.run("emitter", "check-config", "--config", config, exits=64, **variables)
+    assert sorted(ran.err) == [
+        "error: auth_secret: is not a known key: did you mean EMITTER_AUTH__SECRET? (EMITTER_AUTH_SECRET)",
+        f"error: drain: invalid type: found signed int `5`, expected a duration ({config})",
+        'error: http_listen: ":8080" is not an address: expected HOST:PORT, such as 127.0.0.1:8080, or 0.0.0.0:8080 '
+        f"for all interfaces ({config})",
+        "error: limits.depth: 0 is not within 1 and 32 (EMITTER_LIMITS__DEPTH)",
+        'error: limits.lanes: "many" is not a whole number (EMITTER_LIMITS__LANES)',
+    ]
+
+
+def test_a_listener_takes_a_host_name(shell, config):
+    config.write_text(config.read_text().replace("127.0.0.1", "localhost"))
+    serve = shell.start("emitter", "serve", "--config", config)
+    told = serve.until("where it listens", lambda: serve.out[0] if serve.out else None)
+    assert re.search(r"gRPC on (127\.0\.0\.1|\[::1\]):\d+, ", told), told
+    serve.terminate()
+    assert serve.ended() == 0, serve
+
+
+def test_a_host_name_that_is_not_known_is_named(shell, config):
+    config.write_text(config.read_text().replace("127.0.0.1", "no-such-host.invalid", 1))
+    ran = shell.run("emitter", "serve", "--config", config, exits=1)
+    (error,) = [text for text in ran.err if text.startswith("error: ")]
+    assert error.startswith("error: grpc_listen: cannot listen on no-such-host.invalid:0: "), ran
+
+
 def test_a_config_that_is_not_there_exits_64(shell):
     for command in ("check-config", "serve"):
         (error,) = shell.run("emitter", command, "--config", "nowhere.toml", exits=64).err

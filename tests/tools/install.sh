@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need into .tools/, and Debian packages where the machine lacks a language's own tools.
-# Fails when something cannot be had. What is there in the pinned version is left alone.
+# A program that the machine has in a fitting version is used as it is. Fails when something cannot be had. What is
+# there in the pinned version is left alone.
 #
 # Usage: install.sh [python|node|chromium|go|java|grpcurl|cargo-deny|redis|strace|systemd|haproxy]...
 #        (all of them by default)
@@ -45,6 +46,25 @@ have() {
     done
 }
 
+# at_least LEAST VERSION: whether VERSION, such as 2.6.12, is LEAST or later.
+at_least() {
+    [[ $2 =~ ^[0-9] ]] && printf '%s\n%s\n' "$1" "$2" | sort --check=quiet --version-sort
+}
+
+# first_version COMMAND...: the first version number that the command prints, such as 7.0.15.
+first_version() {
+    "$@" 2>&1 | sed -En '/[0-9]+\.[0-9]/{s/^[^0-9]*([0-9]+(\.[0-9]+)*).*/\1/p;q}'
+}
+
+# on_machine TEST PROGRAM...: whether the machine has all programs and TEST, which looks at their versions, accepts
+# them. Then copies of our own, which would come first, are removed.
+on_machine() {
+    local test=$1
+    shift
+    have "$@" && "$test" || return 1
+    (cd "$tools/bin" && rm -f "$@")
+}
+
 # debian PACKAGE...
 debian() {
     local as_root=()
@@ -74,16 +94,20 @@ apt() {
     patiently apt-get -qq "${options[@]}" "$@"
 }
 
-# unpacked PACKAGE FOLDER PROGRAM...: the programs, which PACKAGE has in FOLDER, in .tools/bin.
+# unpacked NAME PACKAGES FOLDER PROGRAM...: the programs, which PACKAGES have in FOLDER, in .tools/bin. PACKAGES, separated
+# by spaces, are all that the programs consist of: they are unpacked even if the machine has them.
 unpacked() {
-    local package=$1 folder=$2 tree=$tools/$1 lacking libraries program
-    shift 2
-    have apt-get dpkg-deb || fail "this machine has no apt-get: install by hand what Debian calls $package"
+    local name=$1 packages=$2 folder=$3 tree=$tools/$1 lacking package libraries program
+    shift 3
+    have apt-get dpkg-deb || fail "this machine has no apt-get: install by hand what Debian calls $packages"
     rm -rf "$tree"
     mkdir -p "$tree/archives"
-    # What an installation would add to this machine, which is never the package alone.
-    lacking=$(apt --simulate install --no-install-recommends "$package" | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
-    [[ $lacking == *"$package"* ]] || lacking+=" $package"
+    # Of other packages, such as libraries, what an installation would add to this machine.
+    # shellcheck disable=SC2086 # names without spaces
+    lacking=$(apt --simulate install --no-install-recommends $packages | sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+    for package in $packages; do
+        grep -qx "$package" <<<"$lacking" || lacking+=" $package"
+    done
     # shellcheck disable=SC2086 # names without spaces
     (cd "$tree/archives" && apt download $lacking)
     for archive in "$tree"/archives/*.deb; do
@@ -92,10 +116,12 @@ unpacked() {
     rm -rf "$tree/archives"
     libraries=$(find "$tree" -name '*.so*' -printf '%h\n' | sort -u | sed "s|^$tools|\$tools|" | paste -sd:)
     for program in "$@"; do
+        # Also false for a link into a package that is missing.
+        [[ -x $tree/$folder/$program ]] || fail "$packages have no $folder/$program"
         cat >"$tools/bin/$program" <<EOF
 #!/bin/sh
 tools=\$(dirname "\$(readlink -f "\$0")")/..
-LD_LIBRARY_PATH=$libraries exec "\$tools/$package/$folder/$program" "\$@"
+LD_LIBRARY_PATH=$libraries exec "\$tools/$name/$folder/$program" "\$@"
 EOF
         chmod +x "$tools/bin/$program"
     done
@@ -181,7 +207,7 @@ install_chromium() {
 go_serves() {
     local version
     version=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
-    printf 'go%s\n%s\n' "$GO_AT_LEAST" "$version" | sort --check=quiet --version-sort
+    at_least "$GO_AT_LEAST" "${version#go}"
 }
 
 make_go() {
@@ -227,18 +253,25 @@ make_go_modules() {
     rm -rf "$project"
 }
 
+protoc_plugins_fit() {
+    at_least "$PROTOC_GEN_GO" "$(first_version protoc-gen-go --version)" &&
+        at_least "$PROTOC_GEN_GO_GRPC" "$(first_version protoc-gen-go-grpc --version)"
+}
+
 install_go() {
     # With the Python client comes protoc.
     install_python
     ln -sfn ../venv/bin/python-grpc-tools-protoc "$tools/bin/protoc"
     find_go
-    need protoc-gen-go "$PROTOC_GEN_GO" "$tools/bin/protoc-gen-go" make_protoc_gen_go
-    need protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC" "$tools/bin/protoc-gen-go-grpc" make_protoc_gen_go_grpc
+    if ! on_machine protoc_plugins_fit protoc-gen-go protoc-gen-go-grpc; then
+        need protoc-gen-go "$PROTOC_GEN_GO" "$tools/bin/protoc-gen-go" make_protoc_gen_go
+        need protoc-gen-go-grpc "$PROTOC_GEN_GO_GRPC" "$tools/bin/protoc-gen-go-grpc" make_protoc_gen_go_grpc
+    fi
     need go-modules "$("$go" env GOVERSION), $(digest "$stock"/go/go.*)" "$tools/go-modules" make_go_modules
 }
 
-java_serves() {
-    have java javac mvn && [[ $(javac -version 2>&1) =~ ^javac\ ([0-9]+) ]] && ((BASH_REMATCH[1] >= 17))
+jdk_serves() {
+    have java javac && at_least 17 "$(javac -version 2>&1 | sed -n 's/^javac //p')"
 }
 
 # Everything that Maven downloads to compile and run a program with generated stubs.
@@ -254,10 +287,9 @@ make_maven() {
 }
 
 install_java() {
-    if ! java_serves; then
-        debian default-jdk-headless maven
-        java_serves || fail "Java 17 or later and Maven are needed"
-    fi
+    jdk_serves || debian default-jdk-headless
+    jdk_serves || fail "Java 17 or later is needed"
+    have mvn || debian maven
     need maven "$(digest "$stock/java/pom.xml")" "$tools/maven" make_maven
 }
 
@@ -266,8 +298,12 @@ make_grpcurl() {
     go_install "github.com/fullstorydev/grpcurl/cmd/grpcurl@v$GRPCURL"
 }
 
+grpcurl_fits() {
+    at_least "$GRPCURL" "$(first_version grpcurl --version)"
+}
+
 install_grpcurl() {
-    need grpcurl "$GRPCURL" "$tools/bin/grpcurl" make_grpcurl
+    on_machine grpcurl_fits grpcurl || need grpcurl "$GRPCURL" "$tools/bin/grpcurl" make_grpcurl
 }
 
 make_cargo_deny() {
@@ -278,46 +314,75 @@ make_cargo_deny() {
     rm -rf "$tools/target"
 }
 
+# The same minor version: another one may read deny.toml in another way.
+cargo_deny_fits() {
+    [[ $(first_version cargo-deny --version) == "${CARGO_DENY%.*}".* ]]
+}
+
 install_cargo_deny() {
-    need cargo-deny "$CARGO_DENY" "$tools/bin/cargo-deny" make_cargo_deny
+    on_machine cargo_deny_fits cargo-deny || need cargo-deny "$CARGO_DENY" "$tools/bin/cargo-deny" make_cargo_deny
 }
 
 make_redis() {
-    unpacked redis-server usr/bin redis-server redis-cli
-    "$tools/bin/redis-server" --version | grep -q ' v=7\.' || fail "the tests are for Redis 7"
+    unpacked redis-server 'redis-server redis-tools' usr/bin redis-server redis-cli
+    PATH=$tools/bin:$PATH redis_fits || fail "the tests are for Redis 7 or later"
 }
 
-# Always a server of the tests' own, so that it is the same everywhere.
+redis_fits() {
+    [[ $(redis-server --version 2>&1) =~ ^Redis\ server\ v=([0-9]+) ]] && ((BASH_REMATCH[1] >= 7)) &&
+        redis-cli --version >/dev/null 2>&1
+}
+
 install_redis() {
-    need redis 7 "$tools/bin/redis-server" make_redis
+    on_machine redis_fits redis-server redis-cli ||
+        need redis '7, with redis-tools' "$tools/bin/redis-server" make_redis
 }
 
 make_strace() {
-    unpacked strace usr/bin strace
+    unpacked strace strace usr/bin strace
+}
+
+strace_fits() {
+    at_least 5 "$(first_version strace --version)"
 }
 
 install_strace() {
-    have strace || need strace 6 "$tools/bin/strace" make_strace
+    on_machine strace_fits strace || need strace 6 "$tools/bin/strace" make_strace
 }
 
 make_systemd() {
-    unpacked systemd usr/bin systemd-analyze
+    unpacked systemd systemd usr/bin systemd-analyze
+}
+
+# The first that knows what deploy/emitter.service says.
+systemd_fits() {
+    at_least 250 "$(systemd-analyze --version 2>&1 | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
 }
 
 install_systemd() {
-    have systemd-analyze || need systemd 252 "$tools/bin/systemd-analyze" make_systemd
+    on_machine systemd_fits systemd-analyze || need systemd 252 "$tools/bin/systemd-analyze" make_systemd
 }
 
 make_haproxy() {
-    unpacked haproxy usr/sbin haproxy
+    unpacked haproxy haproxy usr/sbin haproxy
+}
+
+# The version of deploy/compose.yaml, or later.
+haproxy_fits() {
+    at_least 2.6 "$(first_version haproxy -v)"
 }
 
 install_haproxy() {
-    need haproxy 2 "$tools/bin/haproxy" make_haproxy
+    on_machine haproxy_fits haproxy || need haproxy 2 "$tools/bin/haproxy" make_haproxy
 }
 
 # Two runs in one checkout take turns.
 mkdir -p "$tools/bin" "$tools/stamps"
+# What the machine has is looked for beside what was installed here.
+PATH=:$PATH:
+PATH=${PATH//:$tools\/bin:/:}
+PATH=${PATH#:}
+PATH=${PATH%:}
 exec 9>"$tools/lock"
 flock 9
 rm -f "$tools/apt/fresh"

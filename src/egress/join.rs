@@ -89,8 +89,8 @@ impl<'a> Pieces<'a> {
         })
     }
 
-    /// Takes in `next` if it is of the same text and there is room. A piece that does not say who speaks goes on for
-    /// the speaker before it.
+    /// Appends `next` if it belongs to the same text and there is room. A piece without a role continues the text before
+    /// it. A piece with a role does not continue pieces without one: those may belong to an earlier text of another role.
     fn take(&mut self, next: &'a Entry) -> bool {
         let mut event = body(&next.record);
         let (Some(so_far), Some(piece)) = (Delta::of(&mut self.event), Delta::of(&mut event))
@@ -98,7 +98,7 @@ impl<'a> Pieces<'a> {
             return false;
         };
         let silent = piece.role().is_empty();
-        let same_role = silent || so_far.role().is_empty() || so_far.role() == piece.role();
+        let same_role = silent || so_far.role() == piece.role();
         let room = self.text.len() + piece.text.len() <= JOINED_TEXT;
         if so_far.message_id != piece.message_id || !same_role || !room {
             return false;
@@ -302,6 +302,14 @@ mod tests {
                     text_delta(3, "m1", "", "c"),
                 ],
                 vec![one("a"), ("bc".to_owned(), 2)],
+            ),
+            (
+                // The first frame of this reader ended with the user's text, which "a" may continue.
+                vec![
+                    text_delta(1, "m1", "", "a"),
+                    text_delta(2, "m1", "assistant", "b"),
+                ],
+                vec![one("a"), one("b")],
             ),
         ];
         for (entries, want) in cases {

@@ -145,6 +145,8 @@ fn item(record: &Record, took: Option<Duration>, before: Option<&Source>) -> v1:
         usage: body.usage,
         adjustments: event.adjustments.to_proto(),
         call_sequence: draft.step.call().map(|call| call.0),
+        message_id: said.message_id,
+        role: said.role,
         ..Default::default()
     }
 }
@@ -156,6 +158,8 @@ struct Said {
     tool_call_id: String,
     tool_name: String,
     step_number: Option<u32>,
+    message_id: String,
+    role: String,
 }
 
 impl Said {
@@ -168,9 +172,13 @@ impl Said {
             Payload::AgentStarted(said) => text(said.message),
             Payload::AgentThinking(said) => Self {
                 step_number: said.step_number,
+                message_id: said.message_id,
                 ..text(said.reasoning)
             },
-            Payload::ThinkingDelta(said) => text(said.text),
+            Payload::ThinkingDelta(said) => Self {
+                message_id: said.message_id,
+                ..text(said.text)
+            },
             Payload::ToolExecuting(said) => Self {
                 tool_call_id: said.tool_call_id,
                 tool_name: said.tool_name,
@@ -188,8 +196,16 @@ impl Said {
             Payload::AgentFailed(said) => text(joined(&[&said.code, &said.message], ": ")),
             Payload::AgentCancelled(said) => text(said.reason),
             Payload::AgentWaiting(said) => text(joined(&[&said.reason, &said.prompt], ": ")),
-            Payload::TextDelta(said) => text(said.text),
-            Payload::Message(said) => text(said.text),
+            Payload::TextDelta(said) => Self {
+                message_id: said.message_id,
+                role: said.role,
+                ..text(said.text)
+            },
+            Payload::Message(said) => Self {
+                message_id: said.message_id,
+                role: said.role,
+                ..text(said.text)
+            },
             Payload::StateDelta(said) => text(match said.operations.len() {
                 1 => "1 operation".into(),
                 count => format!("{count} operations"),
@@ -216,7 +232,7 @@ fn tool_completed(said: v1::ToolCompleted, draft: &Draft) -> Said {
         text,
         tool_call_id: call.unwrap_or(said.tool_call_id),
         tool_name: tool.unwrap_or(said.tool_name),
-        step_number: None,
+        ..Said::default()
     }
 }
 

@@ -71,6 +71,8 @@ fn item(item: &TimelineItem) -> Value {
         .maybe("source", item.source.as_ref().map(source))
         .text("violation", &item.violation)
         .maybe("usage", item.usage.as_ref().map(usage))
+        .text("message_id", &item.message_id)
+        .text("role", &item.role)
         .list("adjustments", &item.adjustments, adjustment)
         .end()
 }

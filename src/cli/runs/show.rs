@@ -269,8 +269,9 @@ fn position(position: Option<&Position>) -> String {
     )
 }
 
-/// The timeline with neighbouring pieces of text as one, and how many pieces each is: of a text that streams a person
-/// wants to read the text. Pieces that say more than their text stay alone.
+/// The timeline with neighbouring pieces of one text joined, and the number of pieces in each item. The message id and
+/// the role separate texts; a piece without a role continues the text before it. Pieces that carry more than text stay
+/// alone.
 fn joined(timeline: &[TimelineItem]) -> Vec<(Cow<'_, TimelineItem>, usize)> {
     let is_piece =
         |item: &TimelineItem| matches!(item.r#type.as_str(), "text_delta" | "thinking_delta");
@@ -280,12 +281,17 @@ fn joined(timeline: &[TimelineItem]) -> Vec<(Cow<'_, TimelineItem>, usize)> {
             || !item.violation.is_empty()
             || !item.adjustments.is_empty()
     };
+    let is_same_text = |before: &TimelineItem, item: &TimelineItem| {
+        before.r#type == item.r#type
+            && before.message_id == item.message_id
+            && (item.role.is_empty() || before.role == item.role)
+    };
     let mut lines: Vec<(Cow<'_, TimelineItem>, usize)> = Vec::new();
     for item in timeline {
         match lines.last_mut() {
             Some((before, count))
                 if is_piece(item)
-                    && before.r#type == item.r#type
+                    && is_same_text(before, item)
                     && !says_more(item)
                     && before.usage.is_none()
                     && before.violation.is_empty()

@@ -203,6 +203,28 @@ fn shown(payload: Payload) -> v1::TimelineItem {
 }
 
 #[test]
+fn texts_name_their_message_and_their_role() {
+    let (message_id, role, text) = ("m1".to_owned(), "user".to_owned(), "a".to_owned());
+    let delta = shown(Payload::TextDelta(v1::TextDelta {
+        message_id: message_id.clone(),
+        role: role.clone(),
+        text: text.clone(),
+    }));
+    let message = shown(Payload::Message(v1::Message {
+        message_id: message_id.clone(),
+        role,
+        text: text.clone(),
+    }));
+    let thought = shown(Payload::ThinkingDelta(v1::ThinkingDelta {
+        message_id,
+        text,
+    }));
+    let named = [delta, message, thought].map(|item| (item.message_id, item.role));
+    let want = [("m1", "user"), ("m1", "user"), ("m1", "")];
+    assert_eq!(named, want.map(|(id, role)| (id.into(), role.into())));
+}
+
+#[test]
 fn payloads_say_what_they_are_about_in_a_line() {
     let failed = |error: &str, status: ToolStatus| {
         Payload::ToolCompleted(v1::ToolCompleted {

@@ -178,6 +178,24 @@ fn without_colours_nothing_acts_on_the_terminal() {
 }
 
 #[test]
+fn message_id_and_role_separate_joined_texts() {
+    let piece = |message_id: &str, role: &str| TimelineItem {
+        message_id: message_id.into(),
+        role: role.into(),
+        ..item(1, 1, "text_delta", "a")
+    };
+    let pieces = [
+        piece("m1", "user"),
+        piece("m1", ""),
+        piece("m1", "assistant"),
+        piece("m2", "assistant"),
+        piece("m2", ""),
+    ];
+    let counts: Vec<usize> = joined(&pieces).iter().map(|(_, count)| *count).collect();
+    assert_eq!(counts, [2, 1, 2]);
+}
+
+#[test]
 fn pieces_of_a_text_are_one_line() {
     let mut pieces: Vec<_> = (1..=300).map(|n| item(n, n, "text_delta", "ab")).collect();
     pieces[99].source = source("svc-2", 2);

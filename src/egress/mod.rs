@@ -7,6 +7,7 @@
 
 mod admission;
 mod asked;
+mod client_message;
 mod control;
 #[cfg(test)]
 mod fixtures;

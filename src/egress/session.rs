@@ -58,6 +58,8 @@ pub(super) struct Session {
     noticed: bool,
     drain: Pin<Box<dyn Future<Output = ()> + Send>>,
     draining_since: Option<Instant>,
+    /// The last valid ack, until `store_ack`.
+    acked: Option<Position>,
     reader: Reader,
 }
 
@@ -104,6 +106,7 @@ impl Session {
             noticed: false,
             drain: Box::pin(async move { drain.reached(Phase::Draining).await }),
             draining_since: None,
+            acked: None,
             reader,
             egress,
         };
@@ -166,26 +169,40 @@ impl Session {
         self.egress.closing(reason)
     }
 
-    /// The client has everything up to `acked`.
+    /// The client has everything up to `acked`. `store_ack` has to follow.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` from a client without a name, and beyond what was sent.
-    pub(super) fn acknowledge(&self, acked: Position) -> Result<(), Refusal> {
+    /// `INVALID_REQUEST` from a client without a `client_id`, and beyond what was sent.
+    pub(super) fn acknowledge(&mut self, acked: Position) -> Result<(), Refusal> {
         let refused = |message: &str| Err(Refusal::new(Reason::InvalidRequest, message));
-        let Some(client_id) = &self.reader.identity().client_id else {
+        if self.reader.identity().client_id.is_none() {
             return refused("an `ack` needs a `client_id` in the URL");
-        };
+        }
         if acked.epoch != self.subscription.epoch() {
             // Of the stream's former life: what it says does not hold in this one.
             return Ok(());
         }
         let sent = self.position();
         if acked.epoch != sent.epoch || acked.offset > sent.offset {
-            return refused("the `ack` is beyond what was sent on this connection");
+            return refused(&format!(
+                "`offset`: {} is beyond what was sent on this connection, which is up to {}",
+                acked.offset.0, sent.offset.0
+            ));
         }
-        let acks = self.egress.hub.acks();
-        acks.acknowledge(&self.stream, client_id.clone(), acked);
+        // An ack never moves back.
+        let newest = self.acked.filter(|newest| newest.offset > acked.offset);
+        self.acked = newest.or(Some(acked));
         Ok(())
+    }
+
+    /// Stores what was acknowledged since the last call.
+    pub(super) fn store_ack(&mut self) {
+        if let (Some(acked), Some(client_id)) =
+            (self.acked.take(), &self.reader.identity().client_id)
+        {
+            let acks = self.egress.hub.acks();
+            acks.acknowledge(&self.stream, client_id.clone(), acked);
+        }
     }
 
     /// Takes a new credential of the same reader.

@@ -4,12 +4,11 @@ use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
-    SinkExt, StreamExt,
+    FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, Interval, MissedTickBehavior},
@@ -31,18 +30,21 @@ use tokio_tungstenite::{
 
 use super::{
     Config, Egress,
+    client_message::ClientMessage,
     control::{Closing, Control},
     limiter::Limiter,
     session::{Session, Step},
 };
 use crate::{
-    event::Position,
     net::{Activity, Conn},
     reason::{Reason, Refusal},
     shutdown::Phase,
 };
 
 type Socket = WebSocketStream<Conn>;
+
+/// What reading from a socket gives.
+type Heard = Option<Result<Message, SocketError>>;
 
 /// What a socket reads into. It is held for as long as the socket lives.
 const READ_BUFFER: usize = 4 * 1024;
@@ -52,6 +54,12 @@ const WRITE_BUFFER: usize = 16 * 1024;
 
 /// How many answers to a client's messages may wait while a write is under way. Further ones are not given.
 const REPLIES: usize = 32;
+
+/// How many messages of a client are taken before something is written again.
+const AT_ONCE: usize = 64;
+
+/// The longest ack that does not count as a frame, in bytes. One takes about 70.
+const ACK_BYTES: usize = 256;
 
 /// How long a peer may take to take note of the end while the process waits for it.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -181,6 +189,7 @@ impl Peer {
             stream,
             ear: Ear {
                 limiter: Limiter::new(egress.config.client_frames_per_second, Instant::now()),
+                free_acks: 0,
                 replies: Vec::new(),
             },
             egress: egress.clone(),
@@ -206,13 +215,18 @@ impl Peer {
             }
             tokio::select! {
                 biased;
-                heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
+                heard = self.stream.next() => {
+                    self.ear.hear(heard, &mut self.stream, session, &self.egress)?;
+                }
                 _ = self.pings.tick() => {
                     self.unanswered.ping(self.activity.heard())?;
                     self.write([Message::Ping(Bytes::new())], session).await?;
                 }
                 step = session.next() => match step {
-                    Step::Send(frames) => self.write(frames.into_iter().map(text), session).await?,
+                    Step::Send(frames) => {
+                        self.ear.free_acks += frames.len() as u64;
+                        self.write(frames.into_iter().map(text), session).await?;
+                    }
                     Step::Close(closing) => return Err(End::Closed(closing)),
                 },
             }
@@ -238,7 +252,9 @@ impl Peer {
             tokio::select! {
                 biased;
                 done = &mut written => return done.map_err(|error| End::of(&error)),
-                heard = self.stream.next() => self.ear.hear(heard, session, &self.egress)?,
+                heard = self.stream.next() => {
+                    self.ear.hear(heard, &mut self.stream, session, &self.egress)?;
+                }
                 closing = session.ended() => return Err(End::Closed(closing)),
                 () = self.activity.stalled(begun, stall) => {
                     return Err(End::Closed(self.egress.closing(Reason::TooSlow)));
@@ -278,56 +294,64 @@ impl Unanswered {
     }
 }
 
-/// Hears what the client sends.
+/// Reads what the client sends.
 struct Ear {
     limiter: Limiter,
+    /// How many acks may still come that do not count against `limiter`: one for each frame that was sent. So their
+    /// parsing costs at most what the frames did.
+    free_acks: u64,
     /// Answers that wait to be sent; at most `REPLIES`.
     replies: Vec<Bytes>,
 }
 
-/// What a client says. Fields that are not known are ignored.
-#[derive(Deserialize)]
-struct Said {
-    #[serde(rename = "type")]
-    wire_type: String,
-    token: Option<String>,
-    epoch: Option<String>,
-    offset: Option<u64>,
-}
-
-/// What a client may say.
-#[derive(Debug, PartialEq, Eq)]
-enum Word {
-    /// Here is a new credential.
-    Authenticate(String),
-    /// I have everything up to here.
-    Ack(Position),
-}
-
 impl Ear {
+    /// Takes a message and those that arrived behind it, at most `AT_ONCE`. Of their acks only the last one is stored.
     fn hear(
         &mut self,
-        heard: Option<Result<Message, SocketError>>,
+        first: Heard,
+        stream: &mut SplitStream<Socket>,
         session: &mut Session,
         egress: &Egress,
     ) -> Result<(), End> {
+        let mut heard = self.take(first, session, egress);
+        for _ in 1..AT_ONCE {
+            match stream.next().now_or_never() {
+                Some(next) if heard.is_ok() => heard = self.take(next, session, egress),
+                _ => break,
+            }
+        }
+        // Also where the last message ends the connection.
+        session.store_ack();
+        heard
+    }
+
+    fn take(&mut self, heard: Heard, session: &mut Session, egress: &Egress) -> Result<(), End> {
         let message = match heard {
             None => return Err(End::Gone),
             Some(Err(error)) => return Err(End::of(&error)),
             Some(Ok(Message::Close(_))) => return Err(End::Left),
             Some(Ok(message)) => message,
         };
-        if !self.limiter.admit(Instant::now()) {
+        let size = message.len();
+        let parsed = match message {
+            Message::Text(text) => ClientMessage::parse(&text).map(Some),
+            Message::Binary(_) => {
+                let expected = "the message is binary: expected a text message";
+                Err(Refusal::new(Reason::InvalidRequest, expected))
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(None),
+        };
+        let is_ack = matches!(parsed, Ok(Some(ClientMessage::Ack(_)))) && size <= ACK_BYTES;
+        if is_ack && self.free_acks > 0 {
+            self.free_acks -= 1;
+        } else if !self.limiter.admit(Instant::now()) {
             return Err(End::Closed(egress.closing(Reason::TooManyFrames)));
         }
-        let obeyed = match message {
-            Message::Text(said) => understand(&said).and_then(|word| match word {
-                Word::Authenticate(token) => session.authenticate(&token),
-                Word::Ack(acked) => session.acknowledge(acked),
-            }),
-            Message::Binary(_) => Err(not_understood("only text is understood")),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(()),
-        };
+        let obeyed = parsed.and_then(|message| match message {
+            Some(ClientMessage::Authenticate(token)) => session.authenticate(&token),
+            Some(ClientMessage::Ack(acked)) => session.acknowledge(acked),
+            None => Ok(()),
+        });
         if let Err(refusal) = obeyed
             && self.replies.len() < REPLIES
         {
@@ -339,29 +363,6 @@ impl Ear {
         }
         Ok(())
     }
-}
-
-/// The client's words, if they are any.
-fn understand(said: &str) -> Result<Word, Refusal> {
-    let said: Said = serde_json::from_str(said)
-        .map_err(|_| not_understood("the message is not a JSON object with a `type`"))?;
-    match said.wire_type.as_str() {
-        "authenticate" => said
-            .token
-            .map(Word::Authenticate)
-            .ok_or_else(|| not_understood("`authenticate` needs a `token`")),
-        "ack" => said
-            .epoch
-            .zip(said.offset)
-            .and_then(|(epoch, offset)| format!("{epoch}-{offset}").parse().ok())
-            .map(Word::Ack)
-            .ok_or_else(|| not_understood("`ack` needs the `epoch` and `offset` of a frame")),
-        _ => Err(not_understood("the message's `type` is not known")),
-    }
-}
-
-fn not_understood(message: &str) -> Refusal {
-    Refusal::new(Reason::InvalidRequest, message)
 }
 
 impl End {
@@ -392,37 +393,6 @@ fn close(code: CloseCode, reason: &'static str) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Epoch, Offset};
-
-    #[test]
-    fn what_a_client_may_say() {
-        let understood = |text| understand(text).map_err(|refusal| refusal.message);
-        assert_eq!(
-            understood(r#"{"type":"authenticate","token":"t","later":{"a":[1]}}"#),
-            Ok(Word::Authenticate("t".to_owned()))
-        );
-        assert_eq!(
-            understood(r#"{"type":"ack","epoch":"00000000000000ab","offset":7}"#),
-            Ok(Word::Ack(Position::new(Epoch::new(0xab), Offset(7))))
-        );
-        for text in [
-            "",
-            "[]",
-            "{}",
-            "{",
-            r#"{"type":1}"#,
-            r#"{"type":"authenticate"}"#,
-            r#"{"type":"authenticate","token":1}"#,
-            r#"{"type":"ack","epoch":"x","offset":1}"#,
-            r#"{"type":"ack","epoch":"00000000000000ab"}"#,
-            r#"{"type":"ack","offset":1}"#,
-            r#"{"type":"ack","epoch":"00000000000000ab","offset":-1}"#,
-            r#"{"type":"ack","epoch":"00000000000000ab","offset":9007199254740992}"#,
-            r#"{"type":"something"}"#,
-        ] {
-            assert!(understood(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_peer_is_gone_that_answered_neither_of_the_last_two_pings() {

@@ -8,7 +8,7 @@ use emitter::{
     engine::{Engine, memory},
     event::{ClientId, Epoch},
     fanout::{Config, Hub},
-    proto::v1::{StartFrom, SubscribeRequest, subscribe_request::Start},
+    proto::v1::{self, StartFrom, SubscribeRequest, event::Payload, subscribe_request::Start},
 };
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -159,6 +159,60 @@ async fn an_ack_of_a_former_epoch_does_not_count_where_the_new_one_is_still_to_b
 }
 
 #[tokio::test]
+async fn an_ack_for_each_of_10_000_replayed_events_is_welcome() {
+    const EVENTS: usize = 10_000;
+    let server = Server::start().await;
+    let token = server.token("alice", "subscribe");
+    let note = |n: usize| v1::Event {
+        user_id: "alice".to_owned(),
+        event_id: format!("note-{n}"),
+        payload: Some(Payload::Custom(v1::Custom {
+            name: "note".to_owned(),
+            data: None,
+        })),
+        ..Default::default()
+    };
+    for batch in 0..EVENTS / 1000 {
+        let events = (0..1000).map(|n| note(batch * 1000 + n)).collect();
+        server.emit_all("agents", events).await;
+    }
+    let mut socket = Socket::connect(server.http, &token, "client_id=tab&from=oldest").await;
+    let mut last = 0;
+    for _ in 0..EVENTS {
+        let event = socket.event().await;
+        last = event["offset"].as_u64().unwrap();
+        ack(&mut socket, &event).await;
+    }
+    assert_eq!(heard(&mut socket).await, Vec::<String>::new());
+    assert_eq!(acked(&server, "alice", "tab").await, last);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn acks_beyond_one_for_each_frame_count_as_frames() {
+    let server = Server::start().await;
+    let token = server.token("alice", "subscribe");
+    server
+        .emit_all("agents", wire::whole_run("alice", "run-1"))
+        .await;
+    let mut socket = Socket::connect(server.http, &token, "client_id=tab&from=oldest").await;
+    let events = next_events(&mut socket, 5).await;
+    socket.frame_of("connection_caught_up").await;
+    // 7 frames were sent; a heartbeat may come between, and the limiter may let some more pass.
+    for _ in 0..1000 {
+        let ack =
+            json!({"type": "ack", "epoch": events[0]["epoch"], "offset": events[0]["offset"]});
+        let sent = socket.0.send(Message::text(ack.to_string())).await;
+        if sent.is_err() {
+            break;
+        }
+    }
+    let closing = socket.frame_of("connection_closing").await;
+    assert_eq!(closing["reason"], "TOO_MANY_FRAMES", "{closing}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_ack_that_makes_no_sense_is_an_error_and_the_socket_lives() {
     let server = Server::start().await;
     let token = server.token("alice", "subscribe");
@@ -172,14 +226,35 @@ async fn an_ack_that_makes_no_sense_is_an_error_and_the_socket_lives() {
     ack(&mut socket, &beyond).await;
     let ahead = heard(&mut socket).await;
     assert!(ahead.len() == 1 && ahead[0].contains("beyond"), "{ahead:?}");
-    for nonsense in [
-        json!({"type": "ack"}),
-        json!({"type": "ack", "epoch": last.epoch}),
-        json!({"type": "ack", "epoch": "x", "offset": last.offset}),
-        json!({"type": "ack", "epoch": last.epoch, "offset": -1}),
+    for (nonsense, field) in [
+        (json!({"type": "ack"}), "`epoch` is missing"),
+        (
+            json!({"type": "ack", "epoch": last.epoch}),
+            "`offset` is missing",
+        ),
+        (
+            json!({"type": "ack", "epoch": "x", "offset": last.offset}),
+            "`epoch`: \"x\" is not an epoch",
+        ),
+        (
+            json!({"type": "ack", "epoch": last.epoch, "offset": -1}),
+            "`offset`: -1 is not an offset",
+        ),
+        (
+            json!({"type": "ack", "epoch": last.epoch, "offset": "1"}),
+            "`offset`: \"1\" is not an offset",
+        ),
+        (
+            json!({"type": "ack", "epoch": last.epoch, "offset": 1.0}),
+            "`offset`: 1.0 is not an offset",
+        ),
     ] {
         say(&mut socket, nonsense.clone()).await;
-        assert_eq!(heard(&mut socket).await.len(), 1, "{nonsense}");
+        let errors = heard(&mut socket).await;
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(field),
+            "{nonsense}: {errors:?}"
+        );
     }
     let mut nameless = Socket::connect(server.http, &token, "from=oldest").await;
     let seen = next_events(&mut nameless, 5).await;

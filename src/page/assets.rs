@@ -30,7 +30,7 @@ macro_rules! web {
 
 const INDEX: File = web!("index.html", HTML);
 
-pub(super) const FILES: [File; 28] = [
+pub(super) const FILES: [File; 33] = [
     web!("address.js", SCRIPT),
     web!("announcer.js", SCRIPT),
     web!("base.css", CSS),
@@ -50,6 +50,7 @@ pub(super) const FILES: [File; 28] = [
     web!("run.css", CSS),
     web!("runs-view.js", SCRIPT),
     web!("runs.css", CSS),
+    web!("server-clock.js", SCRIPT),
     web!("status-view.js", SCRIPT),
     web!("steps.js", SCRIPT),
     web!("timeline-view.js", SCRIPT),
@@ -58,7 +59,11 @@ pub(super) const FILES: [File; 28] = [
     web!("token-form.js", SCRIPT),
     web!("token.js", SCRIPT),
     web!("tree.js", SCRIPT),
+    web!("user-switch.js", SCRIPT),
     web!("virtual.js", SCRIPT),
+    web!("waterfall-view.js", SCRIPT),
+    web!("waterfall.css", CSS),
+    web!("waterfall.js", SCRIPT),
 ];
 
 /// `GET /`.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{
         HeaderMap, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -22,11 +22,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     access::{self, Authenticator},
     clock::{Clock, Entropy},
+    event::UserId,
     reason::{Reason, Refusal},
 };
 use sample::Player;
@@ -40,7 +42,7 @@ struct Page {
 }
 
 /// Adds the page to `routes` and closes them all to hosts by other names (`host`): `/` and `/page/…`, the page;
-/// `POST /dev/token`, a new token for the reader of an old one; `POST /dev/sample`, a sample run for the reader, emitted
+/// `POST /dev/token?user=…`, a new token for the reader of an old one, of another user if one is named; `POST /dev/sample`, a sample run for the reader, emitted
 /// to the gRPC port at `grpc`, such as `127.0.0.1:50051`. Tokens are by `access`.
 pub fn with_page(routes: Router, access: access::Config, grpc: &str) -> Router {
     let clock = Clock::system();
@@ -60,8 +62,28 @@ pub fn with_page(routes: Router, access: access::Config, grpc: &str) -> Router {
         .layer(middleware::from_fn(host::check))
 }
 
-async fn token(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
-    match renewal::renew(&page.authenticator, &page.access, &page.clock, &headers) {
+/// The query of `POST /dev/token`.
+#[derive(Deserialize)]
+struct TokenQuery {
+    /// The user to read from now on; absent: that of the old token.
+    user: Option<String>,
+}
+
+async fn token(
+    State(page): State<Arc<Page>>,
+    Query(query): Query<TokenQuery>,
+    headers: HeaderMap,
+) -> Response {
+    let renewed = wanted(query.user.as_deref()).and_then(|user| {
+        renewal::renew(
+            &page.authenticator,
+            &page.access,
+            &page.clock,
+            &headers,
+            user,
+        )
+    });
+    match renewed {
         Ok((token, expires_at)) => {
             let expires_at = expires_at.to_string();
             answer(
@@ -71,6 +93,17 @@ async fn token(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {
         }
         Err(refusal) => refused(&refusal),
     }
+}
+
+/// The user that a query names.
+fn wanted(user: Option<&str>) -> Result<Option<UserId>, Refusal> {
+    user.map(|user| {
+        UserId::new(user).map_err(|error| {
+            let problem = format!("`user`: {user:?} is not a user's id: {error}");
+            Refusal::new(Reason::InvalidRequest, problem)
+        })
+    })
+    .transpose()
 }
 
 async fn sample(State(page): State<Arc<Page>>, headers: HeaderMap) -> Response {

@@ -184,6 +184,36 @@ async fn a_token_is_renewed_for_the_same_reader_also_when_it_has_expired() {
 }
 
 #[tokio::test]
+async fn a_token_of_another_user_is_had_for_a_good_one() {
+    let good = token(Scope::Subscribe, Clock::system().now() + DAY);
+    let switched = async |user: &str, token: Option<&str>| {
+        let path = format!("/dev/token?user={user}");
+        let answer = ask(Method::POST, &path, "localhost:1", token).await;
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        (answer.status, body)
+    };
+    let (status, body) = switched("alice%2F1", Some(&good)).await;
+    assert_eq!(status, 200, "{body}");
+    let authenticator = Authenticator::new(&access(), Clock::system());
+    let fresh = body["token"].as_str().unwrap();
+    let principal = authenticator.verify(fresh).unwrap();
+    assert_eq!(principal.subject.as_str(), "alice/1");
+    assert_eq!(principal.scopes, [Scope::Subscribe].into());
+    let long = "x".repeat(200);
+    for user in ["", &long] {
+        let (status, body) = switched(user, Some(&good)).await;
+        let message = body["message"].as_str().unwrap();
+        assert_eq!(
+            (status, &body["reason"]),
+            (400, &json!("INVALID_REQUEST")),
+            "{body}"
+        );
+        assert!(message.starts_with("`user`: "), "{body}");
+    }
+    assert_eq!(switched("alice", None).await.0, 401);
+}
+
+#[tokio::test]
 async fn only_so_many_sample_runs_play_at_once() {
     let now = Clock::system().now();
     let good = token(Scope::Subscribe, now + DAY);

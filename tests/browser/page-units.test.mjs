@@ -12,12 +12,14 @@ import { EventLog } from "../../src/page/web/log.js";
 import { HARD, append } from "../../src/page/web/pieces.js";
 import { formatRoute, parseRoute } from "../../src/page/web/route.js";
 import { Rows } from "../../src/page/web/rows.js";
+import { ServerClock } from "../../src/page/web/server-clock.js";
 import { inWords } from "../../src/page/web/status-view.js";
 import { describe as told } from "../../src/page/web/steps.js";
 import { apply, seed } from "../../src/page/web/timeline.js";
 import { tokenIn } from "../../src/page/web/token-form.js";
 import { TokenKeeper, TokenRefused, expiry } from "../../src/page/web/token.js";
 import { flatten } from "../../src/page/web/tree.js";
+import { axisOf, descendants, lanesOf, placeOf, together } from "../../src/page/web/waterfall.js";
 
 test("the token leaves the address, and what else is in it stays", () => {
   const cases = [
@@ -68,6 +70,18 @@ test("a token is kept for a reload, and renewed when it is about to end", async 
   kept.keep(ending);
   assert.equal(await kept.current(), "newer");
   assert.equal(await kept.current({ reason: "expired" }), "newest");
+});
+
+test("another user's token is asked for with the one that is kept", async () => {
+  const { keeper: kept, stored, asked } = keeper([[200, { token: "theirs" }], [400, { message: "`user`: no" }]]);
+  const fresh = jwt({ exp: 2_000 });
+  kept.keep(fresh);
+  await kept.switchTo("a b/c");
+  assert.deepEqual(asked, [["POST", "/dev/token?user=a+b%2Fc", `Bearer ${fresh}`]]);
+  assert.deepEqual([...stored.values()], ["theirs"]);
+  kept.keep(fresh);
+  await assert.rejects(kept.switchTo("x"), /^Error: `user`: no$/);
+  assert.deepEqual([...stored.values()], [fresh]);
 });
 
 test("a token that the service refuses is no reason to try again, an answer that fails is", async () => {
@@ -195,7 +209,7 @@ test("pieces are the text, short, and cut between characters", () => {
 /** The rows of a run `r` of these events, each as its kind, words and text. */
 function rowsOf(events, rows = new Rows()) {
   for (const each of events) {
-    apply(rows, each.gap ? { gap: each.gap } : { event: each }, "r");
+    apply(rows, each.gap ? { gap: each.gap } : { event: each, waits: each.waits }, "r");
   }
   return rows;
 }
@@ -236,14 +250,135 @@ test("events become the rows of a timeline", () => {
     "note | 2 times, the last",
     "Waits for a person | approval | 1.5 s | May I?",
   ]);
-  rowsOf([event("agent_failed", "r", { code: "E", message: "No", retryable: true }, { timestamp: "2026-11-21T10:00:01.000Z" })], rows);
+  rowsOf([event("agent_failed", "r", { code: "E", message: "No", retryable: true }, { recorded_at: "2026-11-21T10:00:01.000Z" })], rows);
   assert.deepEqual(words(rows).slice(-2), ["Waited for a person | approval | 500 ms | May I?", "Failed | E · worth another try | No"]);
   assert.equal(words(rows)[4], "fetch | Not finished when the run ended | 500 ms");
 });
 
+test("rows are by the time of recording, whatever clock the producer has", () => {
+  const behind = { timestamp: "2026-11-21T09:59:57.310Z" };
+  const [started, thought] = rowsOf([event("agent_started", "r", {}, behind), event("agent_thinking", "r", {}, behind)]).list;
+  assert.deepEqual([started.block.at, thought.block.at], Array(2).fill(Date.parse("2026-11-21T10:00:00.500Z")));
+});
+
+test("the page measures by the service's clock", () => {
+  let local = 1_000;
+  const clock = new ServerClock(() => local);
+  assert.equal(clock.now(), 1_000);
+  clock.observe(400, false);
+  assert.equal(clock.now(), 1_000, "a replayed event does not tell the time");
+  clock.observe(5_000, false);
+  assert.equal(clock.now(), 5_000, "no event is in the future");
+  clock.observe(6_000, true);
+  local = 1_500;
+  assert.equal(clock.now(), 6_500);
+  clock.observe(6_200, true);
+  assert.equal(clock.now(), 6_500, "one that was late on its way does not turn it back");
+  const behind = new ServerClock(() => 9_000);
+  behind.observe(2_000, true);
+  assert.equal(behind.now(), 2_000);
+});
+
+test("role and id separate texts, and late pieces change nothing", () => {
+  const delta = (role, text, message_id) => event("text_delta", "r", { role, text, message_id });
+  const message = (role, text, message_id) => event("message", "r", { role, text, message_id });
+  const texts = (...events) => words(rowsOf(events));
+  assert.deepEqual(texts(delta("assistant", "Hel"), message("user", "Stop")), ["Answer | Hel", "user | Stop"]);
+  assert.deepEqual(texts(delta("user", "a", "m"), delta("assistant", "b", "m"), message("assistant", "B", "m")), ["user | a", "Answer | B"]);
+  assert.deepEqual(texts(delta("user", "a", "m"), delta(undefined, "b", "m")), ["user | ab"]);
+  assert.deepEqual(texts(message("assistant", "Hello", "m"), delta("assistant", "lo", "m"), delta("", "lo", "m")), ["Answer | Hello"]);
+  const thought = (text, message_id) => event("thinking_delta", "r", { text, message_id });
+  assert.deepEqual(texts(thought("1", "a"), thought("x", "b"), thought("2", "a")), ["Thoughts | 12", "Thoughts | x"]);
+  const replaces = event("agent_thinking", "r", { reasoning: "So.", message_id: "a" });
+  assert.deepEqual(texts(thought("1", "a"), thought("x", "b"), replaces, thought("3", "a")), ["Thoughts | x", "Thinking | So."]);
+});
+
+test("parallel calls of one id are apart", () => {
+  const call = (type, run_sequence, call_sequence, payload = {}) =>
+    event(type, "r", { tool_call_id: "d", tool_name: "create", call_sequence, ...payload }, { run_sequence });
+  const rows = rowsOf([
+    call("tool_executing", 2, 2, { description: "one" }),
+    call("tool_executing", 3, 3, { description: "two" }),
+    call("tool_executing", 4, 3, { description: "two" }),
+    call("tool_progress", 5, 3, { fraction: 0.5 }),
+    call("tool_completed", 6, 2, { status: "succeeded", execution_time_ms: 10 }),
+  ]);
+  assert.deepEqual(words(rows), ["create | one | 10 ms", "create | two | 50 % | 1.5 s"]);
+  rowsOf([call("tool_completed", 7, 3, { status: "denied", error: "no" })], rows);
+  assert.equal(words(rows)[1], "create | two | Denied: no | 0 ms");
+});
+
+test("two waits are open at once, each until it is over", () => {
+  const wait = (run_sequence, prompt, waits) => ({ ...event("agent_waiting", "r", { prompt, choices: ["yes", "no"] }, { run_sequence }), waits });
+  const rows = rowsOf([wait(2, "A?", [2]), wait(3, "B?", [2, 3]), { ...event("tool_progress", "r", {}), waits: [2, 3] }]);
+  const labels = () => rows.list.map(({ block, text }) => `${told(block, 0).label} ${text} ${told(block, 0).choices}`);
+  assert.deepEqual(labels(), ["Waits for a person A? yes,no", "Waits for a person B? yes,no"]);
+  rowsOf([{ ...event("agent_resumed", "r", {}), waits: [3] }], rows);
+  assert.deepEqual(labels(), ["Waited for a person A? yes,no", "Waits for a person B? yes,no"]);
+});
+
+const second = (n) => new Date(Date.UTC(2026, 10, 21, 10, 0, n)).toISOString();
+const usage = (inputTokens, outputTokens, costNanoUsd) => ({ inputTokens, outputTokens, costNanoUsd, unpricedEvents: 0 });
+const runState = (runId, more) => [
+  runId,
+  { runId, agentName: runId, startedAt: second(0), endedAt: null, lastEventAt: second(0), toolCalls: [], waits: [], childRunIds: [], usage: usage(0, 0, 0), ...more },
+];
+const toolCall = (toolName, from, to) => ({ toolName, toolCallId: "c", callSequence: null, state: to === null ? "open" : "succeeded", startedAt: second(from), endedAt: to === null ? null : second(to) });
+
+test("a waterfall has parallel calls and sub-agents beside each other in time", () => {
+  const runs = new Map([
+    runState("lead", {
+      endedAt: second(10),
+      toolCalls: [toolCall("search", 1, 4), toolCall("fetch", 2, 3), { ...toolCall("early", 0, 1), startedAt: null, executionTimeMs: 60_000 }],
+      childRunIds: ["helper", "gone"],
+    }),
+    runState("helper", { startedAt: second(2), toolCalls: [toolCall("read", 3, null)], waits: [{ sequence: 7, prompt: "?", startedAt: second(4) }], childRunIds: ["lead"] }),
+  ]);
+  const now = Date.parse(second(10));
+  const { lanes, more } = lanesOf(runs, runs.get("lead"));
+  const axis = axisOf(lanes, now);
+  const drawn = lanes.map((lane) => {
+    const { left, width } = placeOf(lane, axis, now);
+    return `${lane.level} ${lane.kind} ${lane.call?.toolName ?? lane.run.runId} ${left.toFixed(1)}+${width.toFixed(1)}`;
+  });
+  assert.deepEqual(drawn, [
+    "0 run lead 0.0+1.0",
+    "1 tool early 0.0+0.1",
+    "1 tool search 0.1+0.3",
+    "1 tool fetch 0.2+0.1",
+    "1 run helper 0.2+0.8",
+    "2 tool read 0.3+0.7",
+    "2 wait helper 0.4+0.6",
+  ]);
+  assert.equal(more, false);
+  assert.equal(new Set(lanes.map(({ key }) => key)).size, lanes.length);
+  // A clock that is behind draws nothing backwards.
+  const early = Date.parse(second(0)) - 5_000;
+  lanes.forEach((lane) => assert.ok(placeOf(lane, axisOf(lanes, early), early).width >= 0, lane.key));
+});
+
+test("a waterfall is bounded", () => {
+  const toolCalls = Array.from({ length: 1_000 }, (_, n) => ({ ...toolCall("t", n % 60, n % 60), callSequence: n }));
+  const runs = new Map(["a", "b", "c"].map((id, at, ids) => runState(id, { toolCalls, childRunIds: ids.slice(at + 1, at + 2) })));
+  const { lanes, more } = lanesOf(runs, runs.get("a"));
+  assert.deepEqual([lanes.length, more], [2_000, true]);
+});
+
+test("sums are those of a run and all that are below it", () => {
+  const runs = new Map([
+    runState("a", { childRunIds: ["b", "c"], usage: usage(1, 10, 100) }),
+    runState("b", { childRunIds: ["d"], usage: usage(2, 20, 200) }),
+    runState("c", { usage: usage(4, 40, 400) }),
+    runState("d", { childRunIds: ["a"], usage: usage(8, 80, 800) }),
+  ]);
+  const below = descendants(runs, runs.get("a"));
+  assert.deepEqual(below.map(({ runId }) => runId), ["b", "c", "d"]);
+  assert.deepEqual(together([runs.get("a"), ...below]), usage(15, 150, 1500));
+});
+
 test("a tool call that began before what is known is told all the same", () => {
   const rows = new Rows();
-  seed(rows, [{ toolCallId: "c1", toolName: "search", state: "open", startedAt: "2026-11-21T10:00:00Z" }]);
+  seed(rows, { toolCalls: [{ toolCallId: "c1", callSequence: null, toolName: "search", state: "open", startedAt: "2026-11-21T10:00:00Z" }], waits: [] });
   rowsOf([
     event("tool_completed", "r", { tool_call_id: "c1", tool_name: "search", status: "succeeded" }),
     event("tool_completed", "r", { tool_call_id: "c0", tool_name: "fetch", status: "succeeded", execution_time_ms: 20 }),
@@ -253,7 +388,7 @@ test("a tool call that began before what is known is told all the same", () => {
 
 test("a tool call whose beginning comes after all is told once, where it began", () => {
   const rows = new Rows();
-  seed(rows, [{ toolCallId: "c1", toolName: "search", state: "open", startedAt: "2026-11-21T10:00:00Z" }]);
+  seed(rows, { toolCalls: [{ toolCallId: "c1", callSequence: null, toolName: "search", state: "open", startedAt: "2026-11-21T10:00:00Z" }], waits: [] });
   rowsOf([
     event("agent_started", "r", { message: "On it" }),
     event("tool_executing", "r", { tool_call_id: "c1", tool_name: "search" }),

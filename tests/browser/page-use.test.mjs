@@ -54,6 +54,7 @@ test("everything is reached by keyboard", async (t) => {
   await variety(server);
   await text(page, "#status-events", "12 events");
 
+  await press(page, "Tab", "switch");
   await press(page, "Tab", "sample");
   await press(page, "Tab", "treeitem All events");
   await press(page, "ArrowDown", "treeitem booker");
@@ -74,6 +75,10 @@ test("everything is reached by keyboard", async (t) => {
   await inPage(page, "the call's parameters", () => document.querySelector(".step-tool .json")?.textContent.includes('"page": 3'));
   await press(page, "End", "button Completed");
   await press(page, "Shift+Tab Shift+Tab Shift+Tab", "timeline-tab");
+  await press(page, "ArrowRight", "waterfall-tab");
+  await inPage(page, "the bars", () => document.querySelectorAll("#waterfall-list .lane").length === 3);
+  await press(page, "Tab ArrowDown ArrowDown", "button reader");
+  await press(page, "Shift+Tab", "waterfall-tab");
   await press(page, "ArrowRight", "events-tab");
   await inPage(page, "the events", () => document.querySelector("#events-list .head") !== null);
   await press(page, "Tab End", "button 10");
@@ -102,6 +107,7 @@ test("it tells its parts, states and numbers to whoever does not see them", asyn
     'heading "researcher" [level=2]',
     'tablist "How to show the run"',
     'tab "Timeline" [selected]',
+    'tab "Waterfall"',
     'tab "Events 7"',
     'tabpanel "Timeline"',
     'list "Timeline"',

@@ -136,6 +136,9 @@ test("without a token the page says where there is one, and takes it", async (t)
   const server = await Server.start();
   t.after(() => server.stop());
   const page = await open(t, chromium, server.url);
+  assert.equal(await page.locator("#token-line").innerText(), `${server.url}/#token=eyJ…`);
+  assert.equal(await page.locator("#token-command").innerText(), `echo "${server.url}/#token=$(emitter token --sub demo --scope subscribe)"`);
+  await page.screenshot({ path: `${OUTPUT}/page-token.png` });
   const field = page.getByLabel("Or paste the token, or the whole line");
   await field.fill("no token");
   await field.press("Enter");
@@ -153,6 +156,100 @@ test("a token that the service does not take is asked for anew", async (t) => {
   await inPage(page, "the form", () => !document.querySelector("#token").hidden);
   assert.match(await page.locator("#token-problem").innerText(), /no longer good/);
   assert.equal(await page.evaluate(() => sessionStorage.getItem("emitter.token")), null);
+});
+
+test("another user's stream is shown by the switch", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  await server.emitBatch([emits.started("r1"), { ...emits.started("r2"), user_id: "alice", agent_name: "booker" }]);
+  await text(page, "#run-title", "researcher");
+  await page.getByRole("button", { name: "Switch user" }).click();
+  const field = page.getByLabel("User to show");
+  await field.press("Enter");
+  await text(page, "#switch-problem", "Enter a user's id, such as demo.");
+  await page.screenshot({ path: `${OUTPUT}/page-switch.png` });
+  await field.fill("alice");
+  await Promise.all([page.waitForEvent("load"), page.getByRole("button", { name: "Show", exact: true }).click()]);
+  await text(page, "#user", "alice");
+  await text(page, "#run-title", "booker");
+  await page.reload();
+  await text(page, "#user", "alice");
+});
+
+test("rows are timed by the service, whatever clock the producer has", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  const wrong = (seconds) => ({ occurred_at: { seconds: Math.floor(Date.now() / 1000) + seconds, nanos: 0 } });
+  await server.emitBatch([
+    { ...emits.started("r1"), ...wrong(0) },
+    { ...emits.thinking("r1", "Hm"), ...wrong(-40) },
+    { ...emits.calls("r1", "c1"), ...wrong(-30) },
+    { ...emits.called("r1", "c1"), ...wrong(50) },
+    { ...emits.completed("r1"), ...wrong(-90) },
+  ]);
+  await text(page, "#run-state-word", "Completed");
+  await scrolled(page, "#timeline-scroll", 0, ".step-start");
+  const times = () => page.locator("#timeline-list .when").allInnerTexts();
+  const right = (shown) => shown.length === 4 && shown.every((time) => /^\+[0-4]\.\d\d s$/.test(time));
+  await until(async () => right(await times()), "times from the start on", { seen: times });
+});
+
+test("a waterfall shows parallel calls and sub-agents side by side, with their sums", async (t) => {
+  const { server, page } = await scene(t, chromium, { colorScheme: "light" });
+  const used = (input_tokens, output_tokens, cost_nano_usd) => ({ usage: { provider: "a", model: "m", input_tokens, output_tokens, cost_nano_usd } });
+  await server.emitBatch([emits.started("r1", "On it", used(1000, 100, 2_000_000)), emits.calls("r1", "c1"), emits.calls("r1", "c2", "fetch")]);
+  const helper = { user_id: "u1", run_id: "r2", agent_name: "reader", parent_run_id: "r1" };
+  await server.emitBatch([
+    { ...helper, agent_started: { message: "Reads" }, ...used(500, 50, 1_000_000) },
+    { ...helper, tool_executing: { tool_call_id: "c3", tool_name: "read" } },
+  ]);
+  await page.locator("[role=treeitem]", { hasText: "researcher" }).click();
+  await page.getByRole("tab", { name: "Waterfall" }).click();
+  const bars = () =>
+    page.locator("#waterfall-list .lane").evaluateAll((lanes) =>
+      lanes.map((lane) => {
+        const [bar, track] = [".extent", ".track"].map((part) => lane.querySelector(part).getBoundingClientRect());
+        return { name: lane.querySelector(".name").innerText, tone: lane.dataset.tone, from: bar.left - track.left, to: bar.right - track.left, of: track.width };
+      }),
+    );
+  const names = async () => (await bars()).map(({ name, tone }) => `${name} ${tone}`).join();
+  const shows = (expected) => until(async () => (await names()) === expected, expected, { seen: names });
+  await shows("researcher running,search running,fetch running,reader running,read running");
+  await inPage(page, "bars that reach to now", () => [...document.querySelectorAll(".lane")].every((lane) => {
+    const [bar, track] = [".extent", ".track"].map((part) => lane.querySelector(part).getBoundingClientRect());
+    return Math.abs(bar.right - track.right) < 2 && bar.width > track.width / 3;
+  }));
+  await server.emitBatch([
+    emits.called("r1", "c2"),
+    { ...helper, tool_completed: { tool_call_id: "c3", status: "TOOL_STATUS_FAILED", error: "404" } },
+    { ...helper, agent_completed: { message: "Read" } },
+    emits.called("r1", "c1"),
+    emits.completed("r1"),
+  ]);
+  await shows("researcher completed,search tool,fetch tool,reader completed,read failed");
+  const [lead, search, fetch, reader, read] = await bars();
+  assert.ok(search.from < fetch.to && fetch.from < search.to && reader.from < search.to && read.from >= reader.from - 1, JSON.stringify([lead, search, fetch, reader, read]));
+  assert.deepEqual(await page.locator("#waterfall-totals > *").allInnerTexts(), [
+    "This run 1,100 tokens · $0.002000",
+    "Sub-agents (1) 550 tokens · $0.001000",
+    "Together 1,650 tokens · $0.003000",
+  ]);
+  assert.equal(await page.locator("#total-in-note").innerText(), "1,500 with sub-agents");
+  assert.equal(await page.locator("#total-cost-note").innerText(), "$0.003000 with sub-agents");
+  await page.screenshot({ path: `${OUTPUT}/page-waterfall-light.png` });
+  await page.emulateMedia({ colorScheme: "dark" });
+  await page.screenshot({ path: `${OUTPUT}/page-waterfall-dark.png` });
+  await page.locator(".lane-run", { hasText: "reader" }).locator(".head").click();
+  await text(page, "#run-title", "reader");
+});
+
+test("a question stands above the run until it is answered", async (t) => {
+  const { server, page } = await scene(t, chromium, { colorScheme: "light" });
+  await server.emitBatch([emits.started("r1"), { user_id: "u1", run_id: "r1", agent_waiting: { reason: "approval", prompt: "Book the room?" } }]);
+  await text(page, "#run-waits strong", "Book the room?");
+  await inSight(page, "#run-waits");
+  await page.screenshot({ path: `${OUTPUT}/page-waiting.png` });
+  await server.emit(emits.thinking("r1", "Yes"));
+  await inSight(page, "#run-waits", false);
+  await text(page, ".step-waiting .label", "Waited for a person");
 });
 
 test("a reload in the middle of a run shows the whole run", async (t) => {

@@ -133,7 +133,7 @@ def test_a_socket_brings_the_frames(shell, here, stubs):
     read = shell.start("python", "-c", script, PYTHONUNBUFFERED="1")
     read.until("two events", lambda: len(read.frames) == 2)
     frames = [checked(json.loads(text)) for text in read.out]
-    assert frames[0]["type"] == "connection_established" and frames[0]["user_id"] == "u1", read
+    assert frames[0]["type"] == "connection_established" and frames[0]["user_id"] == "demo", read
     assert [(frame["type"], frame["offset"], frame["run_id"]) for frame in read.frames] == [
         ("agent_started", 1, "r1"),
         ("tool_executing", 2, "r1"),
@@ -185,6 +185,14 @@ def test_node_emits_and_reads_a_whole_run(shell, here, program):
     assert [(frame["type"], frame["run_sequence"]) for frame in tour.frames] == list(zip(WHOLE_RUN, [1, 2, 3])), tour
     assert [frame["payload"] for frame in tour.frames] == [{}, {"reasoning": "Easy"}, {"message": "Done"}], tour
     assert tour.err == [], tour
+
+
+def test_node_reports_refusals_inside_an_answer_that_is_ok(shell, here, program):
+    # Without its start every event of the run is refused.
+    started = "{ agentStarted: {} }, "
+    assert started in NODE
+    tour = node(shell, lambda lines: here(lines).replace(started, ""), program)
+    tour.until("two refusals", lambda: "\n".join(tour.err).count("RUN_NOT_STARTED") == 2)
 
 
 def test_npm_installs_what_is_tested():

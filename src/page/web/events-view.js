@@ -157,7 +157,7 @@ function parts({ event, gap }) {
     { type: "button", class: "head" },
     icon(gap ? "gap" : "fold"),
     h("span", { class: "offset" }, gap ? "gap" : count(frame.offset ?? 0)),
-    h("span", { class: "clock" }, clock(frame.timestamp)),
+    h("span", { class: "clock" }, clock(frame.recorded_at ?? frame.timestamp)),
     h("span", { class: "type" }, gap ? "Events may be missing" : line(frame.type, 64)),
     h("span", { class: "summary", dir: "auto" }, gap ? gapReason(gap.reason) : summary(frame)),
   );

@@ -13,11 +13,15 @@ import { parse } from "./format.js";
  * @property {GapFrame | null} gap
  * @property {number | null} at when it was recorded; a gap, the event before it
  * @property {number} weight about how many characters it holds
+ * @property {readonly number[]} waits the `run_sequence` of each wait of its run that is open behind it
  */
 
 /** How many entries are kept, and how many characters. */
 export const ENTRIES = 20_000;
 export const CHARACTERS = 64 * 1024 * 1024;
+
+/** @type {readonly number[]} */
+const NONE = Object.freeze([]);
 
 /** How many gaps are told in the list of runs. */
 const GAPS = 100;
@@ -95,9 +99,9 @@ export class EventLog {
     return story;
   }
 
-  /** @param {EventFrame} event */
-  append(event) {
-    const entry = this.#add(event, null);
+  /** @param {EventFrame} event @param {readonly number[]} [waits] */
+  append(event, waits = NONE) {
+    const entry = this.#add(event, null, waits);
     this.eventCount += 1;
     if (event.run_id) {
       this.#begin(event);
@@ -123,7 +127,7 @@ export class EventLog {
    * @param {Iterable<string>} runIds the runs that may miss something by it
    */
   appendGap(gap, runIds) {
-    const entry = this.#add(null, gap);
+    const entry = this.#add(null, gap, NONE);
     this.gapCount += 1;
     this.gaps.push(entry);
     this.gaps.splice(0, this.gaps.length - GAPS);
@@ -150,11 +154,12 @@ export class EventLog {
   /**
    * @param {EventFrame | null} event
    * @param {GapFrame | null} gap
+   * @param {readonly number[]} waits
    */
-  #add(event, gap) {
+  #add(event, gap, waits) {
     this.#ordinal += 1;
     this.#at = parse(event?.recorded_at) ?? this.#at;
-    const entry = { ordinal: this.#ordinal, event, gap, at: this.#at, weight: weigh(event ?? gap) };
+    const entry = { ordinal: this.#ordinal, event, gap, at: this.#at, weight: weigh(event ?? gap), waits };
     this.all.entries.push(entry);
     this.#weight += entry.weight;
     return entry;

@@ -3,13 +3,16 @@
 import { tokenOfAddress } from "./address.js";
 import { Announcer } from "./announcer.js";
 import { byId, setText } from "./dom.js";
+import { parse } from "./format.js";
 import { Budget, Frames } from "./frames.js";
 import { EventLog } from "./log.js";
 import { formatRoute, parseRoute } from "./route.js";
 import { RunView } from "./run-view.js";
 import { RunsView } from "./runs-view.js";
+import { ServerClock } from "./server-clock.js";
 import { drawStatus } from "./status-view.js";
 import { TokenForm } from "./token-form.js";
+import { UserSwitch } from "./user-switch.js";
 import { TokenKeeper, TokenRefused } from "./token.js";
 import { EmitterClient, EmitterError } from "/emitter.js";
 
@@ -37,6 +40,7 @@ const NEWS = {
 class Page {
   #keeper;
   #log = new EventLog((runId) => this.client.runs.has(runId));
+  #clock = new ServerClock();
   /** Which runs are in the list. @type {Set<string>} */
   #listed = new Set();
   #frames = new Frames(() => this.#render());
@@ -67,10 +71,12 @@ class Page {
       request: () => this.#frames.request(),
       choose: (/** @type {Route} */ route) => this.#choose(route),
       tell: (/** @type {string} */ words) => this.#notice(words),
+      now: () => this.#clock.now(),
     };
     this.runs = new RunsView({ scroller: byId("runs-scroll"), canvas: byId("runs-list") }, model, page);
     this.run = new RunView(model, page);
     this.form = new TokenForm(keeper);
+    new UserSwitch(keeper);
     this.#listen();
   }
 
@@ -116,7 +122,7 @@ class Page {
   #apply(item) {
     switch (item.kind) {
       case "event":
-        this.#applyEvent(item.frame);
+        this.#applyEvent(item.frame, item.run);
         break;
       case "gap":
         this.#applyGap(item.frame);
@@ -138,9 +144,10 @@ class Page {
     }
   }
 
-  /** @param {Frame} frame */
-  #applyEvent(frame) {
-    this.#log.append(frame);
+  /** @param {Frame} frame @param {import("/emitter.js").RunState | null} run */
+  #applyEvent(frame, run) {
+    this.#clock.observe(parse(frame.recorded_at), this.#caughtUp);
+    this.#log.append(frame, run?.waits.length ? run.waits.map(({ sequence }) => sequence) : undefined);
     if (frame.type === "agent_started") {
       // Until now a run that was open already had no place among the others.
       this.runs.restack();

@@ -15,7 +15,7 @@ const ROW = 60;
 /**
  * How long a run has taken.
  * @param {RunState} run
- * @param {number} now
+ * @param {number} now by the service's clock
  */
 export function took(run, now) {
   const start = Date.parse(run.startedAt ?? "");
@@ -34,13 +34,15 @@ export class RunsView {
   /** @type {VirtualList<Item>} */
   #list;
   #choose;
+  #now;
 
   /**
    * @param {{scroller: HTMLElement, canvas: HTMLElement}} elements
    * @param {{runs: ReadonlyMap<string, RunState>, log: import("./log.js").EventLog}} model
-   * @param {{request: () => void, choose: (route: Route) => void}} page
+   * @param {{request: () => void, choose: (route: Route) => void, now: () => number}} page
    */
-  constructor(elements, { runs, log }, { request, choose }) {
+  constructor(elements, { runs, log }, { request, choose, now }) {
+    this.#now = now;
     this.#runs = runs;
     this.#log = log;
     this.#choose = choose;
@@ -138,7 +140,7 @@ export class RunsView {
     setAttribute(element, "aria-selected", String(item.key === this.#chosen));
     element.style.setProperty("--level", String(item.level - 1));
     if (item.run) {
-      drawRun(element, made, item.run);
+      drawRun(element, made, item.run, this.#now());
     } else if (item.gap) {
       setText(made.name, "Gap: events may be missing");
       setText(made.state, gapReason(item.gap.gap?.reason ?? ""));
@@ -197,8 +199,9 @@ export class RunsView {
  * @param {HTMLElement} element
  * @param {ReturnType<typeof parts>} made
  * @param {RunState} run
+ * @param {number} now
  */
-function drawRun(element, made, run) {
+function drawRun(element, made, run, now) {
   const { inputTokens, outputTokens } = run.usage;
   const tokens = hasUsage(run.usage) ? brief(inputTokens + outputTokens) : UNKNOWN;
   const cost = price(run.usage);
@@ -207,7 +210,7 @@ function drawRun(element, made, run) {
   setText(made.name, line(run.agentName, 128) || "Run");
   setText(made.state, stateName(run.state));
   setText(made.clock, clock(run.startedAt));
-  setText(made.took, took(run, Date.now()));
+  setText(made.took, took(run, now));
   setText(made.tokens, `${tokens} tokens`);
   setText(made.cost, cost.text);
   setAttribute(made.cost, "title", cost.note || null);

@@ -53,4 +53,5 @@ export function drawStatus({ connection, position }, { caughtUp, gaps, events })
   byId("status-gaps").dataset.some = String(gaps > 0);
   setText(byId("status-events"), counted(events, "event"));
   setText(byId("user"), connection.userId ?? "");
+  byId("switch").hidden = connection.userId === null;
 }

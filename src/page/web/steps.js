@@ -14,15 +14,16 @@ import { count, duration, gapReason, line, stateName } from "./format.js";
  * @property {string} took
  * @property {string} status below the label
  * @property {number | null} progress 0 to 1
+ * @property {string[]} choices the answers that a wait asks to choose from
  * @property {[string, unknown][]} details what can be unfolded, with its name
  */
 
 /** @type {Step} */
-const PLAIN = { icon: "dot", tone: "", label: "", note: "", state: "", took: "", status: "", progress: null, details: [] };
+const PLAIN = { icon: "dot", tone: "", label: "", note: "", state: "", took: "", status: "", progress: null, choices: [], details: [] };
 
 /**
  * @param {Block} block
- * @param {number} now in milliseconds since 1970
+ * @param {number} now in milliseconds since 1970, by the service's clock
  * @returns {Step}
  */
 export function describe(block, now) {
@@ -41,12 +42,13 @@ const STEPS = {
   thought: () => ({ icon: "think", label: "Thoughts" }),
   text: ({ role }) => ({ icon: "text", label: !role || role === "assistant" ? "Answer" : line(role, 60) }),
   tool: describeTool,
-  waiting: ({ reason, ended }, { at }, now) => ({
+  waiting: ({ reason, choices, ended }, { at }, now) => ({
     icon: "waiting",
     tone: ended === undefined ? "waiting" : "",
     label: ended === undefined ? "Waits for a person" : "Waited for a person",
     note: reason,
     took: at === null ? "" : duration((ended ?? now) - at),
+    choices: choices.map((/** @type {unknown} */ choice) => line(String(choice), 256)),
   }),
   end: ({ state, code, retryable, result }) => ({
     icon: state,
@@ -98,6 +100,10 @@ function toolStatus(state, { error, progress, fraction }) {
     }
     case "failed":
       return error ? `Failed: ${error}` : "Failed";
+    case "cancelled":
+      return error ? `Cancelled: ${error}` : "Cancelled before it finished";
+    case "denied":
+      return error ? `Denied: ${error}` : "Denied";
     case "unfinished":
       return "Not finished when the run ended";
     default:

@@ -30,14 +30,16 @@ export class TimelineView {
   #elements;
   #request;
   #open;
+  #now;
 
   /**
    * @param {{scroller: HTMLElement, canvas: HTMLElement, latest: HTMLElement, note: HTMLElement}} elements
-   * @param {{request: () => void, open: (runId: string) => void}} page
+   * @param {{request: () => void, open: (runId: string) => void, now: () => number}} page
    */
-  constructor(elements, { request, open }) {
+  constructor(elements, { request, open, now }) {
     this.#elements = elements;
     this.#request = request;
+    this.#now = now;
     this.#open = open;
     this.#list = new VirtualList({
       ...elements,
@@ -70,7 +72,7 @@ export class TimelineView {
     this.#rows = new Rows();
     this.#unfolded.clear();
     if (run.partial) {
-      seed(this.#rows, run.toolCalls);
+      seed(this.#rows, run);
     }
     this.#list.show(this.#rows.list);
     // Who opens a run that is over reads it from its beginning.
@@ -126,7 +128,7 @@ export class TimelineView {
   }
 
   get #start() {
-    return Date.parse(this.#run?.startedAt ?? this.#run?.lastEventAt ?? "") || Date.now();
+    return Date.parse(this.#run?.startedAt ?? this.#run?.lastEventAt ?? "") || this.#now();
   }
 
   /** @param {Row} row @returns {DrawnStep} */
@@ -157,8 +159,9 @@ export class TimelineView {
       return;
     }
     element.classList.remove("step-more");
-    const step = describe(block, Date.now());
-    setText(made.when, block.at === null ? "" : offset(block.at - this.#start));
+    const step = describe(block, this.#now());
+    // A call that is known by its end alone may say that it took longer than the run.
+    setText(made.when, block.at === null ? "" : offset(Math.max(0, block.at - this.#start)));
     setIcon(made.icon, step.icon);
     element.dataset.tone = step.tone;
     setText(made.label, step.label);
@@ -168,6 +171,7 @@ export class TimelineView {
     setText(made.status, step.status);
     made.bar.hidden = step.progress === null;
     made.bar.style.setProperty("--progress", String(step.progress ?? 0));
+    drawChoices(made.choices, step.choices);
     this.#drawDetails(made, row, step.details);
   }
 
@@ -227,12 +231,25 @@ function parts(kind) {
   const bar = h("div", { class: "bar", "aria-hidden": "true" });
   const words = document.createTextNode("");
   const said = h("p", { class: "words", dir: "auto" }, words);
+  const choices = h("ul", { class: "choices", "aria-label": "Choices" });
   const link = h("button", { type: "button", class: "link" }, "Open its run");
   link.hidden = kind !== "child";
   const panel = h("div", { class: "panel" });
   panel.hidden = true;
-  const what = h("div", { class: "what" }, head, status, bar, said, link, panel);
-  return { when, mark, icon: drawing, what, head, fold, label, note, state, took, status, bar, words, link, panel };
+  const what = h("div", { class: "what" }, head, status, bar, said, choices, link, panel);
+  return { when, mark, icon: drawing, what, head, fold, label, note, state, took, status, bar, words, choices, link, panel };
+}
+
+/**
+ * @param {HTMLElement} element
+ * @param {string[]} choices
+ */
+export function drawChoices(element, choices) {
+  element.hidden = choices.length === 0;
+  if (element.childElementCount !== choices.length) {
+    element.replaceChildren(...choices.map(() => h("li", { dir: "auto" })));
+  }
+  choices.forEach((choice, at) => setText(element.children[at], choice));
 }
 
 /**

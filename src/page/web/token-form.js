@@ -27,6 +27,9 @@ export class TokenForm {
     this.shown = true;
     byId("token").hidden = false;
     byId("welcome").hidden = true;
+    // The service that answered is the one to get a token for.
+    setText(byId("token-line"), `${location.origin}/#token=eyJ…`);
+    setText(byId("token-command"), `echo "${location.origin}/#token=$(emitter token --sub demo --scope subscribe)"`);
     setText(byId("token-problem"), problem);
     byId("token-field").focus();
   }

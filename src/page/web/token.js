@@ -86,17 +86,35 @@ export class TokenKeeper {
   }
 
   /**
+   * Keeps a token of another user.
+   * @param {string} user
+   */
+  async switchTo(user) {
+    await this.#fetched(await this.current(), `/dev/token?${new URLSearchParams({ user })}`);
+  }
+
+  /**
    * @param {string} old
    * @param {AbortSignal} [signal]
    */
-  async #renewed(old, signal) {
+  #renewed(old, signal) {
+    return this.#fetched(old, "/dev/token", signal);
+  }
+
+  /**
+   * @param {string} old
+   * @param {string} url
+   * @param {AbortSignal} [signal]
+   */
+  async #fetched(old, url, signal) {
     const headers = { authorization: `Bearer ${old}` };
-    const answer = await this.#fetch("/dev/token", { method: "POST", headers, signal });
+    const answer = await this.#fetch(url, { method: "POST", headers, signal });
     if (answer.status === 401 || answer.status === 403) {
       throw new TokenRefused("the token is no longer good");
     }
     if (!answer.ok) {
-      throw new Error(`a new token was refused with ${answer.status}`);
+      const { message } = await answer.json().catch(() => ({}));
+      throw new Error(message ?? `a new token was refused with ${answer.status}`);
     }
     const { token } = await answer.json();
     this.keep(token);

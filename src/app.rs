@@ -141,7 +141,8 @@ impl App {
             sequencing,
             metrics.clone(),
         );
-        let authenticator = Arc::new(Authenticator::new(&config.access, clock.clone()));
+        let authenticator = Authenticator::new(&config.access, clock.clone());
+        let authenticator = Arc::new(authenticator.with_leeway(config.token_leeway));
         let ingest = EmitterService::new(
             authenticator.clone(),
             sequencer.clone(),

@@ -37,7 +37,8 @@ use layer::{Layer, Origin};
 pub const REFERENCE: &str = include_str!("config/defaults.toml");
 
 /// Variables that begin like settings but belong to the commands.
-pub const COMMAND_VARIABLES: [&str; 9] = [
+pub const COMMAND_VARIABLES: [&str; 10] = [
+    "EMITTER_CA_FILE",
     "EMITTER_CONFIG",
     "EMITTER_DATA_DIR",
     "EMITTER_JSON",
@@ -63,6 +64,8 @@ pub struct Sources {
 /// Valid settings: every value is within its bounds, and the secret is at hand.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How far the issuer's clock may differ from ours.
+    pub token_leeway: std::time::Duration,
     /// The settings, less the secret.
     pub settings: Settings,
     /// How tokens are verified.
@@ -150,6 +153,7 @@ impl Resolved {
         }
         let issuer = settings.auth.issuer.clone();
         Ok(Config {
+            token_leeway: settings.auth.leeway,
             settings,
             access: access::Config { issuer, secret },
         })

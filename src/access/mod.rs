@@ -1,6 +1,7 @@
 //! Who is who: what a verified credential allows.
 
 mod cache;
+mod check;
 mod claims;
 mod principal;
 mod token;

@@ -55,7 +55,7 @@ pub struct Principal {
     pub users: Option<BTreeSet<UserId>>,
     /// What it pays for.
     pub tier: Option<String>,
-    /// When it ends.
+    /// When it expires, by the issuer's clock. The service accepts it for a leeway longer.
     pub expires_at: Timestamp,
 }
 

@@ -3,16 +3,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use serde_json::{Map, Value};
 
-use super::{
-    Principal,
-    cache::Cache,
-    claims::{AUDIENCE, Claims},
-};
+use super::{Principal, cache::Cache, check};
 use crate::{
     clock::{Clock, Timestamp},
     reason::{Reason, Refusal},
+    telemetry::LogLimit,
 };
 
 /// The shortest secret, in bytes: as long as the hash that it keys.
@@ -23,9 +21,6 @@ pub const TOKEN_BYTES: usize = 8 * 1024;
 
 /// How many verified tokens are remembered.
 const CACHED_TOKENS: usize = 10_000;
-
-/// How far the issuer's clock may be ahead of ours before `nbf` holds.
-const NBF_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// How tokens are verified, and made.
 #[derive(Clone)]
@@ -50,6 +45,7 @@ pub struct Authenticator {
     key: DecodingKey,
     validation: Validation,
     issuer: String,
+    leeway: Duration,
     clock: Clock,
     verified: Cache,
 }
@@ -58,37 +54,49 @@ impl Authenticator {
     /// An authenticator for tokens by `config`.
     pub fn new(config: &Config, clock: Clock) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
-        validation.set_audience(&[AUDIENCE]);
-        validation.set_issuer(&[&config.issuer]);
-        // The library reads the system's clock; ours is checked below.
+        // The library reads the system's clock, and its errors name no values: `check` does both.
+        validation.required_spec_claims.clear();
+        validation.validate_aud = false;
         validation.validate_exp = false;
         validation.validate_nbf = false;
         Self {
             key: DecodingKey::from_secret(&config.secret),
             validation,
             issuer: config.issuer.clone(),
+            leeway: LEEWAY,
             clock,
             verified: Cache::new(CACHED_TOKENS),
         }
     }
 
-    /// Verifies `token`: at most `TOKEN_BYTES`, signed with HS256, with the claims `exp`, `aud`, `iss` and `sub`.
+    /// The same, where the issuer's clock and ours may differ by `leeway`.
+    #[must_use]
+    pub fn with_leeway(self, leeway: Duration) -> Self {
+        Self { leeway, ..self }
+    }
+
+    /// When the service stops accepting the credential of `principal`: some time after it expires, since clocks differ.
+    pub fn ends_at(&self, principal: &Principal) -> Timestamp {
+        principal.expires_at + self.leeway
+    }
+
+    /// Verifies `token`: at most `TOKEN_BYTES`, signed with HS256, with the claims `exp`, `aud`, `iss` and `sub`. White
+    /// space around it is ignored.
     ///
     /// # Errors
-    /// `CREDENTIAL_EXPIRED` for a token that was good, `UNAUTHENTICATED` for any other; which rule it breaks is not
-    /// told.
+    /// `CREDENTIAL_EXPIRED` for a token that was good, `UNAUTHENTICATED` for any other. Where the signature is valid the
+    /// message names the claim, its value and what was expected. Any other message says nothing of the content.
     pub fn verify(&self, token: &str) -> Result<Arc<Principal>, Refusal> {
-        if token.len() > TOKEN_BYTES {
-            return Err(invalid());
-        }
+        let token = token.trim();
+        check_length(token)?;
         let digest = *blake3::hash(token.as_bytes()).as_bytes();
         let now = self.clock.now();
         if let Some(principal) = self.verified.get(&digest) {
-            return unexpired(principal, now).inspect_err(|_| self.verified.remove(&digest));
+            return self
+                .unexpired(principal, now)
+                .inspect_err(|_| self.verified.remove(&digest));
         }
-        let principal = Arc::new(self.decode(token, now).ok_or_else(invalid)?);
-        let principal = unexpired(principal, now)?;
+        let principal = self.unexpired(Arc::new(self.decode(token, now)?), now)?;
         self.verified.put(digest, principal.clone());
         Ok(principal)
     }
@@ -103,13 +111,11 @@ impl Authenticator {
         late: Duration,
     ) -> Result<Arc<Principal>, Refusal> {
         let token = in_headers(headers)?;
-        if token.len() > TOKEN_BYTES {
-            return Err(invalid());
-        }
+        check_length(token)?;
         let now = self.clock.now();
-        let mut principal = self.decode(token, now).ok_or_else(invalid)?;
+        let mut principal = self.decode(token, now)?;
         principal.expires_at = principal.expires_at + late;
-        unexpired(Arc::new(principal), now)
+        self.unexpired(Arc::new(principal), now)
     }
 
     /// Verifies the bearer token of an HTTP request, or of a gRPC call by its metadata.
@@ -121,36 +127,68 @@ impl Authenticator {
     }
 
     /// Everything but the expiry.
-    fn decode(&self, token: &str, now: Timestamp) -> Option<Principal> {
-        let data = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
+    fn decode(&self, token: &str, now: Timestamp) -> Result<Principal, Refusal> {
+        let data = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &self.validation)
+            .map_err(|error| {
+            refused(failed_check(error.kind()), "the credential is not valid")
+        })?;
         // Whoever marks an extension as critical wants a token refused that is not understood.
         if data.header.crit.is_some() {
-            return None;
+            let message = "the header `crit` names extensions: expected none";
+            return Err(refused("crit", message));
         }
-        let claims = data.claims;
-        let begun = claims
-            .nbf
-            .is_none_or(|begins| begins.0 <= now + NBF_TOLERANCE);
-        // The library lets some shapes of these two pass unchecked, so they are compared here as well.
-        let ours = claims.iss == self.issuer && claims.aud.contains(AUDIENCE);
-        (begun && ours)
-            .then(|| claims.into_principal().ok())
-            .flatten()
+        check::principal(&data.claims, &self.issuer, now, self.leeway)
+            .map_err(|failed| refused(failed.claim, failed.to_string()))
+    }
+
+    fn unexpired(
+        &self,
+        principal: Arc<Principal>,
+        now: Timestamp,
+    ) -> Result<Arc<Principal>, Refusal> {
+        if self.ends_at(&principal) > now {
+            return Ok(principal);
+        }
+        let at = principal.expires_at;
+        let message = format!("the credential has expired: `exp` is {at}, and it is {now} now");
+        let refusal = Refusal::new(Reason::CredentialExpired, message);
+        Err(logged("exp", refusal))
     }
 }
 
-fn unexpired(principal: Arc<Principal>, now: Timestamp) -> Result<Arc<Principal>, Refusal> {
-    if principal.expires_at > now {
-        return Ok(principal);
+/// How far the issuer's clock and ours may differ, unless the config says otherwise.
+const LEEWAY: Duration = Duration::from_secs(60);
+
+fn check_length(token: &str) -> Result<(), Refusal> {
+    let bytes = token.len();
+    if bytes <= TOKEN_BYTES {
+        return Ok(());
     }
-    Err(Refusal::new(
-        Reason::CredentialExpired,
-        "the credential has expired",
-    ))
+    let message = format!("the token has {bytes} bytes: expected at most {TOKEN_BYTES}");
+    Err(refused("length", message))
 }
 
-fn invalid() -> Refusal {
-    Refusal::new(Reason::Unauthenticated, "the credential is not valid")
+/// What a token that cannot be decoded failed.
+fn failed_check(error: &ErrorKind) -> &'static str {
+    match error {
+        ErrorKind::InvalidSignature => "signature",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => "algorithm",
+        _ => "format",
+    }
+}
+
+/// Logs which check a refused token failed. Nothing of a token whose signature is not valid is logged.
+fn logged(check: &str, refusal: Refusal) -> Refusal {
+    static REFUSED: LogLimit = LogLimit::new();
+    if let Some(left_out) = REFUSED.admit() {
+        let message = &refusal.message;
+        tracing::warn!(check, left_out, "a token is refused: {message}");
+    }
+    refusal
+}
+
+fn refused(check: &str, message: impl Into<String>) -> Refusal {
+    logged(check, Refusal::new(Reason::Unauthenticated, message))
 }
 
 fn in_headers(headers: &HeaderMap) -> Result<&str, Refusal> {

@@ -110,6 +110,12 @@ impl Settings {
         let tenth = second / 10;
         let spans = [
             ("drain", self.drain, second, hour),
+            (
+                "auth.leeway",
+                self.auth.leeway,
+                Duration::ZERO,
+                300 * second,
+            ),
             ("limits.handshake", l.handshake, tenth, hour),
             ("limits.request_body", l.request_body, tenth, hour),
             ("limits.heartbeat", l.heartbeat, tenth, hour),

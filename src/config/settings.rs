@@ -64,6 +64,8 @@ pub(super) struct Auth {
     pub(super) issuer: String,
     secret: Secret,
     secret_file: PathBuf,
+    #[serde(with = "humantime_serde")]
+    pub(super) leeway: Duration,
 }
 
 /// A text that is not printed.

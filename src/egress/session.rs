@@ -239,7 +239,7 @@ impl Session {
         }
         let now = self.egress.clock.now();
         let at = self.principal.expires_at;
-        if now >= at {
+        if now >= self.egress.authenticator.ends_at(&self.principal) {
             self.ending = Some(Reason::CredentialExpired);
             return;
         }

@@ -231,7 +231,7 @@ test("a stall of 30 s loses and doubles nothing", async (t) => {
 });
 
 test("a tab that sleeps past its token's expiry comes back with a fresh one by itself", async (t) => {
-  const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
+  const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s", EMITTER_AUTH__LEEWAY: "0s" };
   const { server, page, asked, look, reach } = await scene(t, { settings, ttl: 12 });
   await emit(server, "1", { agent_started: {} });
   await reach("the first event", saw(["1"]));
@@ -258,7 +258,7 @@ test("a tab that sleeps past its token's expiry comes back with a fresh one by i
 });
 
 test("a token that expires behind a dead connection is replaced", async (t) => {
-  const settings = { EMITTER_LIMITS__HEARTBEAT: "500ms" };
+  const settings = { EMITTER_LIMITS__HEARTBEAT: "500ms", EMITTER_AUTH__LEEWAY: "0s" };
   const { server, proxy, asked, look, reach } = await scene(t, { settings, ttl: 3 });
   await emit(server, "1", { agent_started: {} });
   const before = asked.length;
@@ -278,7 +278,7 @@ for (const [transport, ttl, notice, wanted] of [
   ["sse", 4, "2s", "expired"],
 ]) {
   test(`short tokens, over ${transport}, are renewed again and again without a loss`, async (t) => {
-    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: notice, EMITTER_LIMITS__RECONNECT_MOST: "100ms" };
+    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: notice, EMITTER_LIMITS__RECONNECT_MOST: "100ms", EMITTER_AUTH__LEEWAY: "0s" };
     const there = await scene(t, { settings, options: { transport, join: false }, ttl });
     const renewed = () => there.asked.filter((reason) => reason === wanted).length >= 2;
     const ids = await emitDuring(there.server, () => until(renewed, `two tokens as ${wanted}`, { seen: () => there.asked }));

@@ -553,7 +553,7 @@ describe("what takes half a minute", { concurrency: true }, () => {
   });
 
   test("a tab whose token expired while it slept comes back by itself", async (t) => {
-    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s" };
+    const settings = { EMITTER_LIMITS__EXPIRING_NOTICE: "1s", EMITTER_AUTH__LEEWAY: "0s" };
     const { server, proxy, page } = await scene(t, chromium, { ttl: 25, settings });
     const receipts = [await server.emit(emits.started("r1"))];
     await text(page, "#status-events", "1 event");

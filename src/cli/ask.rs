@@ -32,7 +32,7 @@ impl Ask {
         environment: &Environment,
         ask: impl AsyncFnOnce(Operator) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (url, credential) = self.target.resolve(
+        let (address, credential) = self.target.resolve(
             self.grpc.as_deref(),
             |session| &session.grpc,
             (Some("emitter-cli"), Scope::Operate),
@@ -42,7 +42,7 @@ impl Ask {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let operator = Operator::new(&url, credential)?;
+            let operator = Operator::new(address, credential)?;
             ask(operator).await
         })
     }

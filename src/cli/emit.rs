@@ -119,13 +119,17 @@ impl Emit {
     }
 
     fn producer(&self, environment: &Environment) -> Result<Producer, Failure> {
-        let (url, credential) = self.target.resolve(
+        let (address, credential) = self.target.resolve(
             self.grpc.as_deref(),
             |session| &session.grpc,
             (Some("emitter-cli"), Scope::Emit),
             environment,
         )?;
-        Ok(Producer::new(&url, credential, ProducerConfig::default())?)
+        Ok(Producer::new(
+            address,
+            credential,
+            ProducerConfig::default(),
+        )?)
     }
 
     /// The event that the flags describe.

@@ -81,13 +81,13 @@ enum From {
 
 impl Tail {
     pub(super) fn run(self, environment: &Environment) -> Result<ExitCode, Failure> {
-        let (url, credential) = self.target.resolve(
+        let (address, credential) = self.target.resolve(
             self.http.as_deref(),
             |session| &session.http,
             (self.user.as_deref(), Scope::Subscribe),
             environment,
         )?;
-        let reader = Reader::new(&url, credential, self.reader_config())?;
+        let reader = Reader::new(address, credential, self.reader_config())?;
         let coloured = stdout().is_terminal() && variable(environment, "NO_COLOR").is_none();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

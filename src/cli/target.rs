@@ -1,11 +1,14 @@
 //! Which service a command speaks to, and as whom.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use clap::Args;
 
 use super::{Environment, Failure, session::Session};
-use crate::{access::Scope, client::Credential};
+use crate::{
+    access::Scope,
+    client::{Address, Credential},
+};
 
 /// As whom a command speaks to a service. A running `emitter dev` needs none of this.
 #[derive(Clone, Debug, Args)]
@@ -21,6 +24,9 @@ pub(super) struct Target {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// Over https, trust the certificates in this file (PEM) in place of the system's
+    #[arg(long, value_name = "FILE", env = "EMITTER_CA_FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 impl Target {
@@ -32,14 +38,15 @@ impl Target {
         of_session: impl Fn(&Session) -> &str,
         (subject, scope): (Option<&str>, Scope),
         environment: &Environment,
-    ) -> Result<(String, Credential), Failure> {
+    ) -> Result<(Address, Credential), Failure> {
         if let (Some(url), Some(token)) = (url, &self.token) {
-            return Ok((url.to_owned(), Credential::fixed(token)));
+            return Ok((self.address(url)?, Credential::fixed(token)));
         }
         let session = Session::find(self.session_file.as_deref(), environment)?;
         let url = url.map_or_else(|| format!("http://{}", of_session(&session)), str::to_owned);
+        let address = self.address(&url)?;
         if let Some(token) = &self.token {
-            return Ok((url, Credential::fixed(token)));
+            return Ok((address, Credential::fixed(token)));
         }
         let subject = subject
             .ok_or_else(|| Failure::Usage("--user is required, or a --token that says who".into()))?
@@ -51,6 +58,16 @@ impl Target {
                 .token(&subject, scope)
                 .unwrap_or_else(|_| first.clone())
         };
-        Ok((url, Credential::renewed(renew)))
+        Ok((address, Credential::renewed(renew)))
+    }
+
+    fn address(&self, url: &str) -> Result<Address, Failure> {
+        let address = Address::new(url);
+        let Some(path) = &self.ca_file else {
+            return Ok(address);
+        };
+        let pem = fs::read(path)
+            .map_err(|error| Failure::Failed(format!("--ca-file: {}: {error}", path.display())))?;
+        Ok(address.trusting(pem))
     }
 }

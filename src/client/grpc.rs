@@ -9,20 +9,21 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use super::{UrlError, authority};
+use super::{Address, UrlError};
 use crate::{
     proto::v1::{FieldViolation, Refusal},
     reason::DOMAIN,
 };
 
-/// A channel to the gRPC port at `url`, which connects when it is first used.
-pub(super) fn channel(url: &str) -> Result<Channel, UrlError> {
-    let uri = format!("http://{}", authority(url, &["http"])?);
-    let endpoint = Endpoint::from_shared(uri)
-        .map_err(|error| UrlError {
-            url: url.to_owned(),
-            problem: error.to_string(),
-        })?
+/// A channel to the gRPC port at `address`, which connects when it is first used.
+pub(super) fn channel(address: &Address) -> Result<Channel, UrlError> {
+    let uri = address.with_scheme("http", "https")?;
+    let bad = |error: tonic::transport::Error| address.error(error.to_string());
+    let mut endpoint = Endpoint::from_shared(uri).map_err(bad)?;
+    if let Some(tls) = address.grpc_tls()? {
+        endpoint = endpoint.tls_config(tls).map_err(bad)?;
+    }
+    let endpoint = endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status, transport::Channel};
 
-use super::{Credential, UrlError, grpc};
+use super::{Address, Credential, UrlError, grpc};
 use crate::proto::v1::{
     GetRunRequest, GetRunResponse, GetUsageRequest, GetUsageResponse, ListRunsRequest,
     ListRunsResponse, Refusal, emitter_operator_client::EmitterOperatorClient,
@@ -27,13 +27,13 @@ pub struct Operator {
 pub type Answer<T> = Result<T, Box<Refusal>>;
 
 impl Operator {
-    /// An operator that asks the gRPC port at `url`, such as `http://127.0.0.1:50051`. It connects when it is first
+    /// An operator that asks the gRPC port at `address`, such as `http://127.0.0.1:50051`. It connects when it is first
     /// used, inside a tokio runtime.
     ///
     /// # Errors
-    /// When `url` is no such address.
-    pub fn new(url: &str, credential: Credential) -> Result<Self, UrlError> {
-        let client = EmitterOperatorClient::new(grpc::channel(url)?);
+    /// When `address` is no such address.
+    pub fn new(address: impl Into<Address>, credential: Credential) -> Result<Self, UrlError> {
+        let client = EmitterOperatorClient::new(grpc::channel(&address.into())?);
         let client = client.max_decoding_message_size(ANSWER_BYTES);
         Ok(Self { client, credential })
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status, transport::Channel};
 
-use super::{Credential, UrlError, backoff::Backoff, grpc};
+use super::{Address, Credential, UrlError, backoff::Backoff, grpc};
 use crate::{
     clock::{Clock, Entropy},
     proto::v1::{
@@ -54,18 +54,18 @@ pub struct Producer {
 pub type Fate = Result<Receipt, Box<Refusal>>;
 
 impl Producer {
-    /// A producer that emits to the gRPC port at `url`, such as `http://127.0.0.1:50051`. It connects when it is first
+    /// A producer that emits to the gRPC port at `address`, such as `http://127.0.0.1:50051`. It connects when it is first
     /// used, inside a tokio runtime.
     ///
     /// # Errors
-    /// When `url` is no such address.
+    /// When `address` is no such address.
     pub fn new(
-        url: &str,
+        address: impl Into<Address>,
         credential: Credential,
         config: ProducerConfig,
     ) -> Result<Self, UrlError> {
         Ok(Self {
-            client: EventEmitterClient::new(grpc::channel(url)?),
+            client: EventEmitterClient::new(grpc::channel(&address.into())?),
             token: Arc::new(Mutex::new(credential.token())),
             credential,
             config,

@@ -1,11 +1,12 @@
 //! Reads one user's stream over WebSocket, and resumes by itself.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
+use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::{
-    Credential, Frame, UrlError, authority,
+    Address, Credential, Frame, UrlError,
     backoff::Backoff,
     seen::Seen,
     socket::{End, Socket},
@@ -83,6 +84,7 @@ pub struct Stopped {
 /// Reads one user's stream: that of the credential's subject.
 pub struct Reader {
     url: String,
+    tls: Option<Arc<ClientConfig>>,
     credential: Credential,
     config: ReaderConfig,
     seen: Seen,
@@ -112,18 +114,23 @@ const SUCCESS: Duration = Duration::from_secs(10);
 const ACK_EVERY: Duration = Duration::from_secs(1);
 
 impl Reader {
-    /// A reader of the HTTP port at `url`, such as `http://127.0.0.1:8080`. It connects when it is first asked.
+    /// A reader of the HTTP port at `address`, such as `http://127.0.0.1:8080`. It connects when it is first asked.
     ///
     /// # Errors
-    /// When `url` is no such address.
-    pub fn new(url: &str, credential: Credential, config: ReaderConfig) -> Result<Self, UrlError> {
-        let authority = authority(url, &["http", "ws"])?;
+    /// When `address` is no such address.
+    pub fn new(
+        address: impl Into<Address>,
+        credential: Credential,
+        config: ReaderConfig,
+    ) -> Result<Self, UrlError> {
+        let address = address.into();
         let cursor = match config.start {
             Start::After(position) => Some(position),
             Start::Head | Start::Oldest | Start::Open | Start::Acked => None,
         };
         Ok(Self {
-            url: format!("ws://{authority}/v1/stream"),
+            url: format!("{}/v1/stream", address.with_scheme("ws", "wss")?),
+            tls: address.websocket_tls()?,
             credential,
             seen: Seen::after(cursor),
             acked: Acked::default(),
@@ -151,7 +158,13 @@ impl Reader {
                 State::Stopped(stopped) => return Err(stopped.clone()),
                 State::Waiting(due) => {
                     tokio::time::sleep_until(*due).await;
-                    match Socket::connect(&self.request_url(), &self.credential.token()).await {
+                    match Socket::connect(
+                        &self.request_url(),
+                        &self.credential.token(),
+                        self.tls.clone(),
+                    )
+                    .await
+                    {
                         Ok(socket) => {
                             self.state = State::Connected(Box::new(socket), Instant::now());
                             continue;

@@ -1,11 +1,12 @@
 //! One WebSocket connection of a reader.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
+use rustls::ClientConfig;
 use tokio::{net::TcpStream, time::Instant};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream,
+    Connector, MaybeTlsStream, WebSocketStream,
     tungstenite::{
         Error, Message,
         client::IntoClientRequest,
@@ -43,9 +44,13 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects to `url` with `token`.
-    pub(super) async fn connect(url: &str, token: &str) -> Result<Self, End> {
-        let opening = open(url, token);
+    /// Connects to `url` with `token`; over TLS by `tls`.
+    pub(super) async fn connect(
+        url: &str,
+        token: &str,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, End> {
+        let opening = open(url, token, tls);
         match tokio::time::timeout(HANDSHAKE, opening).await {
             Ok(opened) => opened,
             Err(_) => Err(End::Lost("the handshake took too long".into())),
@@ -102,7 +107,7 @@ impl Socket {
     }
 }
 
-async fn open(url: &str, token: &str) -> Result<Socket, End> {
+async fn open(url: &str, token: &str, tls: Option<Arc<ClientConfig>>) -> Result<Socket, End> {
     let lost = |error: &dyn std::fmt::Display| End::Lost(error.to_string());
     let mut request = url.into_client_request().map_err(|error| lost(&error))?;
     let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| lost(&error))?;
@@ -116,10 +121,15 @@ async fn open(url: &str, token: &str) -> Result<Socket, End> {
         .read_buffer_size(16 * 1024)
         .write_buffer_size(4 * 1024)
         .max_write_buffer_size(256 * 1024);
-    let (stream, _response) =
-        tokio_tungstenite::connect_async_with_config(request, Some(config), true)
-            .await
-            .map_err(refused)?;
+    let connector = tls.map_or(Connector::Plain, Connector::Rustls);
+    let (stream, _response) = tokio_tungstenite::connect_async_tls_with_config(
+        request,
+        Some(config),
+        true,
+        Some(connector),
+    )
+    .await
+    .map_err(refused)?;
     Ok(Socket {
         stream,
         patience: HANDSHAKE,

@@ -2,6 +2,7 @@
 
 mod ask;
 mod check_config;
+mod connections;
 mod dev;
 mod emit;
 mod failure;
@@ -12,6 +13,8 @@ mod repair;
 mod runs;
 mod serve;
 mod session;
+mod sources;
+mod table;
 mod tail;
 mod target;
 mod text;
@@ -55,6 +58,9 @@ enum Command {
     Tail(tail::Tail),
     Runs(runs::Runs),
     Usage(usage::Usage),
+    Connections(connections::Connections),
+    Disconnect(connections::Disconnect),
+    Sources(sources::Sources),
     Token(token::Token),
     CheckConfig(check_config::CheckConfig),
     Repair(repair::Repair),
@@ -87,6 +93,9 @@ pub fn run(
         Command::Tail(tail) => tail.run(&environment),
         Command::Runs(runs) => runs.run(&environment),
         Command::Usage(usage) => usage.run(&environment),
+        Command::Connections(connections) => connections.run(&environment),
+        Command::Disconnect(disconnect) => disconnect.run(&environment),
+        Command::Sources(sources) => sources.run(&environment),
         Command::Token(token) => token.run(&environment),
         Command::CheckConfig(check) => check.run(environment),
         Command::Repair(repair) => repair.run(),

@@ -17,15 +17,17 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{
     Environment, Failure,
     ask::{Ask, answered},
-    say, variable, warn,
+    say,
+    text::plain,
+    variable, warn,
 };
 use crate::{
     client::Operator,
     clock::{Clock, Timestamp},
-    proto::v1::{GetRunRequest, ListRunsRequest, Run, RunState},
+    proto::v1::{CancelRunRequest, GetRunRequest, ListRunsRequest, Run, RunState},
 };
 
-/// List runs, or show one of them
+/// List runs, show one of them, or end it
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -36,6 +38,7 @@ Examples:
   emitter runs --user demo --state failed,cancelled --since 1h
   emitter runs show r1
       one run whole: its timeline, what it consumed, who wrote into it
+  emitter runs cancel r1 --reason 'stuck since noon'
   emitter runs --json --limit 1000
       one JSON object per line, for scripts
   emitter runs --grpc http://events.example:50051 --token \"$TOKEN\"
@@ -52,6 +55,23 @@ pub(super) struct Runs {
 #[derive(Debug, Subcommand)]
 enum One {
     Show(Show),
+    Cancel(Cancel),
+}
+
+/// End a run, and the sub-agents below it, with `agent_cancelled`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  emitter runs cancel r1 --reason 'stuck since noon'")]
+struct Cancel {
+    /// The run
+    #[arg(value_name = "RUN")]
+    run_id: String,
+    /// Why, for the person who sees the run
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    ask: Ask,
 }
 
 /// Show one run whole
@@ -109,6 +129,9 @@ enum State {
     Cancelled,
 }
 
+/// How many sub-agents are shown with a run: those that started last.
+const SUB_AGENTS: u32 = 64;
+
 /// The largest page of the service.
 const PAGE: u32 = 1_000;
 
@@ -118,6 +141,7 @@ impl Runs {
         let now = Clock::system().now();
         match &self.one {
             Some(One::Show(show)) => show.run(environment, now, coloured)?,
+            Some(One::Cancel(cancel)) => cancel.run(environment)?,
             None => self.list.run(environment, now, coloured)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -135,13 +159,48 @@ impl Show {
             tenant_id: self.ask.tenant_id(),
             run_id: self.run_id.clone(),
         };
-        let shown = self.ask.of_service(environment, async |operator| {
-            answered(operator.get_run(request).await)
+        let below = ListRunsRequest {
+            tenant_id: self.ask.tenant_id(),
+            parent_run_id: self.run_id.clone(),
+            page_size: SUB_AGENTS,
+            ..ListRunsRequest::default()
+        };
+        let (shown, mut below) = self.ask.of_service(environment, async |operator| {
+            let shown = answered(operator.get_run(request).await)?;
+            Ok((shown, answered(operator.list_runs(below).await)?.runs))
         })?;
+        // A service of an earlier version does not know the filter.
+        below.retain(|run| run.parent_run_id == self.run_id);
         if self.ask.json {
-            return say(&json::whole(&shown).to_string());
+            return say(&json::whole(&shown, &below).to_string());
         }
-        say(show::text(&shown, now, coloured).trim_end())
+        say(show::text(&shown, &below, now, coloured).trim_end())
+    }
+}
+
+impl Cancel {
+    fn run(&self, environment: &Environment) -> Result<(), Failure> {
+        let request = CancelRunRequest {
+            tenant_id: self.ask.tenant_id(),
+            run_id: self.run_id.clone(),
+            reason: self.reason.clone().unwrap_or_default(),
+        };
+        let ended = self.ask.of_service(environment, async |operator| {
+            answered(operator.cancel_run(request).await)
+        })?;
+        let state = words::state(ended.state);
+        if self.ask.json {
+            let was_open = ended.receipt.is_some();
+            let shown =
+                serde_json::json!({ "run_id": self.run_id, "state": state, "was_open": was_open });
+            return say(&shown.to_string());
+        }
+        match ended.receipt {
+            Some(_) => say(&format!("run {} is {state}", plain(&self.run_id))),
+            None => Err(Failure::Failed(format!(
+                "the run had ended before: it is {state}"
+            ))),
+        }
     }
 }
 

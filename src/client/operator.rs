@@ -6,8 +6,10 @@ use tonic::{Request, Response, Status, transport::Channel};
 
 use super::{Address, Credential, UrlError, grpc};
 use crate::proto::v1::{
-    GetRunRequest, GetRunResponse, GetUsageRequest, GetUsageResponse, ListRunsRequest,
-    ListRunsResponse, Refusal, emitter_operator_client::EmitterOperatorClient,
+    CancelRunRequest, CancelRunResponse, DisconnectRequest, DisconnectResponse, GetRunRequest,
+    GetRunResponse, GetUsageRequest, GetUsageResponse, ListConnectionsRequest,
+    ListConnectionsResponse, ListRunsRequest, ListRunsResponse, ListSourceRefusalsRequest,
+    ListSourceRefusalsResponse, Refusal, emitter_operator_client::EmitterOperatorClient,
 };
 
 /// How long an answer may take.
@@ -67,6 +69,56 @@ impl Operator {
     pub async fn get_usage(&self, request: GetUsageRequest) -> Answer<GetUsageResponse> {
         self.ask(request, async |mut client, request| {
             client.get_usage(request).await
+        })
+        .await
+    }
+
+    /// Ends a run.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn cancel_run(&self, request: CancelRunRequest) -> Answer<CancelRunResponse> {
+        self.ask(request, async |mut client, request| {
+            client.cancel_run(request).await
+        })
+        .await
+    }
+
+    /// A page of the readers of one node.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn list_connections(
+        &self,
+        request: ListConnectionsRequest,
+    ) -> Answer<ListConnectionsResponse> {
+        self.ask(request, async |mut client, request| {
+            client.list_connections(request).await
+        })
+        .await
+    }
+
+    /// Ends connections of one node.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn disconnect(&self, request: DisconnectRequest) -> Answer<DisconnectResponse> {
+        self.ask(request, async |mut client, request| {
+            client.disconnect(request).await
+        })
+        .await
+    }
+
+    /// The sources that one node refused because another owned the run.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn list_source_refusals(
+        &self,
+        request: ListSourceRefusalsRequest,
+    ) -> Answer<ListSourceRefusalsResponse> {
+        self.ask(request, async |mut client, request| {
+            client.list_source_refusals(request).await
         })
         .await
     }

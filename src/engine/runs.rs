@@ -19,6 +19,8 @@ pub struct RunQuery {
     pub thread_id: Option<ThreadId>,
     /// Only runs of this agent.
     pub agent_name: Option<AgentName>,
+    /// Only sub-agents' runs that this run started.
+    pub parent_run_id: Option<RunId>,
     /// Only runs in one of these states; empty: all.
     pub states: Vec<RunState>,
     /// Only runs that started then or later.
@@ -81,6 +83,7 @@ impl RunQuery {
         let started = run.started_at;
         (self.thread_id.is_none() || self.thread_id == run.thread_id)
             && (self.agent_name.is_none() || self.agent_name == run.agent_name)
+            && (self.parent_run_id.is_none() || self.parent_run_id == run.parent_run_id)
             && (self.states.is_empty() || self.states.contains(&run.state))
             && self.started_from.is_none_or(|from| started >= from)
             && self.started_before.is_none_or(|before| started < before)

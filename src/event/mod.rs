@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{clock::Timestamp, reason::Reason};
+use crate::{clock::Timestamp, proto::v1, reason::Reason};
 
 /// A hash of the canonical event as its producer sent it, by which a retry is told from a reused id.
 ///
@@ -124,6 +124,19 @@ impl Record {
             recorded_at: self.draft.recorded_at,
             duplicate,
             adjustments: self.draft.event.adjustments.clone(),
+        }
+    }
+}
+
+impl From<&Receipt> for v1::Receipt {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            event_id: receipt.event_id.as_str().to_owned(),
+            position: Some(receipt.position.into()),
+            run_sequence: receipt.run_sequence.0,
+            recorded_at: Some(receipt.recorded_at.into()),
+            duplicate: receipt.duplicate,
+            adjustments: receipt.adjustments.to_proto(),
         }
     }
 }

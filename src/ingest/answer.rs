@@ -6,25 +6,10 @@ use crate::{
     reason::{MESSAGE_CHARS, Refusal},
 };
 
-/// `receipt` on the wire.
-pub(super) fn receipt(receipt: &Receipt) -> v1::Receipt {
-    v1::Receipt {
-        event_id: receipt.event_id.as_str().to_owned(),
-        position: Some(v1::Position {
-            epoch: receipt.position.epoch.to_string(),
-            offset: receipt.position.offset.0,
-        }),
-        run_sequence: receipt.run_sequence.0,
-        recorded_at: Some(receipt.recorded_at.into()),
-        duplicate: receipt.duplicate,
-        adjustments: receipt.adjustments.to_proto(),
-    }
-}
-
 /// One result of a batch.
 pub(super) fn result(result: Result<Receipt, Refusal>) -> v1::EmitResult {
     let outcome = match result {
-        Ok(stored) => Outcome::Receipt(receipt(&stored)),
+        Ok(stored) => Outcome::Receipt((&stored).into()),
         Err(refused) => Outcome::Refusal(refusal(refused)),
     };
     v1::EmitResult {
@@ -97,7 +82,7 @@ mod tests {
                 reason: "has a control character".into(),
             }],
         };
-        assert_eq!(receipt(&stored), want);
+        assert_eq!(v1::Receipt::from(&stored), want);
     }
 
     #[test]

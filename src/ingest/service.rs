@@ -145,7 +145,7 @@ impl EmitterService {
             .unwrap_or_else(|| Err(unanswered()))
             .map_err(below)?;
         Ok(EmitResponse {
-            receipt: Some(answer::receipt(&receipt)),
+            receipt: Some((&receipt).into()),
         })
     }
 

@@ -19,7 +19,7 @@ use crate::{
     usage::PriceTable,
 };
 
-use super::{connections, refused_sources, runs, usage};
+use super::{cancel, connections, refused_sources, runs, usage};
 
 /// Takes the calls of `emitter.v1.EmitterOperator`.
 pub struct OperatorService {
@@ -161,6 +161,13 @@ impl EmitterOperator for OperatorService {
         request: Request<v1::GetRunRequest>,
     ) -> Result<Response<v1::GetRunResponse>, Status> {
         self.answer(request, runs::get).await
+    }
+
+    async fn cancel_run(
+        &self,
+        request: Request<v1::CancelRunRequest>,
+    ) -> Result<Response<v1::CancelRunResponse>, Status> {
+        self.answer(request, cancel::cancel).await
     }
 
     async fn get_usage(

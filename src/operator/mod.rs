@@ -1,5 +1,6 @@
 //! For operators: health and metrics over HTTP, and `emitter.v1.EmitterOperator` over gRPC.
 
+mod cancel;
 mod connections;
 mod grpc;
 mod http;

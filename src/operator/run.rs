@@ -55,7 +55,7 @@ pub(super) fn usage(run: &Run, prices: &PriceTable) -> Vec<v1::ModelUsage> {
     by_model.collect()
 }
 
-const fn state(state: RunState) -> v1::RunState {
+pub(super) const fn state(state: RunState) -> v1::RunState {
     match state {
         RunState::Running => v1::RunState::Running,
         RunState::Waiting => v1::RunState::Waiting,

@@ -83,13 +83,13 @@ pub(super) async fn get(
     show(service, &known).await.map_err(unavailable)
 }
 
-fn not_found(run_id: &str) -> Refusal {
+pub(super) fn not_found(run_id: &str) -> Refusal {
     let message = "no such run is known: runs are known while they are open, and as long as events are retained";
     Refusal::new(Reason::NotFound, message).with("run_id", run_id)
 }
 
 /// The run, whose user follows from the claim on its id.
-async fn find(
+pub(super) async fn find(
     service: &OperatorService,
     tenant: Tenant,
     run_id: RunId,

@@ -3,8 +3,7 @@
 use crate::{
     clock::Timestamp,
     engine::RunQuery,
-    event::{AgentName, ThreadId},
-    event::{IdError, Tenant, UserId},
+    event::{AgentName, IdError, RunId, Tenant, ThreadId, UserId},
     proto::v1,
     reason::{Reason, Refusal, Violation},
     run::RunState,
@@ -39,6 +38,7 @@ pub(super) fn asked(
         user: wrong.id("user_id", &request.user_id, UserId::new),
         thread_id: wrong.id("thread_id", &request.thread_id, ThreadId::new),
         agent_name: wrong.id("agent_name", &request.agent_name, AgentName::new),
+        parent_run_id: wrong.id("parent_run_id", &request.parent_run_id, RunId::new),
         states: wrong.states(&request.states),
         started_from: wrong.moment("started_after", request.started_after),
         started_before: wrong.moment("started_before", request.started_before),

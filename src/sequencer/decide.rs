@@ -182,6 +182,10 @@ impl<'a> Group<'a> {
         if let Some(decision) = self.known(event)? {
             return Ok(decision);
         }
+        // Producers may not use ids of the service.
+        if let Some(run_id) = event.run_id.as_ref().filter(|_| event.event_id.is_own()) {
+            return self.decide_end_by_service(run_id, event);
+        }
         let draft = Draft::new(event.clone(), self.now);
         let index = match event.run_id.clone() {
             Some(run_id) => self.run_event(&run_id, draft)?,
@@ -201,7 +205,7 @@ impl<'a> Group<'a> {
             return Verdict::Alive(deadline);
         }
         let event = own::stalled(self.stream, run_id, run);
-        self.end_by_service(run_id, event);
+        self.end_by_service(run_id, Arc::new(event));
         Verdict::Stalled
     }
 
@@ -374,22 +378,37 @@ impl<'a> Group<'a> {
         for below in run::open_descendants(&self.runs, run_id) {
             if let Some(run) = self.runs.run(&below) {
                 let event = own::parent_ended(self.stream, &below, run);
-                self.end_alone(&below, event);
+                self.end_alone(&below, Arc::new(event));
             }
         }
     }
 
-    /// Ends a run and those below it, by an event of the service.
-    fn end_by_service(&mut self, run_id: &RunId, event: Event) {
-        self.end_descendants(run_id);
-        self.end_alone(run_id, event);
+    /// Decides on an event by which the service ends a run for an operator. No source owns such an event.
+    fn decide_end_by_service(
+        &mut self,
+        run_id: &RunId,
+        event: &Arc<Event>,
+    ) -> Result<Decision, Refusal> {
+        let run = self.runs.run(run_id);
+        if !run.is_some_and(|run| run.state.is_open()) {
+            return Err(violated(Violation::Ended, run_id, run));
+        }
+        let index = self.end_by_service(run_id, event.clone());
+        Ok(Decision::Store(index))
     }
 
-    fn end_alone(&mut self, run_id: &RunId, event: Event) {
-        let mut draft = Draft::new(Arc::new(event), self.now);
+    /// Ends a run and those below it, by an event of the service. Returns the place of its draft.
+    fn end_by_service(&mut self, run_id: &RunId, event: Arc<Event>) -> usize {
+        self.end_descendants(run_id);
+        self.end_alone(run_id, event)
+    }
+
+    fn end_alone(&mut self, run_id: &RunId, event: Arc<Event>) -> usize {
+        let mut draft = Draft::new(event, self.now);
         draft.step = Step::End;
         let index = self.take_in(run_id, draft);
         self.summarize(run_id, index);
+        index
     }
 
     /// Puts or renews the run's claim, and with it those of the runs above: what keeps it alive keeps them.

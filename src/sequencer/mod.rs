@@ -17,7 +17,7 @@ mod watchdog;
 
 pub use decide::{Claim, Decision, Group, Mode, Rules, Verdict};
 use outage::OutageBook;
-pub use own::{PARENT_ENDED, STALLED};
+pub use own::{PARENT_ENDED, STALLED, cancelled_by_operator};
 pub use refused_sources::{RefusedSource, RefusedSources};
 
 use std::{

@@ -3,13 +3,18 @@
 use prost::Message;
 
 use crate::{
-    event::{ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, StreamKey},
+    event::{
+        ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId, RunId, Source, StreamKey, UserId,
+    },
     proto::v1::{self, AgentCancelled, AgentFailed, event::Payload},
     run::{Run, RunState},
 };
 
 /// The `code` of a run that was silent for too long.
 pub const STALLED: &str = "STALLED";
+
+/// The label that names the operator who ended a run.
+const CANCELLED_BY: &str = "cancelled_by";
 
 /// The `reason` of a run that ends with the one that started it.
 pub const PARENT_ENDED: &str = "parent_ended";
@@ -33,6 +38,30 @@ pub(super) fn stalled(stream: &StreamKey, run_id: &RunId, run: &Run) -> Event {
         retryable: Some(true),
     });
     event(stream, run_id, run, (Kind::AgentFailed, "stalled"), payload)
+}
+
+/// `agent_cancelled` for a run that `operator` ends for `reason`.
+pub fn cancelled_by_operator(
+    stream: &StreamKey,
+    run_id: &RunId,
+    run: &Run,
+    operator: &UserId,
+    reason: &str,
+) -> Event {
+    let body = v1::Event {
+        labels: [(CANCELLED_BY.to_owned(), operator.as_str().to_owned())].into(),
+        payload: Some(Payload::AgentCancelled(AgentCancelled {
+            reason: reason.to_owned(),
+        })),
+        ..Default::default()
+    };
+    event_of(
+        stream,
+        run_id,
+        run,
+        (Kind::AgentCancelled, "operator"),
+        &body,
+    )
 }
 
 /// `agent_cancelled` for a run whose parent ends.
@@ -60,6 +89,16 @@ fn event(
         payload: Some(payload),
         ..Default::default()
     };
+    event_of(stream, run_id, run, (kind, word), &body)
+}
+
+fn event_of(
+    stream: &StreamKey,
+    run_id: &RunId,
+    run: &Run,
+    (kind, word): (Kind, &str),
+    body: &v1::Event,
+) -> Event {
     Event::new(
         event_id(run_id, run, word),
         stream.clone(),

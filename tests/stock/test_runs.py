@@ -111,3 +111,50 @@ def test_what_cannot_be_shown_is_told(shell, dev):
     assert refused.err == ["error: SCOPE_MISSING: the credential lacks the scope `operate`"], refused
     every = shell.run("emitter", "token", "--sub", "a", "--scope", "operate", "--tenant", "*").out[0]
     shell.run("emitter", "runs", "--tenant", "acme", EMITTER_TOKEN=every)
+
+
+def test_an_operator_ends_a_run(shell, runs):
+    ended = shell.run("emitter", "runs", "cancel", "r2", "--reason", "nobody is there").out
+    assert ended == ["run r2 is cancelled"], ended
+    shown = json.loads(shell.run("emitter", "runs", "show", "r2", "--json").out[0])
+    assert (shown["run"]["state"], shown["timeline"][-1]["text"]) == ("cancelled", "nobody is there"), shown
+    again = shell.run("emitter", "runs", "cancel", "r2", exits=1)
+    assert again.err == ["error: the run had ended before: it is cancelled"], again
+
+
+def test_a_run_is_shown_with_its_sub_agents(shell, runs):
+    emit(shell, "r4", "agent_started", "--agent", "lead")
+    below = {"type": "agent_started", "user_id": "demo", "run_id": "r5", "parent_run_id": "r4", "agent_name": "aide"}
+    shell.run("emitter", "emit", "-", stdin=json.dumps({**below, "payload": {}}) + "\n")
+    emit(shell, "r5", "agent_completed", "--message", "Done")
+    drawn = shell.run("emitter", "runs", "show", "r4").out
+    (line,) = drawn[drawn.index("sub-agents") + 1 :][:1]
+    assert re.fullmatch(r"  r5  aide  completed  \d+ms|  r5  aide  completed  \d+\.\d{3}s", line), drawn
+    shown = json.loads(shell.run("emitter", "runs", "show", "r4", "--json").out[0])
+    assert [run["run_id"] for run in shown["sub_agents"]] == ["r5"], shown
+
+
+def test_competing_sources_are_listed(shell, runs):
+    assert shell.run("emitter", "sources").err == ["no competing sources"]
+    event = {"type": "agent_thinking", "user_id": "demo", "run_id": "r2", "payload": {"reasoning": "Hm"}}
+    rival = shell.run("emitter", "token", "--sub", "rival", "--scope", "emit").out[0]
+    shell.run("emitter", "emit", "-", stdin=json.dumps(event) + "\n", exits=1, EMITTER_TOKEN=rival)
+    heading, row = shell.run("emitter", "sources").out
+    assert re.split("  +", heading) == ["REFUSED", "OWNER", "RUN", "USER", "REASON", "EVENTS", "LAST"], heading
+    assert re.split("  +", row)[:6] == ["rival term 0", "emitter-cli term 0", "r2", "demo", "COMPETING_SOURCE", "1"], row
+    (line,) = shell.run("emitter", "sources", "--json").out
+    assert json.loads(line)["refused"] == {"producer_id": "rival", "term": 0}, line
+
+
+def test_connections_are_listed_and_ended(shell, dev):
+    assert shell.run("emitter", "connections").err == ["no connections"]
+    tail = shell.tail("--user", "demo", "--client-id", "screen")
+    tail.until("the stream", lambda: any("connection_established" in line for line in tail.out))
+    heading, row = shell.run("emitter", "connections", "--user", "demo").out
+    assert re.split("  +", heading) == ["CONNECTION", "USER", "CLIENT", "OVER", "SINCE", "POSITION"], heading
+    connection, *cells = re.split("  +", row)
+    assert cells[:3] == ["demo", "screen", "WebSocket"], row
+    assert shell.run("emitter", "disconnect", connection).out == ["1 disconnected"]
+    tail.until("the end of the connection", lambda: any("DISCONNECTED" in line for line in tail.out + tail.err))
+    shell.run("emitter", "disconnect", "--user", "nobody", exits=1)
+    shell.run("emitter", "disconnect", exits=2)

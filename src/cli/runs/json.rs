@@ -31,7 +31,7 @@ pub(super) fn run(run: &Run) -> Value {
 }
 
 /// A run, whole.
-pub(super) fn whole(shown: &GetRunResponse) -> Value {
+pub(super) fn whole(shown: &GetRunResponse, below: &[Run]) -> Value {
     let delivery = shown.delivery.as_ref().map(|delivery| {
         Object::new()
             .maybe("stored_up_to", delivery.stored_up_to.as_ref().map(position))
@@ -53,6 +53,7 @@ pub(super) fn whole(shown: &GetRunResponse) -> Value {
         .list("open_children", &shown.open_children, |id| {
             Value::from(id.as_str())
         })
+        .list("sub_agents", below, run)
         .end()
 }
 
@@ -137,7 +138,7 @@ fn model_usage(of_model: &ModelUsage) -> Value {
         .end()
 }
 
-fn source_refusal(refused: &SourceRefusal) -> Value {
+pub(in crate::cli) fn source_refusal(refused: &SourceRefusal) -> Value {
     Object::new()
         .text("tenant_id", &refused.tenant_id)
         .text("user_id", &refused.user_id)
@@ -151,7 +152,7 @@ fn source_refusal(refused: &SourceRefusal) -> Value {
         .end()
 }
 
-fn connection(reader: &Connection) -> Value {
+pub(in crate::cli) fn connection(reader: &Connection) -> Value {
     let transport = match reader.transport() {
         Transport::Websocket => "websocket",
         Transport::Sse => "sse",

@@ -6,7 +6,7 @@ use super::{lanes::Lanes, words};
 use crate::{
     cli::{render, text::plain},
     clock::Timestamp,
-    proto::v1::{Delivery, GetRunResponse, Position, Run, SourceRefusal, TimelineItem, Transport},
+    proto::v1::{Delivery, GetRunResponse, Position, Run, SourceRefusal, TimelineItem},
 };
 
 /// The colour of what deserves a look.
@@ -16,7 +16,12 @@ const STRIKING: &str = "\u{1b}[33m";
 const FAINT: &str = "\u{1b}[2m";
 
 /// `shown` as a person reads it.
-pub(super) fn text(shown: &GetRunResponse, now: Timestamp, coloured: bool) -> String {
+pub(super) fn text(
+    shown: &GetRunResponse,
+    below: &[Run],
+    now: Timestamp,
+    coloured: bool,
+) -> String {
     let run = shown.run.clone().unwrap_or_default();
     let mut page = Page {
         text: String::new(),
@@ -25,6 +30,7 @@ pub(super) fn text(shown: &GetRunResponse, now: Timestamp, coloured: bool) -> St
     };
     page.head(&run, &shown.open_children);
     page.timeline(&run, shown);
+    page.sub_agents(below);
     page.usage(&run, shown);
     page.refused(&shown.source_refusals);
     if let Some(delivery) = &shown.delivery {
@@ -179,6 +185,27 @@ impl Page {
         }
     }
 
+    fn sub_agents(&mut self, below: &[Run]) {
+        if below.is_empty() {
+            return;
+        }
+        self.section("sub-agents");
+        // Those that started first come first, as in the timeline.
+        for run in below.iter().rev() {
+            let state = self.painted(words::state(run.state), words::state_colour(run.state));
+            let [began, last] =
+                [&run.started_at, &run.last_event_at].map(|at| words::moment(at.as_ref()));
+            let used = run.usage.as_ref().map(words::totals);
+            self.line(&format!(
+                "  {}  {}  {state}  {}  {}",
+                plain(&run.run_id),
+                plain(&run.agent_name),
+                words::span(last.since(began)),
+                used.unwrap_or_default(),
+            ));
+        }
+    }
+
     fn usage(&mut self, run: &Run, shown: &GetRunResponse) {
         let Some(totals) = &run.usage else { return };
         self.section("usage");
@@ -225,12 +252,7 @@ impl Page {
             position(delivery.stored_up_to.as_ref())
         ));
         for reader in &delivery.connections {
-            let transport = match reader.transport() {
-                Transport::Websocket => "WebSocket",
-                Transport::Sse => "SSE",
-                Transport::Grpc => "gRPC",
-                Transport::Unspecified => "reader",
-            };
+            let transport = words::transport(reader.transport());
             let client = match reader.client_id.as_str() {
                 "" => String::new(),
                 client => format!(" of {}", plain(client)),

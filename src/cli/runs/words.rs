@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    proto::v1::{AdjustmentAction, RunState, Source, Usage, UsageTotals},
+    proto::v1::{AdjustmentAction, RunState, Source, Transport, Usage, UsageTotals},
 };
 
 use crate::cli::text::plain;
@@ -51,8 +51,18 @@ pub(super) fn painted(text: &str, colour: &str, coloured: bool) -> String {
     }
 }
 
+/// How a reader is connected.
+pub(in crate::cli) fn transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Websocket => "WebSocket",
+        Transport::Sse => "SSE",
+        Transport::Grpc => "gRPC",
+        Transport::Unspecified => "reader",
+    }
+}
+
 /// A moment that came over the wire; without one, or before 1970, the beginning of time.
-pub(super) fn moment(at: Option<&prost_types::Timestamp>) -> Timestamp {
+pub(in crate::cli) fn moment(at: Option<&prost_types::Timestamp>) -> Timestamp {
     let at = at.copied().unwrap_or_default();
     let seconds = u64::try_from(at.seconds).unwrap_or_default();
     let millis = u64::try_from(at.nanos / 1_000_000).unwrap_or_default();
@@ -87,7 +97,7 @@ pub(super) fn offset(after: Duration) -> String {
 }
 
 /// A span in its largest unit: `3s`, `2m`, `5h`, `3d`.
-pub(super) fn age(span: Duration) -> String {
+pub(in crate::cli) fn age(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -98,7 +108,7 @@ pub(super) fn age(span: Duration) -> String {
 }
 
 /// A source, such as `svc-1 term 2`.
-pub(super) fn source(source: &Source) -> String {
+pub(in crate::cli) fn source(source: &Source) -> String {
     format!("{} term {}", plain(&source.producer_id), source.term)
 }
 

@@ -31,7 +31,7 @@ fn every_filter_is_taken_over() {
         started_before: at(2, 0),
         page_size: 1_000,
         page_token: String::new(),
-        ..Default::default()
+        parent_run_id: "p".into(),
     };
     let tenant = Tenant::new("t").ok();
     let filters = Filters::of(&request, tenant.as_ref());
@@ -41,6 +41,7 @@ fn every_filter_is_taken_over() {
         user: UserId::new("u").ok(),
         thread_id: ThreadId::new("th").ok(),
         agent_name: AgentName::new("a").ok(),
+        parent_run_id: RunId::new("p").ok(),
         states: vec![RunState::Waiting, RunState::Cancelled],
         // No run that started in the millisecond before.
         started_from: Some(Timestamp::from_millis(1_002)),

@@ -1,5 +1,6 @@
 //! What operators see of runs, over gRPC as anybody's client asks.
 
+mod cancel;
 mod list;
 mod run;
 mod tenants;

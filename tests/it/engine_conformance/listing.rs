@@ -104,25 +104,37 @@ pub(crate) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Cloc
     start_of(&*engine, &u, "r2", 2, ("t2", "a2")).await;
     start_of(&*engine, &v, "r3", 3, ("t1", "a2")).await;
     start_of(&*engine, &w, "r4", 4, ("t1", "a1")).await;
+    let mut below = event(&u, "r5-1", Some("r5"), Kind::AgentStarted);
+    below.parent_run_id = Some(run_id("r1"));
+    let mut below = draft(of(below, "t5", "a5"), 1, at(5));
+    below.parent_run_id = Some(run_id("r1"));
+    put(&*engine, &u, below).await;
     end(&*engine, &u, "r2", Kind::AgentFailed).await;
     end(&*engine, &v, "r3", Kind::AgentCompleted).await;
     let tenant = |name: &str| Tenant::new(name).ok();
     let user = |name: &str| UserId::new(name).ok();
     let cases: Vec<(RunQuery, &[&str])> = vec![
-        (asked(), &["r4", "r3", "r2", "r1"]),
+        (asked(), &["r5", "r4", "r3", "r2", "r1"]),
+        (
+            RunQuery {
+                parent_run_id: Some(run_id("r1")),
+                ..asked()
+            },
+            &["r5"],
+        ),
         (
             RunQuery {
                 tenant: tenant("a"),
                 ..asked()
             },
-            &["r3", "r2", "r1"],
+            &["r5", "r3", "r2", "r1"],
         ),
         (
             RunQuery {
                 user: user("u"),
                 ..asked()
             },
-            &["r4", "r2", "r1"],
+            &["r5", "r4", "r2", "r1"],
         ),
         (
             RunQuery {
@@ -130,7 +142,7 @@ pub(crate) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Cloc
                 user: user("u"),
                 ..asked()
             },
-            &["r2", "r1"],
+            &["r5", "r2", "r1"],
         ),
         (
             RunQuery {
@@ -166,7 +178,7 @@ pub(crate) async fn every_filter_must_hold(engine: Arc<dyn Engine>, _clock: Cloc
                 states: vec![RunState::Running],
                 ..asked()
             },
-            &["r4", "r1"],
+            &["r5", "r4", "r1"],
         ),
         (
             RunQuery {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::proto::v1::{
-    Acknowledgement, Connection, ModelUsage, OpenToolCall, RunState, Source, Usage, UsageTotals,
+    Acknowledgement, Connection, ModelUsage, OpenToolCall, RunState, Source, Transport, Usage,
+    UsageTotals,
 };
 
 const START: u64 = 1_800_000_000_000;
@@ -165,14 +166,14 @@ delivery
   WebSocket k1 of web, connected 1m ago, has nothing
   web acknowledged nothing 30s ago: all of the run
 ";
-    let text = text(&shown(), NOW, false);
+    let text = text(&shown(), &[], NOW, false);
     assert_eq!(text, want, "\n{text}");
 }
 
 #[test]
 fn without_colours_nothing_acts_on_the_terminal() {
-    assert!(!text(&shown(), NOW, false).contains('\u{1b}'));
-    let coloured = text(&shown(), NOW, true);
+    assert!(!text(&shown(), &[], NOW, false).contains('\u{1b}'));
+    let coloured = text(&shown(), &[], NOW, true);
     assert!(coloured.contains("\u{1b}[31mtool_completed\u{1b}[0m"));
     assert!(!coloured.contains('\u{202e}'));
 }
@@ -209,5 +210,5 @@ fn pieces_of_a_text_are_one_line() {
         timeline: pieces,
         ..GetRunResponse::default()
     };
-    assert!(text(&response, NOW, false).contains("(99 joined)"));
+    assert!(text(&response, &[], NOW, false).contains("(99 joined)"));
 }

@@ -332,6 +332,8 @@ impl Core {
                 rendered.run_upkeep();
             }
         });
+        let keeper = self.sequencer.clone();
+        tasks.spawn(async move { keeper.keep_content_key().await });
         // On its own: it waits for appends, and an engine that hangs must not keep memory from being given back.
         let sequencer = self.sequencer.clone();
         tasks.spawn(async move {

@@ -288,6 +288,8 @@ pub enum Key {
     Lease(usize),
     /// What nodes could not store of a range of buckets, by its first bucket.
     Missed(usize),
+    /// The secret of the store that the key of content hashes follows from.
+    ContentSecret,
 }
 
 /// A value of the key store.

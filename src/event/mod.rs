@@ -26,7 +26,9 @@ use crate::{clock::Timestamp, proto::v1, reason::Reason};
 
 /// A hash of the canonical event as its producer sent it, by which a retry is told from a reused id.
 ///
-/// Canonical: maps sorted, no source, no trace fields, no event id; before fill-ins and redaction.
+/// Canonical: maps sorted, JSON texts as values, without event id, tenant, source, `occurred_at` and trace context;
+/// before fill-ins and redaction. What is stored is keyed: without the store's secret, a guess at a redacted value
+/// cannot be tried against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ContentHash(pub [u8; 16]);
 
@@ -37,6 +39,31 @@ impl ContentHash {
         short.copy_from_slice(&blake3::hash(canonical).as_bytes()[..16]);
         Self(short)
     }
+
+    /// The hash as the store of `key` keeps it.
+    #[must_use]
+    pub fn keyed(self, key: &ContentKey) -> Self {
+        let mut short = [0; 16];
+        short.copy_from_slice(&blake3::keyed_hash(&key.0, &self.0).as_bytes()[..16]);
+        Self(short)
+    }
+}
+
+/// The key of a store's content hashes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ContentKey([u8; 32]);
+
+impl ContentKey {
+    /// The key that follows from the `secret` of a store.
+    pub fn of(secret: &[u8]) -> Self {
+        Self(blake3::derive_key("emitter content hash", secret))
+    }
+}
+
+impl std::fmt::Debug for ContentKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ContentKey(..)")
+    }
 }
 
 /// An event that passed validation: complete, bounded, redacted.
@@ -46,7 +73,7 @@ pub struct Event {
     pub event_id: EventId,
     /// Whose stream it goes to.
     pub stream: StreamKey,
-    /// The run; only a `custom` event may have none.
+    /// The run. A `custom` event may have none, nor need a `message` or `state_*` of a thread.
     pub run_id: Option<RunId>,
     /// The thread, where the producer stated it.
     pub thread_id: Option<ThreadId>,

@@ -45,6 +45,7 @@ pub(super) fn check(payload: &mut Payload, checker: &mut Checker) -> Kind {
         Payload::AgentThinking(p) => {
             let progress = at.field("progress_percentage");
             checker.clamp_number(&progress, &mut p.progress_percentage, 100);
+            checker.name(&at.field("message_id"), &p.message_id);
         }
         Payload::ThinkingDelta(p) => checker.name(&at.field("message_id"), &p.message_id),
         Payload::ToolExecuting(p) => tool_executing(at, p, checker),

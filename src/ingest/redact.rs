@@ -1,6 +1,6 @@
 //! Hides the values of secrets in the parameters of a tool call.
 
-use std::{borrow::Cow, collections::HashSet, iter};
+use std::{collections::HashSet, iter};
 
 use prost_types::{Struct, Value, value::Kind};
 
@@ -82,7 +82,7 @@ impl Redactor {
                 continue;
             };
             at = value;
-            if self.is_secret(&unescaped(key)) {
+            if self.is_secret(&json::unescaped(key)) {
                 at = json::value_end(bytes, value);
                 out.push_str(&text[copied..value]);
                 out.push('"');
@@ -123,16 +123,6 @@ fn push_lower(out: &mut String, word: &str) {
     } else {
         out.extend(word.chars().flat_map(char::to_lowercase));
     }
-}
-
-/// What a key of valid JSON, quotes included, says.
-fn unescaped(quoted: &str) -> Cow<'_, str> {
-    if quoted.contains('\\')
-        && let Ok(text) = serde_json::from_str(quoted)
-    {
-        return Cow::Owned(text);
-    }
-    Cow::Borrowed(quoted)
 }
 
 /// The words of a key: runs of letters or of digits, split at the humps of camel case.

@@ -53,7 +53,7 @@ type Outcomes = Vec<Option<Result<Receipt, Refusal>>>;
 struct Group {
     stream: StreamKey,
     places: Vec<usize>,
-    events: Vec<Arc<Event>>,
+    events: Vec<Event>,
 }
 
 impl EmitterService {
@@ -135,10 +135,7 @@ impl EmitterService {
             .accept(event, &caller.principal, &mut Vec::new())
             .map_err(below)?;
         let stream = event.stream.clone();
-        let results = self
-            .sequencer
-            .submit(stream, vec![Arc::new(event)], caller.deadline)
-            .await;
+        let results = self.submit(stream, vec![event], caller).await;
         let receipt = results
             .into_iter()
             .next()
@@ -163,10 +160,7 @@ impl EmitterService {
         outcomes.resize_with(split.events.len(), || None);
         let groups = self.group(&caller.principal, split, &mut outcomes);
         let submissions = groups.into_iter().map(async |group| {
-            let results = self
-                .sequencer
-                .submit(group.stream, group.events, caller.deadline)
-                .await;
+            let results = self.submit(group.stream, group.events, caller).await;
             (group.places, results)
         });
         for (places, results) in join_all(submissions).await {
@@ -203,6 +197,27 @@ impl EmitterService {
             }
         }
         Ok(event)
+    }
+
+    /// Stores `events`, all of `stream`, in their order.
+    async fn submit(
+        &self,
+        stream: StreamKey,
+        events: Vec<Event>,
+        caller: &Caller,
+    ) -> Vec<Result<Receipt, Refusal>> {
+        let key = match self.sequencer.content_key(&stream).await {
+            Ok(key) => key,
+            Err(refusal) => return vec![Err(refusal); events.len()],
+        };
+        let keyed = |event: Event| {
+            Arc::new(Event {
+                content: event.content.keyed(&key),
+                ..event
+            })
+        };
+        let events = events.into_iter().map(keyed).collect();
+        self.sequencer.submit(stream, events, caller.deadline).await
     }
 
     fn check_batch(&self, split: &Split) -> Result<(), Refusal> {
@@ -253,7 +268,7 @@ impl EmitterService {
             };
             if let Some(group) = groups.get_mut(group) {
                 group.places.push(place);
-                group.events.push(Arc::new(event));
+                group.events.push(event);
             }
         }
         groups

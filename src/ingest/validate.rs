@@ -13,8 +13,9 @@ use crate::{
         RunId, Source, Step, Tenant, ThreadId, Tokens, UserId,
     },
     proto::v1::{
-        self, ToolCompleted, ToolStatus, Usage,
+        self, ToolCompleted, ToolStatus, Usage, agent_completed,
         event::Payload,
+        tool_completed,
         tool_executing::Input::{Parameters, ParametersJson},
     },
     reason::{Reason, Refusal},
@@ -23,7 +24,7 @@ use crate::{
 use super::{
     Config,
     check::{Checker, NAME_CHARS},
-    context,
+    context, json,
     path::Path,
     payload,
     redact::Redactor,
@@ -87,6 +88,7 @@ impl Intake {
         let header = check(&mut event, self.depth)?;
         let stream = principal.may_emit_to(header.tenant.as_ref(), header.user)?;
         let source = header.source.unwrap_or_else(|| principal.source.clone());
+        settle(&mut event);
         let content = content_hash(&mut event, scratch);
         self.complete(&mut event);
         let step = event.payload.as_ref().map_or(Step::Other, payload::step);
@@ -139,9 +141,42 @@ impl Intake {
                     None => {}
                 }
             }
-            Some(Payload::ToolCompleted(tool)) => tool.set_status(status(tool)),
             _ => {}
         }
+    }
+}
+
+/// Brings what has several spellings into the one in which it is stored, so that a retry may spell it otherwise.
+fn settle(event: &mut v1::Event) {
+    match &mut event.payload {
+        // Output only.
+        Some(Payload::ToolExecuting(tool)) => tool.call_sequence = None,
+        Some(Payload::ToolCompleted(tool)) => tool.set_status(status(tool)),
+        _ => {}
+    }
+    if let Some(text) = json_twin(event)
+        && let Some(normalised) = json::normalised(text)
+    {
+        *text = normalised;
+    }
+}
+
+/// The JSON text that stands in place of a `Struct` or `Value`, if there is one.
+fn json_twin(event: &mut v1::Event) -> Option<&mut String> {
+    match &mut event.payload {
+        Some(Payload::ToolExecuting(tool)) => match &mut tool.input {
+            Some(ParametersJson(text)) => Some(text),
+            _ => None,
+        },
+        Some(Payload::ToolCompleted(tool)) => match &mut tool.output {
+            Some(tool_completed::Output::ResultJson(text)) => Some(text),
+            _ => None,
+        },
+        Some(Payload::AgentCompleted(done)) => match &mut done.output {
+            Some(agent_completed::Output::ResultJson(text)) => Some(text),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -159,16 +194,30 @@ fn status(tool: &ToolCompleted) -> ToolStatus {
     }
 }
 
-/// What a retry of `event` is compared by. Source and event id are gone from it afterwards.
+/// What a retry of `event` is compared by. Source, tenant and event id are gone from it afterwards.
 fn content_hash(event: &mut v1::Event, scratch: &mut Vec<u8>) -> ContentHash {
     event.event_id.clear();
+    // Stated or not, it is the tenant of the stream.
+    event.tenant_id.clear();
     event.source = None;
-    // An honest retry may be traced anew.
+    // An honest retry may be traced anew, and have another time where its producer takes the present one.
+    let occurred_at = event.occurred_at.take();
     let traceparent = mem::take(&mut event.traceparent);
     let tracestate = mem::take(&mut event.tracestate);
+    let twin = json_twin(event).map(mem::take);
     scratch.clear();
     scratch.reserve(event.encoded_len());
     event.encode_raw(scratch);
+    if let Some(text) = twin {
+        // The length says where the fields end and the value begins.
+        let fields = scratch.len().to_le_bytes();
+        json::canonical(&text, scratch);
+        scratch.extend_from_slice(&fields);
+        if let Some(place) = json_twin(event) {
+            *place = text;
+        }
+    }
+    event.occurred_at = occurred_at;
     event.traceparent = traceparent;
     event.tracestate = tracestate;
     ContentHash::of(scratch)
@@ -246,6 +295,12 @@ fn run_id(event: &v1::Event, c: &mut Checker) -> Option<RunId> {
     let at = &ROOT.field("run_id");
     match event.payload {
         Some(Payload::Custom(_)) => c.id(at, &event.run_id, RunId::new),
+        // What belongs to a conversation may stand in it by itself.
+        Some(Payload::Message(_) | Payload::StateSnapshot(_) | Payload::StateDelta(_))
+            if !event.thread_id.is_empty() =>
+        {
+            c.id(at, &event.run_id, RunId::new)
+        }
         _ => c.required_id(at, &event.run_id, RunId::new),
     }
 }

@@ -405,7 +405,7 @@ fn refuse_all(jobs: Vec<Job>, refusal: &Refusal) {
     }
 }
 
-fn unavailable(error: &EngineError) -> Refusal {
+pub(super) fn unavailable(error: &EngineError) -> Refusal {
     match error {
         EngineError::Full => Refusal::new(Reason::StreamFull, "the store is full"),
         EngineError::Unavailable(_) => Refusal::new(

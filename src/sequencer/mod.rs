@@ -4,6 +4,7 @@
 //! into the next append together.
 
 mod claims;
+mod content_key;
 mod decide;
 mod drive;
 mod lane;
@@ -31,6 +32,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::oneshot, time::Instant};
 
 use self::{
+    content_key::Known,
     lane::{Answers, Counted, Counts, Job, Lane},
     lease::Leases,
     missed::Unheard,
@@ -93,6 +95,7 @@ pub struct Sequencer {
     /// Since when events can be stored through this node.
     began_at: Timestamp,
     refused_sources: RefusedSources,
+    content_key: Mutex<Option<Known>>,
 }
 
 impl Sequencer {
@@ -118,6 +121,7 @@ impl Sequencer {
             outages: Mutex::default(),
             unheard: Mutex::default(),
             refused_sources: RefusedSources::default(),
+            content_key: Mutex::default(),
         })
     }
 

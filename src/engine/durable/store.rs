@@ -257,6 +257,7 @@ pub(super) fn key_name(key: &Key) -> Vec<u8> {
         Key::Acks(stream) => pair(b'a', stream.tenant(), stream.user().as_str()),
         Key::Lease(range) => numbered(b'l', *range),
         Key::Missed(bucket) => numbered(b'm', *bucket),
+        Key::ContentSecret => vec![b's'],
     }
 }
 
@@ -264,6 +265,9 @@ pub(super) fn key_name(key: &Key) -> Vec<u8> {
 pub(super) fn read_key_name(name: &[u8]) -> Result<Key, Corrupt> {
     let wrong = || Corrupt::new("no such key");
     let (kind, rest) = name.split_first().ok_or_else(wrong)?;
+    if let (b's', []) = (*kind, rest) {
+        return Ok(Key::ContentSecret);
+    }
     if let b'l' | b'm' = *kind {
         let number = rest.try_into().map_err(|_| wrong())?;
         let number = usize::try_from(u64::from_be_bytes(number)).map_err(|_| wrong())?;
@@ -340,6 +344,7 @@ mod tests {
             Key::Acks(StreamKey::new(tenant("t"), UserId::new("u").unwrap())),
             Key::Lease(15),
             Key::Missed(960),
+            Key::ContentSecret,
         ];
         for key in keys {
             assert_eq!(read_key_name(&key_name(&key)), Ok(key));

@@ -54,7 +54,7 @@ impl KeyStore {
             Key::Acks(stream) => {
                 OWNER + stream.tenant().as_str().len() + stream.user().as_str().len()
             }
-            Key::Lease(_) | Key::Missed(_) => 0,
+            Key::Lease(_) | Key::Missed(_) | Key::ContentSecret => 0,
         };
         held + value.len() + size_of::<(Key, Stored)>() + MAP
     }

@@ -67,6 +67,7 @@ impl Names {
             Key::Acks(stream) => format!("{}ka{}", self.base(stream.bucket()), sid(stream)),
             Key::Lease(range) => format!("{}kl{range}", self.base(range % BUCKETS)),
             Key::Missed(bucket) => self.base(bucket % BUCKETS) + "km",
+            Key::ContentSecret => self.base(0) + "ks",
         }
     }
 }
@@ -217,6 +218,7 @@ mod tests {
         let key = names.of('m', &stream);
         assert_eq!(key, format!("{{emitter:{}}}mfQ.ew", stream.bucket()));
         assert_eq!(names.key(&Key::Missed(64)), "{emitter:64}km");
+        assert_eq!(names.key(&Key::ContentSecret), "{emitter:0}ks");
         let claim = Key::RunClaim(Tenant::new("a}").unwrap(), RunId::new("b{").unwrap());
         let key = names.key(&claim);
         assert_eq!(

@@ -4,9 +4,10 @@ use super::*;
 use crate::{
     event::Kind,
     proto::v1::{
-        Message, PatchOp, PatchOperation, RecordedEvent, Source, StateDelta, StateSnapshot,
-        SubscribeResponse, TextDelta, ThinkingDelta, ToolCompleted, ToolExecuting, ToolStatus,
-        Usage, subscribe_response, tool_executing::Input,
+        AgentCompleted, Message, PatchOp, PatchOperation, RecordedEvent, Source, StateDelta,
+        StateSnapshot, SubscribeResponse, TextDelta, ThinkingDelta, ToolCompleted, ToolExecuting,
+        ToolStatus, Usage, agent_completed, subscribe_response, tool_completed,
+        tool_executing::Input,
     },
 };
 
@@ -78,7 +79,7 @@ fn the_header_is_typed_and_the_body_holds_the_rest() {
 }
 
 #[test]
-fn a_retry_may_change_its_source_and_trace_but_nothing_else() {
+fn a_retry_may_change_its_source_time_and_trace_but_nothing_else() {
     let hash = |change: fn(&mut v1::Event)| {
         let mut event = full();
         change(&mut event);
@@ -87,11 +88,15 @@ fn a_retry_may_change_its_source_and_trace_but_nothing_else() {
     let first = hash(|_| {});
     assert_eq!(hash(|e| e.event_id = "e2".into()), first);
     assert_eq!(hash(|e| e.source = None), first);
+    assert_eq!(hash(|e| e.tenant_id.clear()), first);
+    assert_eq!(hash(|e| e.occurred_at = None), first);
     assert_eq!(hash(|e| e.traceparent.clear()), first);
     assert_eq!(hash(|e| e.tracestate.clear()), first);
     assert_ne!(hash(|e| e.run_id = "r2".into()), first);
+    assert_ne!(hash(|e| e.thread_id.clear()), first);
+    assert_ne!(hash(|e| e.agent_name.clear()), first);
     assert_ne!(hash(|e| e.labels.clear()), first);
-    assert_ne!(hash(|e| e.occurred_at = None), first);
+    assert_ne!(hash(|e| e.usage = None), first);
     assert_ne!(
         hash(|e| e.payload = Some(Payload::Message(Message::default()))),
         first
@@ -110,6 +115,112 @@ fn a_retry_may_change_its_source_and_trace_but_nothing_else() {
     assert_ne!(one.content, two.content);
     // What the server fills in does not count.
     assert_eq!(tool(r#"{"key":"1"}"#).content, one.content);
+}
+
+#[test]
+fn json_texts_are_compared_as_values() {
+    type Twin = fn(&str) -> Payload;
+    let twins: [Twin; 3] = [
+        |text| {
+            Payload::ToolExecuting(ToolExecuting {
+                tool_name: "t".into(),
+                input: Some(Input::ParametersJson(text.into())),
+                ..ToolExecuting::default()
+            })
+        },
+        |text| {
+            Payload::ToolCompleted(ToolCompleted {
+                tool_name: "t".into(),
+                output: Some(tool_completed::Output::ResultJson(text.into())),
+                ..ToolCompleted::default()
+            })
+        },
+        |text| {
+            Payload::AgentCompleted(AgentCompleted {
+                output: Some(agent_completed::Output::ResultJson(text.into())),
+                ..AgentCompleted::default()
+            })
+        },
+    ];
+    let text = r#"{"b":[1.0,"é"],"a":1e999}"#;
+    for twin in twins {
+        let hash = |text: &str| accept(&event(twin(text))).unwrap().content;
+        let first = hash(text);
+        for same in [
+            "{\n  \"b\": [1, \"\\u00e9\"],\r\n\t\"a\": 10e998\n}\n",
+            r#"{"a":1e999,"b":[10e-1,"é"]}"#,
+            r#"{"a":0,"b":[1.0,"é"],"a":1e999}"#,
+        ] {
+            assert_eq!(hash(same), first, "{same}");
+        }
+        for other in [
+            r#"{"b":[1.1,"é"],"a":1e999}"#,
+            r#"{"b":["é",1.0],"a":1e999}"#,
+            r#"{"b":[1.0,"é"],"a":1e998}"#,
+        ] {
+            assert_ne!(hash(other), first, "{other}");
+        }
+    }
+}
+
+#[test]
+fn a_retry_may_state_what_the_server_fills_in() {
+    let completed = |status: ToolStatus, error: &str| {
+        let payload = Payload::ToolCompleted(ToolCompleted {
+            tool_call_id: "c1".into(),
+            status: status.into(),
+            error: error.into(),
+            ..ToolCompleted::default()
+        });
+        accept(&event(payload)).unwrap().content
+    };
+    let (unstated, succeeded) = (ToolStatus::Unspecified, ToolStatus::Succeeded);
+    assert_eq!(completed(unstated, ""), completed(succeeded, ""));
+    assert_eq!(
+        completed(unstated, "no"),
+        completed(ToolStatus::Failed, "no")
+    );
+    assert_ne!(
+        completed(succeeded, "no"),
+        completed(ToolStatus::Failed, "no")
+    );
+    let begun = |call_sequence| {
+        let payload = Payload::ToolExecuting(ToolExecuting {
+            tool_call_id: "c1".into(),
+            tool_name: "t".into(),
+            call_sequence,
+            ..ToolExecuting::default()
+        });
+        accept(&event(payload)).unwrap().content
+    };
+    assert_eq!(begun(None), begun(Some(7)));
+}
+
+#[test]
+fn json_texts_are_stored_on_one_line_and_exact() {
+    let stored = |text: &str| {
+        let payload = Payload::ToolCompleted(ToolCompleted {
+            output: Some(tool_completed::Output::ResultJson(text.into())),
+            ..ToolCompleted::default()
+        });
+        match body(&accept(&event(payload)).unwrap()).payload {
+            Some(Payload::ToolCompleted(tool)) => tool.output,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (text, want) in [
+        (
+            "{\n \"a\" : 1e999,\r\n\"b\": 12345678901234567890 }",
+            r#"{"a":1e999,"b":12345678901234567890}"#,
+        ),
+        (r#""cut \ud83d""#, "\"cut \u{fffd}\""),
+    ] {
+        assert_eq!(
+            stored(text),
+            Some(tool_completed::Output::ResultJson(want.into())),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod open_runs;
 mod operator;
 mod page;
 mod refused_sockets;
+mod replay;
 mod runs;
 mod server;
 mod slow;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     engine::memory,
     event::{Epoch, Event, Kind, StreamKey},
+    reason::Reason,
     sequencer::{Config, Sequencer},
 };
 
@@ -45,6 +46,34 @@ async fn an_event_is_not_refused_for_what_another_node_has_changed() {
     assert_eq!(words(&emit(&two, &user, ends).await), ["stored"]);
     let late = event(&user, "4", Some("r"), Kind::AgentThinking);
     assert_eq!(words(&emit(&one, &user, late).await), ["RUN_ENDED"]);
+}
+
+/// A retry goes to any node.
+#[tokio::test(start_paused = true)]
+async fn nodes_of_one_store_have_one_key_of_content_hashes() {
+    let (rig, [one, two], user) = nodes().await;
+    let key = one.content_key(&user).await.unwrap();
+    assert_eq!(two.content_key(&user).await.unwrap(), key);
+    // A node that knows the key needs no store for it; one that does not cannot take events in.
+    let three = rig.node(Config::default(), 3);
+    let fails = Odds {
+        call: 1.0,
+        ..Odds::default()
+    };
+    rig.engine.set_odds(fails);
+    assert_eq!(one.content_key(&user).await.unwrap(), key);
+    let refused = three.content_key(&user).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::EngineUnavailable);
+    rig.engine.set_odds(Odds::default());
+    assert_eq!(three.content_key(&user).await.unwrap(), key);
+    assert_ne!(
+        Rig::with(Config::default(), memory::Config::default(), 9)
+            .sequencer
+            .content_key(&user)
+            .await
+            .unwrap(),
+        key
+    );
 }
 
 /// The node that watches has heard nothing of the run but that it is due.

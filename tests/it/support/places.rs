@@ -46,7 +46,7 @@ impl Places {
             Key::Lease(range) => hung.leases.contains(range),
             Key::Acks(stream) => hung.buckets.contains(&stream.bucket()),
             Key::Missed(bucket) => hung.buckets.contains(bucket),
-            Key::RunClaim(..) => false,
+            Key::RunClaim(..) | Key::ContentSecret => false,
         };
         if hangs {
             std::future::pending().await
@@ -67,7 +67,7 @@ impl Places {
             Key::Lease(range) => reached(!self.away.lock().unwrap().leases.contains(range)),
             Key::Acks(stream) => self.reach(stream.bucket()),
             Key::Missed(bucket) => self.reach(*bucket),
-            Key::RunClaim(..) => Ok(()),
+            Key::RunClaim(..) | Key::ContentSecret => Ok(()),
         }
     }
 

@@ -132,13 +132,13 @@ fn values_nest_up_to_32_deep() {
 #[test]
 fn json_twins() {
     assert_ok(&parameters_json(r#" {"id":12345678901234567890} "#));
+    assert_ok(&parameters_json(r#"{"a":"\ud800"}"#));
     for (text, rule) in [
         ("", "is not JSON"),
         ("[1]", "must be a JSON object"),
         ("null", "must be a JSON object"),
         ("{\"a\":1,}", "is not JSON"),
         ("{\"a\":NaN}", "is not JSON"),
-        (r#"{"a":"\ud800"}"#, "surrogate"),
     ] {
         assert_refused(
             &parameters_json(text),

@@ -1,13 +1,14 @@
 //! Frames as lines for a person.
 
-use serde_json::Value;
-
 use super::text::plain;
-use crate::{client::Frame, event::Position};
+use crate::{
+    client::{Fields, Frame},
+    event::Position,
+};
 
 /// One line for the event in `frame`: when, who, which run, what, and the words for the person.
-pub(super) fn line(frame: &Value, coloured: bool) -> String {
-    let text = |name: &str| plain(frame[name].as_str().unwrap_or_default()).into_owned();
+pub(super) fn line(frame: &Fields<'_>, coloured: bool) -> String {
+    let text = |name: &str| plain(&frame.text(name)).into_owned();
     let or_dash = |text: String| {
         if text.is_empty() {
             "-".to_owned()
@@ -20,11 +21,11 @@ pub(super) fn line(frame: &Value, coloured: bool) -> String {
     // Of a time such as 2026-11-21T10:00:00.123Z the part that changes while one looks.
     let time = timestamp.get(11..23).unwrap_or(&timestamp);
     let (agent, run) = (or_dash(text("agent_name")), or_dash(text("run_id")));
-    let joined = frame["joined"]
-        .as_u64()
+    let joined = frame
+        .number::<u64>("joined")
         .map(|count| format!(" ({count} joined)"))
         .unwrap_or_default();
-    let words = words(&kind, &frame["payload"]);
+    let words = words(&kind, &frame.object("payload"));
     let (on, off) = if coloured {
         (colour(&kind), "\u{1b}[0m")
     } else {
@@ -66,8 +67,8 @@ pub(super) fn colour(kind: &str) -> &'static str {
 }
 
 /// What the payload says, in a few words.
-fn words(kind: &str, payload: &Value) -> String {
-    let text = |name: &str| plain(payload[name].as_str().unwrap_or_default()).into_owned();
+fn words(kind: &str, payload: &Fields<'_>) -> String {
+    let text = |name: &str| plain(&payload.text(name)).into_owned();
     let parts = match kind {
         "agent_started" | "agent_completed" => vec![text("message"), took(payload)],
         "agent_thinking" => vec![step(payload), text("reasoning")],
@@ -87,14 +88,14 @@ fn words(kind: &str, payload: &Value) -> String {
         ],
         "tool_progress" => vec![percent(payload), text("message")],
         "text_delta" | "thinking_delta" | "message" => vec![text("role"), text("text")],
-        _ => vec![shortened(payload)],
+        _ => vec![shortened(payload.json())],
     };
     let said: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     said.join("  ")
 }
 
-fn step(payload: &Value) -> String {
-    let number = |name: &str| payload.get(name).and_then(Value::as_u64);
+fn step(payload: &Fields<'_>) -> String {
+    let number = |name: &str| payload.number::<u64>(name);
     match (number("step_number"), number("total_steps")) {
         (Some(step), Some(total)) => format!("[{step}/{total}]"),
         (Some(step), None) => format!("[{step}]"),
@@ -102,32 +103,30 @@ fn step(payload: &Value) -> String {
     }
 }
 
-fn percent(payload: &Value) -> String {
-    let fraction = payload.get("fraction").and_then(Value::as_f64);
+fn percent(payload: &Fields<'_>) -> String {
+    let fraction = payload.number::<f64>("fraction");
     fraction
         .map(|fraction| format!("{:.0}%", fraction * 100.0))
         .unwrap_or_default()
 }
 
-fn took(payload: &Value) -> String {
+fn took(payload: &Fields<'_>) -> String {
     payload
-        .get("execution_time_ms")
-        .filter(|value| value.is_number())
+        .number::<f64>("execution_time_ms")
         .map(|millis| format!("{millis} ms"))
         .unwrap_or_default()
 }
 
-fn rest(payload: &Value, name: &str) -> String {
-    payload.get(name).map(shortened).unwrap_or_default()
+fn rest(payload: &Fields<'_>, name: &str) -> String {
+    payload.value(name).map(shortened).unwrap_or_default()
 }
 
 /// The most characters of a value that a line shows.
 const SHOWN: usize = 160;
 
-/// The value as JSON, cut where it is long.
-fn shortened(value: &Value) -> String {
-    let json = value.to_string();
-    let text = plain(&json);
+/// JSON text, cut where it is long.
+fn shortened(json: &str) -> String {
+    let text = plain(json);
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into_owned(),
@@ -136,9 +135,14 @@ fn shortened(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    /// The line for that frame.
+    fn line(frame: &Value, coloured: bool) -> String {
+        super::line(&Fields::of(&frame.to_string()), coloured)
+    }
 
     fn frame(kind: &str, payload: Value) -> Value {
         json!({"type": kind, "timestamp": "2026-11-21T10:00:00.123Z", "agent_name": "a", "run_id": "r1",
@@ -186,6 +190,14 @@ mod tests {
         }
         let cut = line(&frame("my.type", json!({"x": long})), false);
         assert!(cut.ends_with('…') && cut.chars().count() < 250, "{cut}");
+    }
+
+    #[test]
+    fn numbers_are_shown_as_they_are_written() {
+        let text = r#"{"type":"tool_executing","payload":{"tool_name":"t","parameters":{"n":1e999,"id":12345678901234567890123,"p":1.10}}}"#;
+        let line = super::line(&Fields::of(text), false);
+        let want = r#"-  -  tool_executing  t  {"n":1e999,"id":12345678901234567890123,"p":1.10}"#;
+        assert_eq!(line.trim_start(), want);
     }
 
     #[test]

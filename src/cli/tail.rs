@@ -140,7 +140,7 @@ impl Tail {
                 warn(&format!("disconnected: {}; again in {wait}", plain(reason)));
                 Ok(())
             }
-            Item::Event(frame) if !self.json => say(&render::line(&frame.value(), coloured)),
+            Item::Event(frame) if !self.json => say(&render::line(&frame.fields(), coloured)),
             Item::Event(frame)
             | Item::Established(frame)
             | Item::Gap(frame)

@@ -1,7 +1,10 @@
 //! One frame as a reader gets it.
 
+mod fields;
+
 use serde::Deserialize;
 
+pub use self::fields::Fields;
 use crate::event::{Epoch, Offset, Position};
 
 /// One frame: its text, and what the reader itself must know of it.
@@ -44,14 +47,14 @@ impl Frame {
         Some(Self { text, head })
     }
 
-    /// The text as it came: one JSON object. Its numbers are exact here, which they are not in `value`.
+    /// The text as it came: one JSON object.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The frame as a value. Integers beyond 64 bits and long decimals lose digits.
-    pub fn value(&self) -> serde_json::Value {
-        serde_json::from_str(&self.text).unwrap_or_default()
+    /// The fields, each as the JSON text that it came as: numbers stay exact.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::of(&self.text)
     }
 
     /// The type, such as `agent_started`.

@@ -13,7 +13,7 @@ mod socket;
 
 pub use address::{Address, UrlError};
 pub use credential::Credential;
-pub use frame::Frame;
+pub use frame::{Fields, Frame};
 pub use operator::{Answer, Operator};
 pub use producer::{Fate, Producer, ProducerConfig};
 pub use reader::{Item, Reader, ReaderConfig, Start, Stopped};

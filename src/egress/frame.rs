@@ -273,6 +273,7 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         summary: draft.summary.as_deref().map(runs::summary),
         violation: draft.violation.map_or("", Reason::name).to_owned(),
         adjustments: draft.event.adjustments.to_proto(),
+        r#type: draft.event.kind.wire_type().to_owned(),
         ..Default::default()
     };
     let event_len: usize = header()

@@ -66,6 +66,7 @@ fn fields(to: &mut Object<'_>, payload: &Payload) {
 }
 
 fn agent_thinking(to: &mut Object<'_>, p: &v1::AgentThinking) {
+    to.text("message_id", &p.message_id);
     to.text("reasoning", &p.reasoning);
     if let Some(step) = p.step_number {
         to.integer("step_number", step.into());

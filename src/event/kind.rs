@@ -56,7 +56,7 @@ const TYPED: [(Kind, &str); 14] = [
 ];
 
 /// Prefixes that a custom name may not have.
-const RESERVED_PREFIXES: [&str; 8] = [
+const RESERVED_PREFIXES: [&str; 20] = [
     "agent_",
     "tool_",
     "text_",
@@ -65,6 +65,19 @@ const RESERVED_PREFIXES: [&str; 8] = [
     "state_",
     "run_",
     "connection_",
+    // For types that the contract may get.
+    "plan_",
+    "artifact_",
+    "file_",
+    "citation_",
+    "step_",
+    "task_",
+    "thread_",
+    "user_",
+    "usage_",
+    "command_",
+    "handoff_",
+    "source_",
 ];
 
 impl Kind {
@@ -145,7 +158,15 @@ mod tests {
     #[test]
     fn custom_names_keep_clear_of_the_typed_ones() {
         let long = "a".repeat(64);
-        for name in ["a", "progress", "my.event-1_x", "messages", &long] {
+        for name in [
+            "a",
+            "progress",
+            "my.event-1_x",
+            "messages",
+            "plan",
+            "user.joined",
+            &long,
+        ] {
             assert_eq!(custom_name_problem(name), None, "{name}");
         }
         let too_long = "a".repeat(65);
@@ -167,6 +188,18 @@ mod tests {
             "state_x",
             "run_x",
             "connection_x",
+            "plan_x",
+            "artifact_x",
+            "file_x",
+            "citation_x",
+            "step_x",
+            "task_x",
+            "thread_x",
+            "user_x",
+            "usage_x",
+            "command_x",
+            "handoff_x",
+            "source_x",
         ] {
             assert!(custom_name_problem(name).is_some(), "{name:?}");
         }

@@ -215,12 +215,18 @@ impl Said {
     }
 }
 
-/// A call that did its work says nothing; one that failed says so in any case.
+/// A call that did its work says nothing; one that ended otherwise says so in any case.
 fn tool_completed(said: v1::ToolCompleted, draft: &Draft) -> Said {
-    let failed = said.status == i32::from(ToolStatus::Failed);
-    let text = match said.error.is_empty() && failed {
-        true => "failed".to_owned(),
-        false => said.error,
+    let outcome = match said.status() {
+        ToolStatus::Failed => "failed",
+        ToolStatus::Cancelled => "cancelled",
+        ToolStatus::Denied => "denied",
+        ToolStatus::Succeeded | ToolStatus::Unspecified => "",
+    };
+    let text = match (said.status(), said.error.as_str()) {
+        (_, "") => outcome.to_owned(),
+        (ToolStatus::Cancelled | ToolStatus::Denied, error) => joined(&[outcome, error], ": "),
+        (_, error) => error.to_owned(),
     };
     let settled = match &draft.step {
         Step::ToolEnds { id, name, .. } => (id.as_ref(), name.as_ref()),

@@ -155,15 +155,15 @@ impl Notes {
     fn extend(&self, item: Item) {
         match item {
             Item::Event(frame) => {
-                let value = frame.value();
-                let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+                let fields = frame.fields();
+                let text = |name: &str| fields.text(name);
                 self.push(Heard::Event(Seen {
                     epoch: text("epoch"),
-                    offset: value["offset"].as_u64().unwrap_or_default(),
+                    offset: fields.number("offset").unwrap_or_default(),
                     event_id: text("event_id"),
                     user: text("user_id"),
                     run: text("run_id"),
-                    run_sequence: value["run_sequence"].as_u64().unwrap_or_default(),
+                    run_sequence: fields.number("run_sequence").unwrap_or_default(),
                     ends: matches!(
                         frame.kind(),
                         "agent_completed" | "agent_failed" | "agent_cancelled"

@@ -1,6 +1,8 @@
 //! The `payload` of an event, arm by arm.
 
-use prost_types::{Duration, ListValue, Struct, Value, value::Kind};
+mod exact;
+
+use prost_types::Duration;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -34,7 +36,7 @@ pub(super) fn read(kind: &str, text: &str) -> Result<Payload, String> {
         "state_delta" => Payload::StateDelta(parse::<Delta>(text)?.try_into()?),
         name => Payload::Custom(Custom {
             name: name.to_owned(),
-            data: Some(structure(parse(text)?)?),
+            data: Some(exact::structure(text)?),
         }),
     })
 }
@@ -52,8 +54,8 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The JSON text of `value`, exact.
-fn exact(value: Option<Box<RawValue>>) -> Option<String> {
+/// The JSON text of `value`.
+fn twin(value: Option<Box<RawValue>>) -> Option<String> {
     value.map(|value| value.get().to_owned())
 }
 
@@ -64,41 +66,6 @@ fn millis(millis: Option<f64>) -> Option<Duration> {
     let seconds = i64::try_from(nanos / NANOS_PER_SECOND).unwrap_or(i64::MAX);
     let nanos = i32::try_from(nanos % NANOS_PER_SECOND).unwrap_or(0);
     Some(Duration { seconds, nanos })
-}
-
-/// The largest integer up to which a double holds every one.
-const EXACT: u64 = 1 << 53;
-
-fn value(json: serde_json::Value) -> Result<Value, String> {
-    let kind = match json {
-        serde_json::Value::Null => Kind::NullValue(0),
-        serde_json::Value::Bool(truth) => Kind::BoolValue(truth),
-        serde_json::Value::String(text) => Kind::StringValue(text),
-        serde_json::Value::Array(items) => {
-            let values = items.into_iter().map(value).collect::<Result<_, _>>()?;
-            Kind::ListValue(ListValue { values })
-        }
-        serde_json::Value::Object(object) => Kind::StructValue(structure(object)?),
-        serde_json::Value::Number(number) => {
-            let whole = number.as_i64().map(i64::unsigned_abs).or(number.as_u64());
-            if whole.is_some_and(|whole| whole > EXACT) {
-                return Err(format!(
-                    "{number} would lose digits here; send it as a text"
-                ));
-            }
-            Kind::NumberValue(number.as_f64().unwrap_or(f64::NAN))
-        }
-    };
-    Ok(Value { kind: Some(kind) })
-}
-
-fn structure(object: serde_json::Map<String, serde_json::Value>) -> Result<Struct, String> {
-    let fields = object
-        .into_iter()
-        .map(|(name, json)| Ok((name, value(json)?)));
-    Ok(Struct {
-        fields: fields.collect::<Result<_, String>>()?,
-    })
 }
 
 #[derive(Deserialize)]
@@ -129,6 +96,8 @@ struct Thinking {
     step_number: Option<u32>,
     total_steps: Option<u32>,
     progress_percentage: Option<f64>,
+    #[serde(default)]
+    message_id: String,
 }
 
 impl From<Thinking> for AgentThinking {
@@ -138,7 +107,7 @@ impl From<Thinking> for AgentThinking {
             step_number: p.step_number,
             total_steps: p.total_steps,
             progress_percentage: p.progress_percentage,
-            ..Default::default()
+            message_id: p.message_id,
         }
     }
 }
@@ -203,7 +172,7 @@ impl From<Executing> for ToolExecuting {
             tool_call_id: p.tool_call_id,
             tool_name: p.tool_name,
             description: p.description,
-            input: exact(p.parameters).map(tool_executing::Input::ParametersJson),
+            input: twin(p.parameters).map(tool_executing::Input::ParametersJson),
             ..Default::default()
         }
     }
@@ -214,6 +183,8 @@ impl From<Executing> for ToolExecuting {
 enum Status {
     Succeeded,
     Failed,
+    Cancelled,
+    Denied,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +209,8 @@ impl From<Completed> for ToolCompleted {
             None => ToolStatus::Unspecified,
             Some(Status::Succeeded) => ToolStatus::Succeeded,
             Some(Status::Failed) => ToolStatus::Failed,
+            Some(Status::Cancelled) => ToolStatus::Cancelled,
+            Some(Status::Denied) => ToolStatus::Denied,
         };
         Self {
             tool_call_id: p.tool_call_id,
@@ -245,7 +218,7 @@ impl From<Completed> for ToolCompleted {
             status: status.into(),
             error: p.error,
             execution_time: millis(p.execution_time_ms),
-            output: exact(p.result).map(tool_completed::Output::ResultJson),
+            output: twin(p.result).map(tool_completed::Output::ResultJson),
             call_sequence: p.call_sequence,
         }
     }
@@ -288,7 +261,7 @@ impl From<Done> for AgentCompleted {
         Self {
             message: p.message,
             execution_time: millis(p.execution_time_ms),
-            output: exact(p.result).map(agent_completed::Output::ResultJson),
+            output: twin(p.result).map(agent_completed::Output::ResultJson),
         }
     }
 }
@@ -355,7 +328,7 @@ impl From<Waiting> for AgentWaiting {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Snapshot {
-    snapshot: serde_json::Value,
+    snapshot: Box<RawValue>,
 }
 
 impl TryFrom<Snapshot> for StateSnapshot {
@@ -363,7 +336,7 @@ impl TryFrom<Snapshot> for StateSnapshot {
 
     fn try_from(p: Snapshot) -> Result<Self, String> {
         Ok(Self {
-            snapshot: Some(value(p.snapshot)?),
+            snapshot: Some(exact::value(p.snapshot.get())?),
         })
     }
 }
@@ -392,13 +365,8 @@ struct Operation {
     path: String,
     #[serde(default)]
     from: String,
-    #[serde(default, deserialize_with = "some")]
-    value: Option<serde_json::Value>,
-}
-
-/// A value that is there is kept, also when it is null.
-fn some<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<serde_json::Value>, D::Error> {
-    serde_json::Value::deserialize(value).map(Some)
+    #[serde(default, deserialize_with = "present")]
+    value: Option<Box<RawValue>>,
 }
 
 impl TryFrom<Delta> for StateDelta {
@@ -428,7 +396,7 @@ impl TryFrom<Operation> for PatchOperation {
             op: op.into(),
             path: p.path,
             from: p.from,
-            value: p.value.map(value).transpose()?,
+            value: p.value.map(|text| exact::value(text.get())).transpose()?,
         })
     }
 }

@@ -415,6 +415,7 @@ fn the_wire_form_decodes_to_the_whole_event() {
             seconds: 1_795_255_200,
             nanos: 123_000_000,
         }),
+        r#type: "agent_cancelled".into(),
         ..Default::default()
     };
     assert_eq!(recorded(&full), want);

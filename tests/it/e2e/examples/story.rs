@@ -73,7 +73,7 @@ fn thinking() -> v1::Event {
         step_number: Some(1),
         total_steps: Some(3),
         progress_percentage: Some(12.5),
-        ..Default::default()
+        message_id: "th0".into(),
     });
     v1::Event {
         usage: Some(v1::Usage {

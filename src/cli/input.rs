@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use crate::proto::v1::{Event, Usage};
+use crate::{
+    ingest::normalised_json,
+    proto::v1::{Event, Usage},
+};
 
 /// One line. What a frame has beyond this, its place for one, is known and left aside.
 #[derive(Debug, Deserialize)]
@@ -89,6 +92,9 @@ pub(super) fn event(line: &str) -> Result<Option<Event>, String> {
         Some(kind) if kind.starts_with(CONTROL) => return Ok(None),
         Some(_) => {}
     }
+    // Texts that were cut inside an emoji.
+    let normalised = normalised_json(line);
+    let line = normalised.as_deref().unwrap_or(line);
     let line: Line<'_> = serde_json::from_str(line).map_err(|error| error.to_string())?;
     // A timestamp that only repeats the recording is the server's and not the producer's.
     let occurred_at = line

@@ -56,7 +56,7 @@ const TYPED: [(Kind, &str); 14] = [
 ];
 
 /// Prefixes that a custom name may not have.
-const RESERVED_PREFIXES: [&str; 20] = [
+const RESERVED_PREFIXES: &[&str] = &[
     "agent_",
     "tool_",
     "text_",

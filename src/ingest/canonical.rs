@@ -140,7 +140,12 @@ mod tests {
                 r#"{"a":1,"b":[true,null]}"#,
                 "{ \"b\" : [ true,\n null ],\"a\":1.0 }",
             ],
-            &[r#"{"a":2}"#, r#"{"a":1,"a":2}"#],
+            &[
+                r#"{"a":2}"#,
+                r#"{"a":1,"a":2}"#,
+                r#"{"a":{"x":[2]},"\u0061":2}"#,
+            ],
+            &["1e-999999999999999999", "10e-1000000000000000000"],
             &["[]", "[ ]"],
         ];
         let mut forms = Vec::new();
@@ -165,8 +170,26 @@ mod tests {
             ("null", "\"null\""),
             (r#"{"a":"b"}"#, r#"{"ab":""}"#),
             ("9007199254740993", "9007199254740992"),
+            ("1e999", "1e998"),
+            ("[1,2]", "[2,1]"),
+            (r#"["a","b"]"#, r#"["a\",\"b"]"#),
+            (r#"{"a":{}}"#, r#"{"a":[]}"#),
         ] {
             assert_ne!(of(one), of(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn the_largest_texts_take_little_room() {
+        let nested = "{\"b\":1,\"a\":".repeat(31) + &"1".repeat(60_000) + &"}".repeat(31);
+        let many: Vec<String> = (0..5_000)
+            .rev()
+            .map(|n| format!("\"k{n}\":1e{n}"))
+            .collect();
+        let digits = "1e".to_owned() + &"9".repeat(60_000);
+        for text in [nested, format!("{{{}}}", many.join(",")), digits] {
+            let length = of(&text).len();
+            assert!(length < text.len() * 4, "{length} bytes for {}", text.len());
         }
     }
 

@@ -1,10 +1,8 @@
 //! Exact JSON text: checked and walked as bytes, so that no number passes through a double.
 
-mod canonical;
 mod normal;
 
-pub(super) use canonical::canonical;
-pub(super) use normal::normalised;
+pub(crate) use normal::normalised;
 
 use std::borrow::Cow;
 
@@ -87,7 +85,25 @@ pub(super) fn value_end(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+/// Goes through the items of the array or object that opens at `open`: `item` gets where one begins and says where it
+/// ends. Returns where the whole ends.
+pub(super) fn items(text: &str, open: usize, mut item: impl FnMut(usize) -> usize) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = skip_space(bytes, open + 1);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'}' | b']' => return at + 1,
+            b',' => at = skip_space(bytes, at + 1),
+            _ => {
+                let end = item(at);
+                at = skip_space(bytes, end.max(at + 1));
+            }
+        }
+    }
+    bytes.len()
+}
+
+pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
         at += 1;
     }

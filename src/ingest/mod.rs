@@ -31,6 +31,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use json::normalised as normalised_json;
 pub use server::{Deadline, EmitterServer};
 pub use service::EmitterService;
 
@@ -70,7 +71,7 @@ impl Default for Config {
 pub struct Redaction {
     /// Whether any are.
     pub enabled: bool,
-    /// Words that mark a key as a secret's name. A key is split into words at everything that is no letter or digit,
+    /// Words that mark a key as a secret's name, whatever its value looks like. A key is split into words at everything that is no letter or digit,
     /// at the humps of camel case, and between letters and digits; case does not count. A listed word matches one
     /// word of the key, or two neighbours together: `apikey` matches `apikey`, `api_key` and `ApiKey`.
     pub words: Vec<String>,
@@ -80,7 +81,10 @@ impl Default for Redaction {
     fn default() -> Self {
         Self {
             enabled: true,
-            words: redact::WORDS.map(str::to_owned).into(),
+            words: redact::WORDS
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    Config,
+    Config, canonical,
     check::{Checker, NAME_CHARS},
     context, json,
     path::Path,
@@ -211,7 +211,7 @@ fn content_hash(event: &mut v1::Event, scratch: &mut Vec<u8>) -> ContentHash {
     if let Some(text) = twin {
         // The length says where the fields end and the value begins.
         let fields = scratch.len().to_le_bytes();
-        json::canonical(&text, scratch);
+        canonical::text(scratch, &text);
         scratch.extend_from_slice(&fields);
         if let Some(place) = json_twin(event) {
             *place = text;

@@ -185,6 +185,39 @@ def test_what_tail_prints_is_emitted_to_another(shell, run):
     assert {(frame["user_id"], frame["run_id"]) for frame in copies} == {("copy", "r2")}
 
 
+# JSON as agents write it: on several lines, with numbers that no double holds, and cut within an emoji.
+AWKWARD = '{\n  "id": 12345678901234567890,\n  "far": 1e999,\r\n  "price": 1.10, "cut": "\\ud83d"\n}'
+STORED = '{"id":12345678901234567890,"far":1e999,"price":1.10,"cut":"\ufffd"}'
+
+
+def test_what_was_stored_goes_through_the_pipe_exactly(shell, dev):
+    def emit(kind, data, *flags):
+        run = ["emitter", "emit", "--user", "demo", "--run", "r1", "--agent", "a", "--type", kind, *flags]
+        return shell.run(*run, "--data", data)
+
+    emit("agent_started", "{}")
+    emit("tool_executing", f'{{"tool_name": "t", "tool_call_id": "c", "parameters": {AWKWARD}}}')
+    emit("tool_completed", f'{{"tool_call_id": "c", "status": "denied", "result": {AWKWARD}}}')
+    emit("cart.updated", '{"big": 9007199254740994, "far": 1e300, "third": 0.3333333333333333}')
+    emit("agent_completed", f'{{"result": {AWKWARD}}}')
+    shell.run("sh", "-c", f"{TAIL} | {{emitter}} emit - --user copy --run r2 --fresh-ids".format(emitter=shell.emitter))
+
+    def payloads(user):
+        tail = shell.run("emitter", "tail", "--json", "--user", user, "--from", "oldest", "--count", "5")
+        events = [text for text in tail.out if '"type":"connection_' not in text]
+        assert len(events) == 5, tail
+        return [text[text.index('"payload":') :] for text in events]
+
+    printed = payloads("demo")
+    assert payloads("copy") == printed
+    assert [STORED in text for text in printed] == [False, True, True, False, True], printed
+    assert '"big":9007199254740994' in printed[3] and '"far":1e300' in printed[3], printed
+
+    shown = shell.run("emitter", "tail", "--user", "demo", "--from", "oldest", "--count", "5")
+    assert [STORED in text for text in shown.out] == [False, True, True, False, False], shown
+    assert "denied" in shown.out[2], shown
+
+
 def test_what_tail_prints_is_known_when_it_comes_back(shell, run):
     again = shell.run("sh", "-c", f"{TAIL} | {{emitter}} emit - --json".format(emitter=shell.emitter))
     receipts = answers(again)

@@ -65,6 +65,22 @@ fn a_line_of_a_producer_selects_its_call() {
 }
 
 #[test]
+fn a_text_that_was_cut_inside_an_emoji_is_taken() {
+    let line = r#"{"type":"message","payload":{"text":"cut \ud83d"}}"#;
+    let Some(Payload::Message(message)) = event(line).unwrap().unwrap().payload else {
+        panic!("another arm");
+    };
+    assert_eq!(message.text, "cut \u{fffd}");
+    let line = r#"{"type":"tool_completed","payload":{"status":"cancelled","result":1e999}}"#;
+    let Some(Payload::ToolCompleted(tool)) = event(line).unwrap().unwrap().payload else {
+        panic!("another arm");
+    };
+    assert_eq!(tool.status(), ToolStatus::Cancelled);
+    let exact = tool_completed::Output::ResultJson("1e999".into());
+    assert_eq!(tool.output, Some(exact));
+}
+
+#[test]
 fn the_servers_own_time_is_not_taken_for_the_producers() {
     let at = "2026-11-21T10:00:00.123Z";
     let both = read(&json!({"type": "x", "timestamp": at, "recorded_at": at}));

@@ -8,7 +8,7 @@ const REPLACEMENT: char = '\u{fffd}';
 /// The valid JSON `text` on one line: without space between tokens, and with U+FFFD for each escaped surrogate that
 /// lacks its pair, since no UTF-8 can carry one. Numbers and all other strings keep their text. `None`: `text` has
 /// that form already. The result is never longer.
-pub(in crate::ingest) fn normalised(text: &str) -> Option<String> {
+pub(crate) fn normalised(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = String::new();
     let (mut at, mut copied) = (0, 0);

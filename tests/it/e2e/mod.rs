@@ -25,5 +25,6 @@ mod slow;
 mod sse;
 mod storm;
 mod stream;
+mod threads;
 mod usage;
 mod wire;

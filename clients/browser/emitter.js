@@ -791,11 +791,13 @@ function expiry(at, ms) {
  * @param {Record<string, any>} payload
  */
 function openCallOf({ open }, { call_sequence: sequence, tool_call_id: id, tool_name: tool }) {
-  const exact = typeof sequence === "number" ? [...open].find((call) => call.callSequence === sequence) : undefined;
-  // Servers that do not number calls in `open_runs` may number them in events.
+  const calls = [...open];
   const numbered = typeof sequence === "number";
-  return exact ?? [...open].find((call) =>
-    call.toolCallId === text(id) && !(numbered && call.callSequence !== null) && (!tool || !call.toolName || call.toolName === tool));
+  const exact = numbered ? calls.find((call) => call.callSequence === sequence) : undefined;
+  // A server may number calls in events and not in its open runs: only such a call is one without a number.
+  const possible = numbered ? calls.filter((call) => call.callSequence === null) : calls;
+  const isNamed = (/** @type {ToolCall} */ call) => !tool || !call.toolName || call.toolName === tool;
+  return exact ?? possible.find((call) => call.toolCallId === text(id) && isNamed(call));
 }
 
 /**

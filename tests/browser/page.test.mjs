@@ -241,6 +241,26 @@ test("a waterfall shows parallel calls and sub-agents side by side, with their s
   await text(page, "#run-title", "reader");
 });
 
+test("parallel calls with one id are told apart", async (t) => {
+  const { server, page } = await scene(t, chromium);
+  const call = (n) => ({ user_id: "u1", run_id: "r1", tool_executing: { tool_call_id: "create", tool_name: "create", description: `document ${n}`, parameters_json: JSON.stringify({ n }) } });
+  const receipts = await server.emitBatch([emits.started("r1"), call(1), call(2), call(3), call(4)]);
+  const ends = [4, 1, 3].map((n) => ({
+    user_id: "u1",
+    run_id: "r1",
+    tool_completed: { tool_call_id: "create", call_sequence: receipts[n].run_sequence, status: "TOOL_STATUS_SUCCEEDED", result_json: JSON.stringify({ made: n }) },
+  }));
+  await server.emitBatch(ends);
+  const rows = () => page.locator(".step-tool").evaluateAll((rows) => rows.map((row) => `${row.querySelector(".note").textContent} ${row.dataset.tone}`));
+  const expected = "document 1 ,document 2 running,document 3 ,document 4 ";
+  await until(async () => (await rows()).join() === expected, expected, { seen: rows });
+  assert.equal(await page.locator("#total-tools-note").innerText(), "1 running");
+  await page.locator(".step-tool .head").nth(2).click();
+  await inPage(page, "its own result", () => document.querySelectorAll(".step-tool")[2].querySelector(".panel").textContent.includes('"made": 3'));
+  await server.emit(emits.completed("r1"));
+  await until(async () => (await rows())[1] === "document 2 ", "the end of the run", { seen: rows });
+});
+
 test("a question stands above the run until it is answered", async (t) => {
   const { server, page } = await scene(t, chromium, { colorScheme: "light" });
   await server.emitBatch([emits.started("r1"), { user_id: "u1", run_id: "r1", agent_waiting: { reason: "approval", prompt: "Book the room?" } }]);

@@ -8,6 +8,7 @@ import { append } from "./pieces.js";
  * @property {"start" | "thinking" | "thought" | "tool" | "text" | "waiting" | "end" | "child" | "other" | "gap"} kind
  * @property {number | null} at when, in milliseconds since 1970
  * @property {string} name by which later events find it; empty where none does
+ * @property {string} alias another name, which the newest block with it has
  * @property {Row[]} rows at least one
  * @property {Record<string, any>} facts what is told of it beside its text
  */
@@ -28,6 +29,8 @@ export class Rows {
   list = [];
   /** Whether the oldest rows had to go. */
   shortened = false;
+  /** The waits that are not closed. @type {Set<Block>} */
+  waits = new Set();
 
   /** @type {Set<Row>} */
   #changed = new Set();
@@ -66,17 +69,20 @@ export class Rows {
   /**
    * @param {Block["kind"]} kind
    * @param {number | null} at
-   * @param {{facts?: Record<string, any>, text?: string, name?: string}} [more]
+   * @param {{facts?: Record<string, any>, text?: string, name?: string, alias?: string}} [more]
    * @returns {Block}
    */
-  add(kind, at, { facts = {}, text = "", name = "" } = {}) {
+  add(kind, at, { facts = {}, text = "", name = "", alias = "" } = {}) {
     /** @type {Block} */
-    const block = { kind, at, name, facts, rows: [] };
+    const block = { kind, at, name, alias, facts, rows: [] };
     const row = this.#row(block, "");
     block.rows.push(row);
     this.list.push(row);
-    if (name) {
-      this.#named.set(name, block);
+    for (const each of [name, alias].filter(Boolean)) {
+      this.#named.set(each, block);
+    }
+    if (kind === "waiting") {
+      this.waits.add(block);
     }
     this.grow(block, text);
     return block;
@@ -154,9 +160,12 @@ export class Rows {
    * @param {Block} block
    */
   close(block) {
-    if (this.#named.get(block.name) === block) {
-      this.#named.delete(block.name);
+    for (const each of [block.name, block.alias]) {
+      if (this.#named.get(each) === block) {
+        this.#named.delete(each);
+      }
     }
+    this.waits.delete(block);
   }
 
   /** The blocks that later events find. */

@@ -60,8 +60,8 @@ export function seed(rows, { toolCalls, waits }) {
  */
 function applyOwn(rows, event, waits) {
   const at = recordedAt(event);
-  for (const block of rows.named()) {
-    if (block.kind === "waiting" && !waits.includes(block.facts.sequence)) {
+  for (const block of rows.waits) {
+    if (!waits.includes(block.facts.sequence)) {
       rows.close(block);
       rows.change(block, { ended: at });
     }
@@ -199,9 +199,9 @@ function addTool(rows, name, at, facts) {
   return rows.add("tool", at, { facts: { state: "open", start: at, ...facts }, name });
 }
 
-/** @param {"text" | "thought"} kind @param {string} id @param {string} [role] */
-function streamKey(kind, id, role = "") {
-  return JSON.stringify([kind, id, role]);
+/** @param {"text" | "thought"} kind @param {...string} names */
+function streamKey(kind, ...names) {
+  return JSON.stringify([kind, ...names]);
 }
 
 /**
@@ -216,9 +216,10 @@ function streamed(rows, kind, payload, at) {
   const [id, role] = [text(payload, "message_id"), kind === "text" ? text(payload, "role") : ""];
   const speaker = kind === "text" ? role || "assistant" : "";
   if (id) {
-    const name = streamKey(kind, id, speaker);
-    const any = () => rows.named().findLast((block) => block.kind === kind && block.facts.id === id);
-    return (role ? undefined : any()) ?? rows.find(name) ?? rows.add(kind, at, { facts: { role: speaker, id }, name });
+    const name = kind === "text" ? streamKey(kind, id, speaker) : streamKey(kind, id);
+    // The newest of its id, whoever speaks.
+    const alias = kind === "text" ? streamKey(kind, id) : "";
+    return rows.find(role ? name : alias || name) ?? rows.add(kind, at, { facts: { role: speaker }, name, alias });
   }
   const before = rows.last;
   const continues = before?.kind === kind && !before.name && !before.facts.final && (!role || before.facts.role === role);

@@ -69,7 +69,7 @@ fn escaped_unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| {
         let digit = char::from(*digit).to_digit(16)?;
-        Some(unit << 4 | digit as u16)
+        Some((unit << 4) | digit as u16)
     })
 }
 

@@ -29,6 +29,13 @@ const AMBIGUOUS: &[&str] = &[
     "sig",
 ];
 
+/// Names with an ambiguous word whose values are random and still no secrets.
+#[rustfmt::skip]
+const HARMLESS: &[&str] = &[
+    "cachekey", "continuationtoken", "foreignkey", "idempotencykey", "nexttoken", "pagetoken", "partitionkey",
+    "primarykey", "publickey", "sortkey",
+];
+
 /// Last words of a key that tells something about a secret, such as `password_length`, and not the secret.
 #[rustfmt::skip]
 const ABOUT: &[&str] = &[
@@ -81,6 +88,9 @@ impl Names {
             found = found.max(self.of_word(&pair[second..]));
             if second > 0 {
                 found = found.max(self.of_word(&pair));
+                if found < Name::Secret && HARMLESS.contains(&pair.as_str()) {
+                    found = Name::Plain;
+                }
             }
         }
         // A pass is as often a ticket or a round, unless it stands alone or is somebody's.

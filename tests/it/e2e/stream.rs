@@ -270,7 +270,8 @@ async fn exact_json_passes_through_and_secrets_do_not() {
         .await;
     let token = server.token("alice", "subscribe");
     let text = server.first_event_text(&token, "tool_executing").await;
-    let want = r#""parameters":{"id":9223372036854775807,"api_key":"[redacted]","price":1.10,"cut":"�"}"#;
+    let want =
+        r#""parameters":{"id":9223372036854775807,"api_key":"[redacted]","price":1.10,"cut":"�"}"#;
     assert!(text.contains(want), "{text}");
     server.stop().await;
 }

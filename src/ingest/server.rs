@@ -57,7 +57,8 @@ impl EmitterServer {
         let one = Shape {
             field: "event",
             events: 1,
-            bytes: config.event_bytes,
+            // An end of a run or of a tool call that is too large is cut, not refused.
+            bytes: config.batch_bytes,
         };
         let batch = Shape {
             field: "events",

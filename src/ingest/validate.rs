@@ -9,8 +9,8 @@ use crate::{
     access::Principal,
     clock::{Clock, Entropy},
     event::{
-        self, Adjustments, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId,
-        RunId, Source, Step, Tenant, ThreadId, Tokens, UserId,
+        self, Action, Adjustments, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS,
+        ProducerId, RunId, Source, Step, Tenant, ThreadId, Tokens, UserId,
     },
     proto::v1::{
         self, ToolCompleted, ToolStatus, Usage, agent_completed,
@@ -24,7 +24,7 @@ use crate::{
 use super::{
     Config, canonical,
     check::{Checker, NAME_CHARS},
-    context, json,
+    context, fit, json,
     path::Path,
     payload,
     redact::Redactor,
@@ -77,7 +77,8 @@ impl Intake {
         principal: &Principal,
         scratch: &mut Vec<u8>,
     ) -> Result<Event, Refusal> {
-        let mut event = self.decode(wire)?;
+        let mut checker = Checker::new(self.depth);
+        let mut event = self.decode(wire, &mut checker)?;
         if let Some(Payload::ToolExecuting(tool)) = &mut event.payload {
             // Output only: a frame of another stream that is emitted again may have it.
             tool.call_sequence = None;
@@ -85,7 +86,7 @@ impl Intake {
         if event.event_id.is_empty() {
             event.event_id = self.entropy.uuid(self.clock.now());
         }
-        let header = check(&mut event, self.depth)?;
+        let header = check(&mut event, self.event_bytes, checker)?;
         let stream = principal.may_emit_to(header.tenant.as_ref(), header.user)?;
         let source = header.source.unwrap_or_else(|| principal.source.clone());
         settle(&mut event);
@@ -113,12 +114,23 @@ impl Intake {
         })
     }
 
-    fn decode(&self, wire: &[u8]) -> Result<v1::Event, Refusal> {
+    /// Decodes the event in `wire`. The end of a run or of a tool call loses its result where it is too large or nests
+    /// too deep to be decoded.
+    fn decode(&self, wire: &[u8], c: &mut Checker) -> Result<v1::Event, Refusal> {
         let invalid = |rule: String| Refusal::invalid_field(Reason::InvalidEvent, "", rule);
-        if wire.len() > self.event_bytes {
-            return Err(invalid(too_large(self.event_bytes)));
+        if wire.len() <= self.event_bytes {
+            return v1::Event::decode(wire).or_else(|error| {
+                let rule = format!("nests deeper than {}", self.depth);
+                decode_lightened(wire, 0, &rule, c)
+                    .ok_or_else(|| invalid(format!("cannot be decoded: {error}")))
+            });
         }
-        v1::Event::decode(wire).map_err(|error| invalid(format!("cannot be decoded: {error}")))
+        let (too_large, half) = (too_large(self.event_bytes), self.event_bytes / 2);
+        let rule = format!("the event {too_large}");
+        // A result that takes up to half of the room stays, and texts make room for it.
+        decode_lightened(wire, half, &rule, c)
+            .or_else(|| decode_lightened(wire, 0, &rule, c))
+            .ok_or_else(|| invalid(too_large))
     }
 
     /// Fills in what was left to the server, and hides secrets.
@@ -178,6 +190,20 @@ fn json_twin(event: &mut v1::Event) -> Option<&mut String> {
         },
         _ => None,
     }
+}
+
+/// The event in `wire` without a result of more than `most` bytes: none where it may be refused, or cannot be decoded all
+/// the same.
+fn decode_lightened(wire: &[u8], most: usize, rule: &str, c: &mut Checker) -> Option<v1::Event> {
+    let light = fit::lighten(wire, most)?;
+    let event = v1::Event::decode(&light.wire[..]).ok()?;
+    if light.labels_dropped {
+        c.adjust(&ROOT.field("labels"), Action::Dropped, rule);
+    }
+    if let Some((arm, result)) = light.nulled {
+        c.adjust(&ROOT.field(arm).field(result), Action::Nulled, rule);
+    }
+    Some(event)
 }
 
 /// The rule that an event of more than `bytes` breaks.
@@ -240,9 +266,9 @@ fn body(mut event: v1::Event) -> Bytes {
     event.encode_to_vec().into()
 }
 
-/// Checks every field of `event`, whose event id is filled in, and adjusts what need not refuse it.
-fn check(event: &mut v1::Event, depth: usize) -> Result<Header, Refusal> {
-    let mut checker = Checker::new(depth);
+/// Checks every field of `event`, whose event id is filled in, and adjusts what need not refuse it. The texts of an end
+/// are cut so that it takes `most` bytes.
+fn check(event: &mut v1::Event, most: usize, mut checker: Checker) -> Result<Header, Refusal> {
     let c = &mut checker;
     let event_id = event_id(&event.event_id, c);
     let tenant = c.id(&ROOT.field("tenant_id"), &event.tenant_id, Tenant::new);
@@ -264,6 +290,7 @@ fn check(event: &mut v1::Event, depth: usize) -> Result<Header, Refusal> {
             None
         }
     };
+    fit::cut_texts(event, most, &mut checker);
     let adjustments = checker.finish()?;
     match (event_id, user, kind) {
         (Some(event_id), Some(user), Some(kind)) => Ok(Header {

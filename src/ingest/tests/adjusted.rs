@@ -539,6 +539,136 @@ fn the_end_of_a_tool_call_needs_no_valid_status_and_name() {
     }
 }
 
+/// The largest event.
+const LIMIT: usize = 64 * 1024;
+
+fn agent_completed(message: &str, result: Option<Value>) -> v1::Event {
+    event(Payload::AgentCompleted(AgentCompleted {
+        message: message.into(),
+        output: result.map(agent_completed::Output::Result),
+        ..Default::default()
+    }))
+}
+
+#[test]
+fn texts_of_an_end_are_cut_to_fit() {
+    let long = |bytes: usize| "\u{1F600}".repeat(bytes / 4);
+    let tool = |error: String, result: Option<Value>| {
+        event(Payload::ToolCompleted(ToolCompleted {
+            tool_call_id: "c1".into(),
+            status: ToolStatus::Failed.into(),
+            error,
+            output: result.map(tool_completed::Output::Result),
+            ..Default::default()
+        }))
+    };
+    let failed = |message: String| {
+        event(Payload::AgentFailed(AgentFailed {
+            code: "E".into(),
+            message,
+            ..Default::default()
+        }))
+    };
+    let cancelled = |reason| event(Payload::AgentCancelled(v1::AgentCancelled { reason }));
+    let text = |bytes| string(&long(bytes));
+    let (tool_result, tool_error) = ("tool_completed.result", "tool_completed.error");
+    for (sent, fields) in [
+        (failed(long(LIMIT)), &["agent_failed.message"][..]),
+        (failed(long(1 << 20)), &["agent_failed.message"]),
+        (cancelled(long(100_000)), &["agent_cancelled.reason"]),
+        (
+            agent_completed(&long(100_000), None),
+            &["agent_completed.message"],
+        ),
+        (
+            agent_completed("done", Some(text(3 << 20))),
+            &["agent_completed.result"],
+        ),
+        (tool(long(100_000), Some(Value::from(1.0))), &[tool_error]),
+        (tool("no".into(), Some(text(100_000))), &[tool_result]),
+        (
+            tool(long(200_000), Some(text(100_000))),
+            &[tool_error, tool_result],
+        ),
+    ] {
+        let (kept, changes) = stored(&sent);
+        let want: Changes = fields.iter().flat_map(|f| change(f, Truncated)).collect();
+        assert_eq!(changes, want);
+        let whole = v1::Event {
+            event_id: "e1".into(),
+            user_id: "u1".into(),
+            run_id: "r1".into(),
+            agent_name: "researcher".into(),
+            ..kept
+        };
+        // A character is not cut.
+        let size = whole.encoded_len();
+        assert!((LIMIT - 8..=LIMIT).contains(&size), "{want:?}: {size}");
+    }
+}
+
+#[test]
+fn a_result_that_is_too_large_is_null() {
+    let list = |count: usize| Value::from(vec![Value::from(1.0); count]);
+    let (kept, changes) = stored(&agent_completed("done", Some(list(10_000))));
+    assert_eq!(kept.payload, agent_completed("done", Some(null())).payload);
+    assert_eq!(changes, change("agent_completed.result", Nulled));
+
+    // A small one stays, and the message makes room.
+    let (kept, changes) = stored(&agent_completed(&"x".repeat(LIMIT), Some(list(100))));
+    assert_eq!(changes, change("agent_completed.message", Truncated));
+    let Some(Payload::AgentCompleted(kept)) = kept.payload else {
+        panic!("{kept:?}");
+    };
+    assert_eq!(
+        kept.output,
+        Some(agent_completed::Output::Result(list(100)))
+    );
+
+    let json = |text: String| {
+        event(Payload::ToolCompleted(ToolCompleted {
+            status: ToolStatus::Succeeded.into(),
+            output: Some(tool_completed::Output::ResultJson(text)),
+            ..Default::default()
+        }))
+    };
+    let (kept, changes) = stored(&json(format!("[{}1]", "1,".repeat(40_000))));
+    assert_eq!(kept.payload, json("null".into()).payload);
+    assert_eq!(changes, change("tool_completed.result_json", Nulled));
+
+    let many = |e: &mut v1::Event| {
+        e.labels = (0..100_000)
+            .map(|n| (format!("k{n:06}"), String::new()))
+            .collect();
+    };
+    let (kept, changes) = stored(&with(many));
+    let first: std::collections::BTreeMap<_, _> = (0..32)
+        .map(|n| (format!("k{n:06}"), String::new()))
+        .collect();
+    assert_eq!(kept.labels, first);
+    assert_eq!(
+        changes,
+        [change("labels", Dropped), change("labels", Dropped)].concat()
+    );
+}
+
+#[test]
+fn a_result_beyond_protobufs_own_depth_is_null() {
+    let deep = Value {
+        kind: Some(Kind::StructValue(nested_struct(60))),
+    };
+    let (kept, changes) = stored(&agent_completed("done", Some(deep.clone())));
+    assert_eq!(kept.payload, agent_completed("done", Some(null())).payload);
+    assert_eq!(changes, change("agent_completed.result", Nulled));
+    // Also where the event is too large.
+    let (_, changes) = stored(&agent_completed(&"x".repeat(LIMIT), Some(deep)));
+    let want = [
+        change("agent_completed.result", Nulled),
+        change("agent_completed.message", Truncated),
+    ];
+    assert_eq!(changes, want.concat());
+}
+
 #[test]
 fn adjustments_are_bounded() {
     let list = |count| Value::from(vec![Value::from(f64::NAN); count]);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use emitter::{
     clock::{Clock, Timestamp},
     engine::{Commit, Engine, Key, RunQuery, memory::MemoryEngine},
-    event::{Draft, Event, Kind, Step, StreamKey, Usage},
+    event::{Adjustments, Draft, Event, Kind, Step, StreamKey, Usage},
     run::Book,
     usage::UsageQuery,
 };
@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{as_killed, clock, facts, open, page};
 use crate::support::{
-    events::{draft, event, memory_on, note, run_id, stream, tool_call_id, tool_name},
+    events::{adjusted, draft, event, memory_on, note, run_id, stream, tool_call_id, tool_name},
     seed,
 };
 
@@ -76,6 +76,10 @@ fn random_commit(
             step: settled.clone(),
             parent_run_id: (!open && rng.random_bool(0.4)).then(|| run_id("r9")),
             usage: rng.random_bool(0.3).then(|| Box::new(usage(rng))),
+            adjustments: match rng.random_bool(0.3) {
+                true => adjusted(),
+                false => Adjustments::default(),
+            },
             ..event(user, &id, Some(run.as_str()), kind)
         };
         let mut made = draft(made, sequence, now);

@@ -1,6 +1,7 @@
 //! A real server on free ports, driven through stock clients.
 
 mod abuse;
+mod adjusted;
 mod calls;
 mod condition;
 mod connections;

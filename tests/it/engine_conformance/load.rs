@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::Clock,
     engine::{Commit, Engine, StreamState},
-    event::{Kind, RunSequence},
+    event::{Event, Kind, RunSequence},
     run::{Book, RunState},
 };
 
 use crate::support::events::{
-    START, append, draft, event, event_id, hours, notes, of, run_id, stream,
+    START, adjusted, append, draft, event, event_id, hours, notes, of, run_id, stream,
 };
 
 pub(crate) async fn a_stream_that_does_not_exist_has_a_head_and_nothing_else(
@@ -40,11 +40,11 @@ pub(crate) async fn what_is_loaded_is_what_applying_the_records_makes(
         "t",
         "agent",
     );
-    let mut inheriting = draft(
-        event(&user, "e2", Some("r1"), Kind::AgentThinking),
-        2,
-        later,
-    );
+    let thinking = Event {
+        adjustments: adjusted(),
+        ..event(&user, "e2", Some("r1"), Kind::AgentThinking)
+    };
+    let mut inheriting = draft(thinking, 2, later);
     inheriting.thread_id = started.thread_id.clone();
     inheriting.agent_name = started.agent_name.clone();
     let other = |id: &str, kind| event(&user, id, Some("r2"), kind);
@@ -72,6 +72,8 @@ pub(crate) async fn what_is_loaded_is_what_applying_the_records_makes(
             assert_eq!(got.dedupe.get(&id), want.dedupe.get(&id), "{id:?}");
         }
     }
+    let entry = want.dedupe.get(&event_id("e2")).unwrap();
+    assert_eq!(entry.adjustments, adjusted());
     assert_eq!((want.open_runs(), want.dedupe.len()), (1, 5));
 }
 

@@ -11,8 +11,9 @@ use emitter::{
         memory::{self, MemoryEngine},
     },
     event::{
-        AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, Record, RunId,
-        RunSequence, Source, StreamKey, Tenant, ThreadId, ToolCallId, ToolName, UserId,
+        Action, Adjustment, Adjustments, AgentName, ContentHash, Draft, Event, EventId, Kind,
+        Offset, ProducerId, Record, RunId, RunSequence, Source, StreamKey, Tenant, ThreadId,
+        ToolCallId, ToolName, UserId,
     },
     telemetry::Metrics,
 };
@@ -65,6 +66,16 @@ pub(crate) fn sized(
             Bytes::from(vec![b'x'; body]),
         )
     }
+}
+
+/// That one label was dropped.
+pub(crate) fn adjusted() -> Adjustments {
+    vec![Adjustment {
+        field: "labels.k".into(),
+        action: Action::Dropped,
+        reason: "has a control character".into(),
+    }]
+    .into()
 }
 
 pub(crate) fn tool_call_id(id: &str) -> ToolCallId {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::v1::{
-    Acknowledgement, Connection, ModelUsage, OpenToolCall, RunState, Source, Transport, Usage,
-    UsageTotals,
+    Acknowledgement, Adjustment, AdjustmentAction, Connection, ModelUsage, OpenToolCall, RunState,
+    Source, Transport, Usage, UsageTotals,
 };
 
 const START: u64 = 1_800_000_000_000;
@@ -95,6 +95,11 @@ fn shown() -> GetRunResponse {
             },
             TimelineItem {
                 violation: "RUN_ENDED".into(),
+                adjustments: vec![Adjustment {
+                    field: "labels.k".into(),
+                    action: AdjustmentAction::Dropped.into(),
+                    reason: "has a control character".into(),
+                }],
                 ..item(6, 1_318, "message", "late")
             },
         ],
@@ -154,6 +159,7 @@ timeline
     +0.120s  │┌  tool_executing   fetch
     +1.118s  └│  tool_completed   search  1.000s  no  ◂ svc-2 term 2
     +1.318s   │  message          late  ! RUN_ENDED
+                 ! dropped labels.k: has a control character
 
 usage
   acme/m1  120 in (20 cached), 30 out, $0.000450

@@ -214,7 +214,12 @@ fn failing_run() -> [(u64, v1::Event); 2] {
         message: "The model is busy".into(),
         retryable: Some(true),
     });
-    [(11_000, started), (12_000, event("r3", "e21", failed))]
+    // Its trace context is invalid and does not refuse it.
+    let failed = v1::Event {
+        traceparent: format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)),
+        ..event("r3", "e21", failed)
+    };
+    [(11_000, started), (12_000, failed)]
 }
 
 fn executing(call: &str, tool: &str) -> Payload {

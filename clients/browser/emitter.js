@@ -659,6 +659,7 @@ function parsed(json) {
  *   replaced it.
  * @property {Map<ToolCall, number>} payloads The size of each call's parameters and result.
  * @property {number} payload The sum of `payloads`.
+ * @property {WeakMap<Wait, ToolCall>} asking The open call that a wait is of.
  * @property {boolean} judged The server says how the run stands, so the client does not derive it.
  */
 
@@ -803,18 +804,30 @@ function openCallOf({ open }, { call_sequence: sequence, tool_call_id: id, tool_
 /**
  * Whether an event ends a wait, as far as the client can tell. It is applied to the run's calls already.
  * @param {Wait} wait
- * @param {string} type
- * @param {Record<string, any>} payload
+ * @param {Frame} frame
+ * @param {string | null} at
  * @param {Account} account
  */
-function ends({ waitId, toolCallId }, type, payload, { open }) {
+function ends(wait, { type, payload, run_sequence: sequence, custom }, at, { open, asking }) {
+  const { wait_id: waitId, tool_call_id: callId, call_sequence: callSequence } = object(payload);
+  if (wait.expiresAt !== null && Date.parse(wait.expiresAt) <= Date.parse(at ?? "")) {
+    return true;
+  }
+  if (custom) {
+    return false;
+  }
   if (type === "agent_resumed") {
-    return text(payload.wait_id) === "" || payload.wait_id === waitId;
+    return text(waitId) === "" || waitId === wait.waitId;
   }
-  if (type === "tool_completed" && toolCallId !== "" && toolCallId === payload.tool_call_id) {
-    return ![...open].some((call) => call.toolCallId === toolCallId);
+  if (type === "tool_completed" && wait.toolCallId !== "") {
+    const call = asking.get(wait);
+    if (call ? call.state !== "open" : wait.toolCallId === callId) {
+      return true;
+    }
   }
-  return waitId === "" && (GOES_ON.has(type) || (type === "tool_completed" && open.size === 0));
+  // A begin that repeats an open call is no new one.
+  const repeats = type === "tool_executing" && typeof callSequence === "number" && callSequence !== sequence;
+  return wait.waitId === "" && ((GOES_ON.has(type) && !repeats) || (type === "tool_completed" && open.size === 0));
 }
 
 /** What the stream's events make of its runs. */
@@ -907,7 +920,10 @@ export class RunStore {
     const children = [...this.runs.values()].filter((run) => run.parentRunId === runId).map((run) => run.runId);
     const run = Object.assign(this.runs.get(runId) ?? {}, newRun(runId, partial, children));
     /** @type {Account} */
-    const account = { open: new Set(), said: 0, thoughts: new Map(), payloads: new Map(), payload: 0, judged: false };
+    const account = {
+      ...{ open: new Set(), said: 0, thoughts: new Map(), payloads: new Map(), payload: 0 },
+      ...{ asking: new WeakMap(), judged: false },
+    };
     this.runs.delete(runId);
     this.runs.set(runId, run);
     this.#ends.delete(runId);
@@ -998,12 +1014,16 @@ export class RunStore {
     const waits = frame.type === "agent_waiting" && !frame.custom;
     if (state === "running" || (!account.judged && (run.waits.length > 0 || waits))) {
       run.waits = [];
-    } else if (!frame.custom && run.waits.length > 0) {
-      run.waits = run.waits.filter((wait) => !ends(wait, frame.type, payload, account));
+    } else if (run.waits.length > 0) {
+      run.waits = run.waits.filter((wait) => !ends(wait, frame, run.lastEventAt, account));
     }
     if (waits && state !== "running") {
       const wait = newWait(payload, numberOrNull(frame.run_sequence), run.lastEventAt);
       wait.expiresAt ??= expiry(run.lastEventAt, payload.max_wait_ms);
+      const call = wait.toolCallId ? openCallOf(account, { tool_call_id: wait.toolCallId }) : undefined;
+      if (call) {
+        account.asking.set(wait, call);
+      }
       this.#openWait(run, wait);
     }
     run.waiting = run.waits.at(-1) ?? null;

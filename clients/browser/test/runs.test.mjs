@@ -215,6 +215,22 @@ test("a wait without an id goes with the agent's next step, beside one with an i
   assert.deepEqual(waitsOf(after(...waits, ["tool_completed", { tool_call_id: "c" }])), ["waiting", "w1:A"]);
 });
 
+test("the end of its own call ends a wait, and so does its expiry", () => {
+  const begin = (n) => ["tool_executing", { tool_call_id: "d", tool_name: "create", call_sequence: n }];
+  const end = (n) => ["tool_completed", { tool_call_id: "d", call_sequence: n }];
+  const wait = ["agent_waiting", { wait_id: "w1", tool_call_id: "d", prompt: "A" }, { state: "waiting" }];
+  assert.deepEqual(waitsOf(after(STARTED, begin(2), begin(3), wait, end(3))), ["waiting", "w1:A"], "another call of the id");
+  assert.deepEqual(waitsOf(after(STARTED, begin(2), begin(3), wait, end(2))), ["waiting"]);
+  const short = ["agent_waiting", { wait_id: "w1", prompt: "A", max_wait_ms: 2000 }, { state: "waiting" }];
+  const long = ["agent_waiting", { wait_id: "w2", prompt: "B" }];
+  const progress = ["tool_progress", { tool_call_id: "c" }];
+  assert.deepEqual(waitsOf(after(STARTED, short, long)), ["waiting", "w1:A", "w2:B"]);
+  assert.deepEqual(waitsOf(after(STARTED, short, long, progress)), ["waiting", "w2:B"]);
+  const unnamed = ["agent_waiting", { prompt: "C" }, { state: "waiting" }];
+  assert.deepEqual(waitsOf(after(STARTED, begin(2), unnamed, begin(2))), ["waiting", ":C"], "a repeated begin is no new call");
+  assert.deepEqual(waitsOf(after(STARTED, begin(2), unnamed, begin(4))), ["waiting"]);
+});
+
 test("open waits are drawn from what the server says, until their events come", () => {
   const store = new RunStore();
   const open_waits = [

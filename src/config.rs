@@ -159,6 +159,12 @@ impl Resolved {
         })
     }
 
+    /// Whether logs are to be JSON lines, also where other settings are wrong.
+    pub fn logs_json(&self) -> bool {
+        let value = self.figment.find_value("log.json");
+        value.is_ok_and(|value| value.to_bool() == Some(true))
+    }
+
     /// The settings as TOML with the origin of each that is not a default. The secret is shown as `[set]`.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();

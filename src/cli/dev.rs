@@ -30,6 +30,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   emitter dev
+  emitter dev --config emitter.toml
+      with the settings of a file, such as the prices of models
   emitter dev --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \\
     --admin-listen 127.0.0.1:0
       on any free ports; `emit` and `tail` find them
@@ -42,6 +44,9 @@ Tokens are by the issuer `emitter-dev` under a secret kept in the session file,
 or under the one in EMITTER_DEV_SECRET (at least 32 bytes). `emit`, `tail` and
 `token` read that file, so they need no flags.")]
 pub(super) struct Dev {
+    /// A TOML file with settings, less those of [auth]
+    #[arg(long, value_name = "FILE", env = "EMITTER_CONFIG")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
     #[command(flatten)]
@@ -56,6 +61,14 @@ pub(super) struct Dev {
 
 impl Dev {
     pub(super) fn run(self, environment: &Environment) -> Result<ExitCode, Failure> {
+        let json = self.json;
+        match self.start(environment) {
+            Err(failure) if json => Ok(failure.logged()),
+            done => done,
+        }
+    }
+
+    fn start(self, environment: &Environment) -> Result<ExitCode, Failure> {
         let path = session::path(self.session_file.as_deref(), environment)?;
         refuse_to_displace(&path)?;
         let secret = secret(&path, environment)?;
@@ -84,7 +97,7 @@ impl Dev {
 
     fn config(&self, secret: &str, environment: &Environment) -> Result<Config, Failure> {
         let mut sources = Sources {
-            file: None,
+            file: self.config.clone(),
             environment: environment.clone(),
             flags: vec![
                 ("auth.issuer", DEV_ISSUER.to_owned()),

@@ -2,10 +2,13 @@
 
 use std::{io, process::ExitCode};
 
+use serde_json::json;
+
 use super::warn;
 use crate::{
     app::{BindError, RunError},
     client::UrlError,
+    clock::Clock,
     config::ConfigError,
 };
 
@@ -23,8 +26,18 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// Tells the person, and returns the exit code.
+    /// Prints the failure for a person, and returns the exit code.
     pub(super) fn told(self) -> ExitCode {
+        self.print(|line| format!("error: {line}"))
+    }
+
+    /// Prints the failure as the JSON lines of a log, and returns the exit code.
+    pub(super) fn logged(self) -> ExitCode {
+        let now = Clock::system().now().to_string();
+        self.print(|line| json!({"timestamp": now, "level": "ERROR", "message": line}).to_string())
+    }
+
+    fn print(self, as_line: impl Fn(&str) -> String) -> ExitCode {
         let (text, code) = match self {
             Self::Usage(text) => (text, 2),
             Self::Config(text) => (text, 64),
@@ -32,7 +45,7 @@ impl Failure {
             Self::Unread => return ExitCode::SUCCESS,
         };
         for line in text.lines() {
-            warn(&format!("error: {line}"));
+            warn(&as_line(line));
         }
         ExitCode::from(code)
     }

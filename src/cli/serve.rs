@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Environment, Failure, Listen, Storage, logs, say, warn};
 use crate::{
     app::{self, Addresses, App},
-    config::{Config, Sources},
+    config::{Config, Resolved, Sources},
     engine::Description,
 };
 
@@ -45,11 +45,22 @@ impl Serve {
         };
         self.listen.add_to(&mut sources);
         self.storage.add_to(&mut sources)?;
-        let mut config = Config::load(&sources)?;
-        config.settings.log.json |= self.json;
+        let resolved = Resolved::new(&sources);
+        let json = self.json || resolved.logs_json();
+        let done = resolved.into_config().map_err(Failure::from);
+        let done = done.and_then(|config| Self::serve(config, json));
+        // Whoever reads the log as JSON lines reads failures there too.
+        match done {
+            Err(failure) if json => Ok(failure.logged()),
+            done => done,
+        }
+    }
+
+    fn serve(mut config: Config, json: bool) -> Result<ExitCode, Failure> {
+        config.settings.log.json = json;
         serve(&config, |app| {
             let (addresses, engine) = (app.addresses(), app.engine());
-            say(&if self.json {
+            say(&if json {
                 listening_json(&addresses, &engine)
             } else {
                 format!(

@@ -1,5 +1,6 @@
 """Configurations: what is shown of them, what is refused, and what `serve` makes of one."""
 
+import json
 import re
 import socket
 
@@ -164,3 +165,36 @@ def test_a_port_in_use_is_named(shell, config, command, listener):
     (error,) = [text for text in ran.err if text.startswith("error: ")]
     assert f"{listener}_listen" in error and address in error, ran
     assert not ran.out, ran
+
+
+def test_logs_are_json_from_the_first_line(shell, config):
+    """Also where the service does not start, whether a flag, a variable or the file asks for it."""
+    in_file = config.with_name("json.toml")
+    in_file.write_text(config.read_text() + "[log]\njson = true\n")
+    wrong = {"EMITTER_DRAIN": "soon"}
+    for command, variables in [
+        (["serve", "--json", "--config", config], {}),
+        (["serve", "--config", config], {"EMITTER_LOG__JSON": "true"}),
+        (["serve", "--config", in_file], {}),
+        (["dev", "--json"], {}),
+    ]:
+        refused = shell.run("emitter", *command, exits=64, **variables, **wrong)
+        (line,) = map(json.loads, refused.err)
+        assert (line["level"], "EMITTER_DRAIN" in line["message"]) == ("ERROR", True), refused
+    serve = shell.start("emitter", "serve", "--config", in_file)
+    listening = json.loads(serve.until("where it listens", lambda: serve.out)[0])
+    assert listening["type"] == "listening", serve
+    serve.terminate()
+    assert serve.ended() == 0 and all(json.loads(line) for line in serve.err), serve
+
+
+def test_dev_takes_the_prices_of_a_file(shell, tmp_path):
+    (tmp_path / "prices.toml").write_text(
+        '[[prices]]\nprovider = "acme"\nmodel = "m1"\ninput = "1"\noutput = "2"\n'
+    )
+    shell.dev("--config", "prices.toml")
+    usage = {"provider": "acme", "model": "m1", "input_tokens": 1_000_000, "output_tokens": 1_000_000}
+    event = {"type": "agent_started", "user_id": "demo", "run_id": "r1", "agent_name": "a", "usage": usage, "payload": {}}
+    shell.run("emitter", "emit", "-", stdin=json.dumps(event) + "\n")
+    (row,) = map(json.loads, shell.run("emitter", "usage", "--json").out[:1])
+    assert "3000000000" in json.dumps(row), row

@@ -43,10 +43,7 @@ fn flags_become_an_event() {
         [&*tool.tool_name, &tool.tool_call_id, &tool.description],
         ["search", "c", "look"]
     );
-    assert_eq!(
-        tool.input,
-        Some(Input::ParametersJson(r#"{"q": 1}"#.into()))
-    );
+    assert_eq!(tool.input, Some(Input::ParametersJson(r#"{"q":1}"#.into())));
 }
 
 #[test]
@@ -56,7 +53,7 @@ fn data_stays_exact() {
     let Some(Payload::ToolExecuting(tool)) = event.payload else {
         panic!("another arm");
     };
-    let exact = r#"{"id": 12345678901234567890123}"#;
+    let exact = r#"{"id":12345678901234567890123}"#;
     assert_eq!(tool.input, Some(Input::ParametersJson(exact.into())));
 }
 

@@ -244,6 +244,7 @@ fn words(kind: &str) -> Option<&'static str> {
         "agent_thinking" => "reasoning",
         "agent_cancelled" => "reason",
         "agent_waiting" => "prompt",
+        "agent_resumed" => "wait_id",
         "tool_executing" => "description",
         "text_delta" | "thinking_delta" | "message" => "text",
         _ => return None,

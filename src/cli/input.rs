@@ -54,6 +54,8 @@ struct Line<'a> {
     _joined: Option<IgnoredAny>,
     #[serde(rename = "summary")]
     _summary: Option<IgnoredAny>,
+    #[serde(rename = "state")]
+    _state: Option<IgnoredAny>,
     #[serde(rename = "violation")]
     _violation: Option<IgnoredAny>,
     #[serde(rename = "adjustments")]

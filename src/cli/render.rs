@@ -31,8 +31,23 @@ pub(super) fn line(frame: &Fields<'_>, coloured: bool) -> String {
     } else {
         ("", "")
     };
-    let line = format!("{time}  {agent}  {run}  {on}{kind}{off}{joined}  {words}");
+    let state = state(&kind, frame);
+    let line = format!("{time}  {agent}  {run}  {on}{kind}{off}{joined}{state}  {words}");
     line.trim_end().to_owned()
+}
+
+/// How the run stands from here on, where the type alone does not say it.
+fn state(kind: &str, frame: &Fields<'_>) -> String {
+    let state = frame.text("state");
+    let goes_without_saying = match &*state {
+        "running" => kind == "agent_started",
+        "waiting" => kind == "agent_waiting",
+        _ => true,
+    };
+    match goes_without_saying {
+        true => String::new(),
+        false => format!(" → {state}"),
+    }
 }
 
 /// One line for a control frame, if a person wants to know of it.
@@ -59,7 +74,7 @@ pub(super) fn colour(kind: &str) -> &'static str {
         "agent_started" => "\u{1b}[1;36m",
         "agent_completed" => "\u{1b}[1;32m",
         "agent_failed" => "\u{1b}[1;31m",
-        "agent_cancelled" | "agent_waiting" => "\u{1b}[33m",
+        "agent_cancelled" | "agent_waiting" | "agent_resumed" => "\u{1b}[33m",
         "tool_executing" | "tool_completed" | "tool_progress" => "\u{1b}[34m",
         "agent_thinking" | "thinking_delta" => "\u{1b}[2m",
         _ => "\u{1b}[35m",
@@ -74,19 +89,31 @@ fn words(kind: &str, payload: &Fields<'_>) -> String {
         "agent_thinking" => vec![step(payload), text("reasoning")],
         "agent_failed" => vec![text("code"), text("message")],
         "agent_cancelled" => vec![text("reason")],
-        "agent_waiting" => vec![text("reason"), text("prompt")],
+        "agent_waiting" => vec![
+            text("wait_id"),
+            text("reason"),
+            text("prompt"),
+            rest(payload, "choices"),
+        ],
+        "agent_resumed" => vec![text("wait_id")],
         "tool_executing" => {
             let parameters = rest(payload, "parameters");
-            vec![text("tool_name"), text("description"), parameters]
+            vec![
+                call(payload),
+                text("tool_name"),
+                text("description"),
+                parameters,
+            ]
         }
         "tool_completed" => vec![
+            call(payload),
             text("tool_name"),
             text("status"),
             took(payload),
             text("error"),
             rest(payload, "result"),
         ],
-        "tool_progress" => vec![percent(payload), text("message")],
+        "tool_progress" => vec![call(payload), percent(payload), text("message")],
         "text_delta" | "thinking_delta" | "message" => vec![text("role"), text("text")],
         _ => vec![shortened(payload.json())],
     };
@@ -101,6 +128,12 @@ fn step(payload: &Fields<'_>) -> String {
         (Some(step), None) => format!("[{step}]"),
         (None, _) => String::new(),
     }
+}
+
+/// Which tool call it is, of several that may have one id.
+fn call(payload: &Fields<'_>) -> String {
+    let sequence = payload.number::<u64>("call_sequence");
+    sequence.map_or_else(String::new, |sequence| format!("#{sequence}"))
 }
 
 fn percent(payload: &Fields<'_>) -> String {
@@ -179,6 +212,24 @@ mod tests {
                 "tool_progress  50%",
             ),
             (frame("agent_completed", json!({})), "agent_completed"),
+            (
+                frame(
+                    "tool_progress",
+                    json!({"call_sequence": 4, "fraction": 0.25}),
+                ),
+                "tool_progress  #4  25%",
+            ),
+            (
+                frame(
+                    "agent_waiting",
+                    json!({"wait_id": "w1", "prompt": "Go on?", "choices": ["yes", "no"]}),
+                ),
+                "agent_waiting  w1  Go on?  [\"yes\",\"no\"]",
+            ),
+            (
+                frame("agent_resumed", json!({"wait_id": "w1"})),
+                "agent_resumed  w1",
+            ),
             (frame("my.type", json!({"n": 1})), "my.type  {\"n\":1}"),
             (
                 frame("message", json!({"text": "a\u{1b}[2Jb\nc"})),
@@ -198,6 +249,21 @@ mod tests {
         let line = super::line(&Fields::of(text), false);
         let want = r#"-  -  tool_executing  t  {"n":1e999,"id":12345678901234567890123,"p":1.10}"#;
         assert_eq!(line.trim_start(), want);
+    }
+
+    #[test]
+    fn a_change_of_state_is_shown_unless_the_type_says_it() {
+        for (kind, state, want) in [
+            ("agent_started", "running", "agent_started"),
+            ("agent_waiting", "waiting", "agent_waiting"),
+            ("agent_failed", "failed", "agent_failed"),
+            ("agent_resumed", "running", "agent_resumed → running"),
+            ("tool_progress", "running", "tool_progress → running"),
+        ] {
+            let mut frame = frame(kind, json!({}));
+            frame["state"] = state.into();
+            assert_eq!(line(&frame, false), format!("10:00:00.123  a  r1  {want}"));
+        }
     }
 
     #[test]

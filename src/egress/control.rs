@@ -236,6 +236,7 @@ mod tests {
         open.run.thread_id = None;
         open.run.parent_run_id = None;
         open.run.open_tool_calls.clear();
+        open.run.open_waits.clear();
         open
     }
 
@@ -258,7 +259,12 @@ mod tests {
             }],
             thread_id: "t1".to_owned(),
             parent_run_id: "r0".to_owned(),
-            ..Default::default()
+            open_waits: vec![v1::OpenWait {
+                run_sequence: 1,
+                started_at: Some(at),
+                expires_at: Some(at),
+                ..Default::default()
+            }],
         }
     }
 
@@ -288,7 +294,7 @@ mod tests {
                     heartbeat: Duration::from_secs(20),
                     open_runs: &[open_run(5, "t1"), bare()],
                 },
-                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000,"open_runs":[{"run_id":"r5","agent_name":"researcher","state":"waiting","started_at":"2026-11-21T10:00:00.123Z","thread_id":"t1","parent_run_id":"r0","open_tool_calls":[{"tool_call_id":"c1","call_sequence":1,"tool_name":"search","started_at":"2026-11-21T10:00:00.123Z"}]},{"run_id":"r6","agent_name":"researcher","state":"running","started_at":"2026-11-21T10:00:00.123Z","open_tool_calls":[]}]}"#,
+                r#"{"type":"connection_established","connection_id":"c1","user_id":"u\"1","position":"00000000000000ab-7","heartbeat_interval_ms":20000,"open_runs":[{"run_id":"r5","agent_name":"researcher","state":"waiting","started_at":"2026-11-21T10:00:00.123Z","thread_id":"t1","parent_run_id":"r0","open_tool_calls":[{"tool_call_id":"c1","call_sequence":1,"tool_name":"search","started_at":"2026-11-21T10:00:00.123Z"}],"open_waits":[{"run_sequence":1,"started_at":"2026-11-21T10:00:00.123Z","expires_at":"2026-11-21T10:00:00.123Z"}]},{"run_id":"r6","agent_name":"researcher","state":"running","started_at":"2026-11-21T10:00:00.123Z","open_tool_calls":[]}]}"#,
             ),
             (
                 Control::Heartbeat(at(7)),
@@ -401,6 +407,7 @@ mod tests {
                     run_id: "r6".to_owned(),
                     state: v1::RunState::Running.into(),
                     open_tool_calls: Vec::new(),
+                    open_waits: Vec::new(),
                     thread_id: String::new(),
                     parent_run_id: String::new(),
                     ..waiting()

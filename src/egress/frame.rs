@@ -134,6 +134,9 @@ fn json_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Byt
     if let Some(consumed) = &event.usage {
         usage(frame.field("usage"), consumed);
     }
+    if let Some(state) = record.draft.state {
+        frame.plain("state", state.name());
+    }
     if let Some(summary) = &record.draft.summary {
         runs::summary_json(frame.field("summary"), summary);
     }
@@ -272,6 +275,10 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         joined: joined.map(|joined| joined.count),
         summary: draft.summary.as_deref().map(runs::summary),
         violation: draft.violation.map_or("", Reason::name).to_owned(),
+        state: draft
+            .state
+            .map_or_else(Default::default, v1::RunState::from)
+            .into(),
         adjustments: draft.event.adjustments.to_proto(),
         r#type: draft.event.kind.wire_type().to_owned(),
         ..Default::default()

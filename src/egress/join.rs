@@ -60,6 +60,9 @@ fn alike(one: &Entry, other: &Entry) -> bool {
     let (a, b): (&Event, &Event) = (&one.record.draft.event, &other.record.draft.event);
     a.joinable
         && b.joinable
+        // A frame says how its run stands after its last event only.
+        && one.record.draft.state.is_none()
+        && other.record.draft.state.is_none()
         && a.kind == b.kind
         && matches!(a.kind, Kind::TextDelta | Kind::ThinkingDelta)
         && a.run_id == b.run_id

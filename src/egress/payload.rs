@@ -49,11 +49,8 @@ fn fields(to: &mut Object<'_>, payload: &Payload) {
             }
         }
         Payload::AgentCancelled(p) => to.text("reason", &p.reason),
-        Payload::AgentWaiting(p) => {
-            to.text("reason", &p.reason);
-            to.text("prompt", &p.prompt);
-            to.millis("max_wait_ms", p.max_wait.as_ref());
-        }
+        Payload::AgentWaiting(p) => agent_waiting(to, p),
+        Payload::AgentResumed(p) => to.text("wait_id", &p.wait_id),
         Payload::TextDelta(p) => message(to, &p.message_id, &p.role, &p.text),
         Payload::Message(p) => message(to, &p.message_id, &p.role, &p.text),
         Payload::StateSnapshot(p) => value(to, "snapshot", p.snapshot.as_ref()),
@@ -75,6 +72,20 @@ fn agent_thinking(to: &mut Object<'_>, p: &v1::AgentThinking) {
         to.integer("total_steps", steps.into());
     }
     to.double("progress_percentage", p.progress_percentage);
+}
+
+fn agent_waiting(to: &mut Object<'_>, p: &v1::AgentWaiting) {
+    to.text("wait_id", &p.wait_id);
+    to.text("tool_call_id", &p.tool_call_id);
+    to.text("kind", &p.kind);
+    to.text("reason", &p.reason);
+    to.text("prompt", &p.prompt);
+    if !p.choices.is_empty() {
+        json::array(to.field("choices"), &p.choices, |out, choice| {
+            json::text(out, choice);
+        });
+    }
+    to.millis("max_wait_ms", p.max_wait.as_ref());
 }
 
 /// Which tool call an event is about.

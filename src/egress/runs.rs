@@ -2,10 +2,9 @@
 
 use super::json::{self, Object};
 use crate::{
-    event::{OpenToolCall, Summary, UsageTotals},
+    event::{OpenToolCall, OpenWait, Summary, UsageTotals},
     fanout::OpenRun,
     proto::v1,
-    run::RunState,
 };
 
 /// Open runs, as a JSON array.
@@ -24,26 +23,37 @@ pub(super) fn open_json(out: &mut Vec<u8>, open: &[OpenRun]) {
             object.text("parent_run_id", parent.as_str());
         }
         tool_calls_json(object.field("open_tool_calls"), &run.open_tool_calls);
+        if !run.open_waits.is_empty() {
+            json::array(object.field("open_waits"), &run.open_waits, wait_json);
+        }
         object.end();
     });
 }
 
+fn wait_json(out: &mut Vec<u8>, open: &OpenWait) {
+    let wait = v1::OpenWait::from(open);
+    let mut object = Object::begin(out);
+    object.text("wait_id", &wait.wait_id);
+    object.text("tool_call_id", &wait.tool_call_id);
+    object.text("kind", &wait.kind);
+    object.count("run_sequence", wait.run_sequence);
+    object.plain("started_at", open.started_at);
+    object.plain("expires_at", open.expires_at);
+    object.end();
+}
+
 /// An open run, as the protocol has it.
 pub(super) fn open(OpenRun { run_id, run }: &OpenRun) -> v1::OpenRun {
-    let state = match run.state {
-        RunState::Waiting => v1::RunState::Waiting,
-        _ => v1::RunState::Running,
-    };
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
     v1::OpenRun {
         run_id: run_id.as_str().to_owned(),
         agent_name: text(run.agent_name.as_ref().map(|name| name.as_str())),
-        state: state.into(),
+        state: v1::RunState::from(run.state).into(),
         started_at: Some(run.started_at.into()),
         open_tool_calls: run.open_tool_calls.iter().map(Into::into).collect(),
         thread_id: text(run.thread_id.as_ref().map(|id| id.as_str())),
         parent_run_id: text(run.parent_run_id.as_ref().map(|id| id.as_str())),
-        ..Default::default()
+        open_waits: run.open_waits.iter().map(Into::into).collect(),
     }
 }
 
@@ -92,8 +102,9 @@ pub(super) fn summary(summary: &Summary) -> v1::RunSummary {
 mod tests {
     use super::*;
     use crate::{
-        event::{AgentName, RunId, RunSequence, ThreadId, ToolCallId, ToolName},
-        fanout::{OPEN_RUNS, OPEN_TOOL_CALLS, open_run},
+        event::{AgentName, RunId, RunSequence, ThreadId, ToolCallId, ToolName, Wait, WaitId},
+        fanout::{OPEN_RUNS, OPEN_TOOL_CALLS, bound_waits, open_run},
+        run::OPEN_WAITS,
     };
 
     #[test]
@@ -113,8 +124,22 @@ mod tests {
             started_at: most.run.started_at,
         };
         most.run.open_tool_calls = vec![call; OPEN_TOOL_CALLS];
+        let wait = OpenWait {
+            sequence: RunSequence(u64::MAX),
+            started_at: most.run.started_at,
+            expires_at: most.run.started_at,
+            wait: Wait {
+                id: WaitId::new(&long).ok(),
+                tool_call_id: ToolCallId::new(&long).ok(),
+                kind: Some(long.as_str().into()),
+                ..Wait::default()
+            },
+        };
+        most.run.open_waits = vec![wait; OPEN_WAITS];
+        let mut most = vec![most; OPEN_RUNS];
+        bound_waits(&mut most);
         let mut json = Vec::new();
-        open_json(&mut json, &vec![most; OPEN_RUNS]);
+        open_json(&mut json, &most);
         println!("{} bytes", json.len());
         assert!(json.len() < 1_000_000, "{} bytes", json.len());
     }

@@ -94,6 +94,8 @@ id! {
     ToolCallId
     /// The name of a tool.
     ToolName
+    /// One wait for a person within its run.
+    WaitId
     /// One client of a reader, the same at each of its connections.
     ClientId
 }

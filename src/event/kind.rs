@@ -25,6 +25,8 @@ pub enum Kind {
     AgentCancelled,
     /// The run waits for a person.
     AgentWaiting,
+    /// A wait for a person is over.
+    AgentResumed,
     /// A piece of a message.
     TextDelta,
     /// A whole message.
@@ -38,7 +40,7 @@ pub enum Kind {
 }
 
 /// The wire types of the typed arms.
-const TYPED: [(Kind, &str); 14] = [
+const TYPED: [(Kind, &str); 15] = [
     (Kind::AgentStarted, "agent_started"),
     (Kind::AgentThinking, "agent_thinking"),
     (Kind::ThinkingDelta, "thinking_delta"),
@@ -49,6 +51,7 @@ const TYPED: [(Kind, &str); 14] = [
     (Kind::AgentFailed, "agent_failed"),
     (Kind::AgentCancelled, "agent_cancelled"),
     (Kind::AgentWaiting, "agent_waiting"),
+    (Kind::AgentResumed, "agent_resumed"),
     (Kind::TextDelta, "text_delta"),
     (Kind::Message, "message"),
     (Kind::StateSnapshot, "state_snapshot"),
@@ -95,6 +98,7 @@ impl Kind {
             Self::AgentFailed => "agent_failed",
             Self::AgentCancelled => "agent_cancelled",
             Self::AgentWaiting => "agent_waiting",
+            Self::AgentResumed => "agent_resumed",
             Self::TextDelta => "text_delta",
             Self::Message => "message",
             Self::StateSnapshot => "state_snapshot",
@@ -107,6 +111,14 @@ impl Kind {
         matches!(
             self,
             Self::AgentCompleted | Self::AgentFailed | Self::AgentCancelled
+        )
+    }
+
+    /// Whether it shows that the agent goes on, so that a wait without an id is over. A new tool call does as well.
+    pub fn goes_on(&self) -> bool {
+        matches!(
+            self,
+            Self::AgentThinking | Self::ThinkingDelta | Self::TextDelta | Self::Message
         )
     }
 

@@ -5,18 +5,22 @@ mod adjustment;
 mod ids;
 mod kind;
 mod position;
+mod run_state;
 mod step;
 mod usage;
+mod wait;
 
 pub use adjustment::{Action, Adjustment, Adjustments};
 pub use ids::{
     AgentName, BUCKETS, ClientId, EventId, IdError, IdMap, OWN_IDS, ProducerId, RunId, StreamKey,
-    Tenant, ThreadId, ToolCallId, ToolName, UserId,
+    Tenant, ThreadId, ToolCallId, ToolName, UserId, WaitId,
 };
 pub use kind::{Kind, custom_name_problem};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequence};
+pub use run_state::RunState;
 pub use step::{OpenToolCall, Source, Step, Summary};
 pub use usage::{Tokens, Usage, UsageTotals};
+pub use wait::{OpenWait, Wait};
 
 use std::{sync::Arc, time::Duration};
 
@@ -187,6 +191,8 @@ pub struct Draft {
     pub step: Step,
     /// What the run came to, where this ends it.
     pub summary: Option<Box<Summary>>,
+    /// How its run stands after it, where it changes that.
+    pub state: Option<RunState>,
     /// Why it would have been refused, where runs are only observed.
     pub violation: Option<Reason>,
     /// Where it is accepted though the store has lost what came before it: how long its run may be silent, if it begins
@@ -209,6 +215,7 @@ impl Draft {
             parent_run_id: event.parent_run_id.clone(),
             step: event.step.clone(),
             summary: None,
+            state: None,
             violation: None,
             recovered: None,
             #[cfg(feature = "bench")]

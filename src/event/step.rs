@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ContentHash, Kind, ProducerId, RunSequence, ToolCallId, ToolName, UsageTotals};
+use super::{
+    ContentHash, Kind, ProducerId, RunSequence, ToolCallId, ToolName, UsageTotals, Wait, WaitId,
+};
 use crate::{clock::Timestamp, proto::v1};
 
 /// Who emits an event: a process, and which incarnation of it.
@@ -51,9 +53,11 @@ pub enum Step {
         call: Option<RunSequence>,
     },
     /// The run waits for a person.
-    Wait {
-        /// For how long.
-        max_wait: Option<Duration>,
+    Wait(Box<Wait>),
+    /// A wait for a person is over.
+    Resume {
+        /// The wait; without it, all waits of the run.
+        id: Option<WaitId>,
     },
     /// The run ends, as the event's kind says.
     End,
@@ -77,18 +81,28 @@ impl Step {
                 id: None,
                 call: None,
             },
-            Kind::AgentWaiting => Self::Wait { max_wait: None },
+            Kind::AgentWaiting => Self::wait(None),
+            Kind::AgentResumed => Self::Resume { id: None },
             kind if kind.is_terminal() => Self::End,
             _ => Self::Other,
         }
     }
 
-    /// The tool call that a settled step is about: the `run_sequence` of its begin.
+    /// A wait that says nothing but how long it lasts.
+    pub fn wait(max_wait: Option<Duration>) -> Self {
+        Self::Wait(Box::new(Wait {
+            max_wait,
+            ..Wait::default()
+        }))
+    }
+
+    /// The tool call that a settled step is about, if it is open: the `run_sequence` of its begin.
     pub fn call(&self) -> Option<RunSequence> {
         match self {
             Self::ToolBegins { call, .. }
             | Self::ToolEnds { call, .. }
             | Self::ToolAdvances { call, .. } => *call,
+            Self::Wait(wait) => wait.call,
             _ => None,
         }
     }

@@ -13,9 +13,9 @@ mod tail;
 pub use acks::{Ack, Acks, CLIENTS};
 pub use filter::{FILTER_TYPES, Filter};
 pub use hub::{Config, Hub};
-#[cfg(test)]
-pub(crate) use open_runs::fixtures::open_run;
 pub use open_runs::{OPEN_RUNS, OPEN_TOOL_CALLS, OpenRun};
+#[cfg(test)]
+pub(crate) use open_runs::{bound_waits, fixtures::open_run};
 pub use readers::{Connection, Identity, Parting, Reader, Readers, Transport};
 pub use subscription::{Delivery, Gap, GapReason, Start, Subscription};
 pub use tail::Entry;

@@ -14,6 +14,10 @@ pub const OPEN_RUNS: usize = 64;
 /// into the 1 MiB that stock WebSocket clients take, and the 4 MiB of gRPC's.
 pub const OPEN_TOOL_CALLS: usize = 8;
 
+/// How many bytes the open waits of all these runs take, at most: a run may have 16, with ids as long as they may be. The
+/// waits of runs that started earlier, and of one run those that began earlier, are left out beyond that.
+const OPEN_WAIT_BYTES: usize = 192 << 10;
+
 /// A run that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenRun {
@@ -33,7 +37,26 @@ pub(super) fn shown(open: OpenRuns, filter: &Filter) -> Vec<OpenRun> {
         let calls = &mut open.run.open_tool_calls;
         calls.drain(..calls.len().saturating_sub(OPEN_TOOL_CALLS));
     }
+    bound_waits(&mut runs);
     runs
+}
+
+/// Leaves out waits beyond `OPEN_WAIT_BYTES`, those of the first runs first.
+pub(crate) fn bound_waits(runs: &mut [OpenRun]) {
+    const FIELDS: usize = 192; // names, times and a number
+    let mut room = OPEN_WAIT_BYTES;
+    for open in runs.iter_mut().rev() {
+        let waits = &mut open.run.open_waits;
+        let fit = waits.iter().rev().take_while(|wait| {
+            // A character may take two in JSON.
+            let taken = FIELDS + 2 * wait.text_len();
+            let fits = taken <= room;
+            room = if fits { room - taken } else { 0 };
+            fits
+        });
+        let left_out = waits.len() - fit.count();
+        waits.drain(..left_out);
+    }
 }
 
 /// Just before the oldest open run that `filter` admits; the head, if there is none.
@@ -58,8 +81,8 @@ pub(crate) mod fixtures {
     use crate::{
         clock::Timestamp,
         event::{
-            AgentName, Offset, OpenToolCall, ProducerId, RunId, RunSequence, Source, ThreadId,
-            ToolCallId, ToolName,
+            AgentName, Offset, OpenToolCall, OpenWait, ProducerId, RunId, RunSequence, Source,
+            ThreadId, ToolCallId, ToolName, Wait,
         },
         run::{Run, RunState},
         usage::UsageByModel,
@@ -84,7 +107,7 @@ pub(crate) mod fixtures {
             last: Offset(start),
             last_event_at: at,
             last_sign_at: at,
-            waits_until: at,
+            open_waits: vec![OpenWait::begun(&Wait::default(), RunSequence(1), at)],
             silence_timeout: Duration::from_secs(60),
             source: Source::new(ProducerId::new("p").unwrap()),
             thread_id: Some(ThreadId::new(thread).unwrap()),

@@ -6,11 +6,12 @@ use prost_types::Struct;
 
 use crate::{
     event::{
-        Action, ContentHash, Kind, RunSequence, Step, ToolCallId, ToolName, custom_name_problem,
+        Action, ContentHash, Kind, RunSequence, Step, ToolCallId, ToolName, Wait, WaitId,
+        custom_name_problem,
     },
     proto::v1::{
-        AgentCompleted, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted, ToolExecuting,
-        ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
+        AgentCompleted, AgentWaiting, Custom, PatchOp, PatchOperation, StateDelta, ToolCompleted,
+        ToolExecuting, ToolStatus, agent_completed, event::Payload, tool_completed, tool_executing,
     },
 };
 
@@ -30,6 +31,12 @@ const WAIT: (Duration, Duration) = (
     Duration::from_nanos(1),
     Duration::from_secs(7 * DAY.as_secs()),
 );
+
+/// The most answers that an `agent_waiting` offers.
+const CHOICES: usize = 32;
+
+/// The longest of them, in characters.
+const CHOICE_CHARS: usize = 256;
 
 /// Checks `payload`, adjusts what need not refuse it, and says what it is.
 pub(super) fn check(payload: &mut Payload, checker: &mut Checker) -> Kind {
@@ -57,12 +64,8 @@ pub(super) fn check(payload: &mut Payload, checker: &mut Checker) -> Kind {
         Payload::AgentCompleted(p) => agent_completed(at, p, checker),
         Payload::AgentFailed(p) => checker.cut_line(&at.field("code"), &mut p.code, NAME_CHARS),
         Payload::AgentCancelled(_) => {}
-        Payload::AgentWaiting(p) => checker.clamp_duration_within(
-            &at.field("max_wait"),
-            &mut p.max_wait,
-            WAIT,
-            "must be longer than 0 and at most 7 days",
-        ),
+        Payload::AgentWaiting(p) => agent_waiting(at, p, checker),
+        Payload::AgentResumed(p) => checker.name(&at.field("wait_id"), &p.wait_id),
         Payload::TextDelta(p) => {
             checker.name(&at.field("message_id"), &p.message_id);
             checker.cut_line(&at.field("role"), &mut p.role, NAME_CHARS);
@@ -95,6 +98,7 @@ fn named(payload: &Payload) -> (Kind, &'static str) {
         Payload::AgentFailed(_) => (Kind::AgentFailed, "agent_failed"),
         Payload::AgentCancelled(_) => (Kind::AgentCancelled, "agent_cancelled"),
         Payload::AgentWaiting(_) => (Kind::AgentWaiting, "agent_waiting"),
+        Payload::AgentResumed(_) => (Kind::AgentResumed, "agent_resumed"),
         Payload::TextDelta(_) => (Kind::TextDelta, "text_delta"),
         Payload::Message(_) => (Kind::Message, "message"),
         Payload::StateSnapshot(_) => (Kind::StateSnapshot, "state_snapshot"),
@@ -131,8 +135,15 @@ pub(super) fn step(payload: &Payload) -> Step {
             id: ToolCallId::new(&p.tool_call_id).ok(),
             call: p.call_sequence.map(RunSequence),
         },
-        Payload::AgentWaiting(p) => Step::Wait {
+        Payload::AgentWaiting(p) => Step::Wait(Box::new(Wait {
             max_wait: p.max_wait.as_ref().and_then(length),
+            id: WaitId::new(&p.wait_id).ok(),
+            tool_call_id: ToolCallId::new(&p.tool_call_id).ok(),
+            call: None,
+            kind: (!p.kind.is_empty()).then(|| p.kind.as_str().into()),
+        })),
+        Payload::AgentResumed(p) => Step::Resume {
+            id: WaitId::new(&p.wait_id).ok(),
         },
         Payload::AgentCompleted(_) | Payload::AgentFailed(_) | Payload::AgentCancelled(_) => {
             Step::End
@@ -206,6 +217,27 @@ fn agent_completed(at: &Path<'_>, p: &mut AgentCompleted, checker: &mut Checker)
             checker.null_json(&at.field("result_json"), text);
         }
         None => {}
+    }
+}
+
+fn agent_waiting(at: &Path<'_>, p: &mut AgentWaiting, checker: &mut Checker) {
+    checker.name(&at.field("wait_id"), &p.wait_id);
+    checker.name(&at.field("tool_call_id"), &p.tool_call_id);
+    checker.cut_line(&at.field("kind"), &mut p.kind, NAME_CHARS);
+    checker.clamp_duration_within(
+        &at.field("max_wait"),
+        &mut p.max_wait,
+        WAIT,
+        "must be longer than 0 and at most 7 days",
+    );
+    let at = at.field("choices");
+    if p.choices.len() > CHOICES {
+        p.choices.truncate(CHOICES);
+        let rule = format!("has more than {CHOICES} entries");
+        checker.adjust(&at, Action::Truncated, rule);
+    }
+    for (index, choice) in p.choices.iter_mut().enumerate() {
+        checker.cut_line(&at.index(index), choice, CHOICE_CHARS);
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{
     OperatorService,
     grpc::{Tenants, unavailable},
-    run,
     runs::{find, not_found},
 };
 use crate::{
@@ -47,7 +46,7 @@ pub(super) async fn cancel(
         let known = known.ok_or_else(|| not_found(&request.run_id))?;
         if !known.run.state.is_open() {
             return Ok(v1::CancelRunResponse {
-                state: run::state(known.run.state).into(),
+                state: v1::RunState::from(known.run.state).into(),
                 receipt: None,
             });
         }

@@ -32,7 +32,7 @@ pub(super) async fn told(
         thread_id: text(run.thread_id.as_ref().map(|id| id.as_str())),
         agent_name: text(run.agent_name.as_ref().map(|name| name.as_str())),
         parent_run_id: text(run.parent_run_id.as_ref().map(|id| id.as_str())),
-        state: state(run.state).into(),
+        state: v1::RunState::from(run.state).into(),
         started_at: Some(run.started_at.into()),
         last_event_at: Some(run.last_event_at.into()),
         run_sequence: run.last_sequence.0,
@@ -41,7 +41,7 @@ pub(super) async fn told(
         usage: summary.usage.map(Into::into),
         silent_until: silent_until.map(Into::into),
         recovered: run.recovered,
-        ..Default::default()
+        open_waits: run.open_waits.iter().map(Into::into).collect(),
     })
 }
 
@@ -53,16 +53,6 @@ pub(super) fn usage(run: &Run, prices: &PriceTable) -> Vec<v1::ModelUsage> {
         totals: Some(prices.totals(std::iter::once((model, sum))).into()),
     });
     by_model.collect()
-}
-
-pub(super) const fn state(state: RunState) -> v1::RunState {
-    match state {
-        RunState::Running => v1::RunState::Running,
-        RunState::Waiting => v1::RunState::Waiting,
-        RunState::Completed => v1::RunState::Completed,
-        RunState::Failed => v1::RunState::Failed,
-        RunState::Cancelled => v1::RunState::Cancelled,
-    }
 }
 
 /// The state that is meant by `asked`, if any is.

@@ -195,7 +195,11 @@ impl Said {
             Payload::AgentCompleted(said) => text(said.message),
             Payload::AgentFailed(said) => text(joined(&[&said.code, &said.message], ": ")),
             Payload::AgentCancelled(said) => text(said.reason),
-            Payload::AgentWaiting(said) => text(joined(&[&said.reason, &said.prompt], ": ")),
+            Payload::AgentWaiting(said) => Self {
+                tool_call_id: said.tool_call_id,
+                ..text(joined(&[&said.wait_id, &said.reason, &said.prompt], ": "))
+            },
+            Payload::AgentResumed(said) => text(said.wait_id),
             Payload::TextDelta(said) => Self {
                 message_id: said.message_id,
                 role: said.role,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, hash::BuildHasher};
 
-use super::{Run, RunState};
+use super::Run;
 use crate::{
     clock::Timestamp,
     event::{Draft, Offset, RunId},
@@ -41,7 +41,7 @@ pub struct Effect {
     pub opened: bool,
     /// It ended.
     pub ended: bool,
-    /// It was waiting for a person: its deadline may be sooner now.
+    /// Its deadline is sooner now: a wait for a person is over.
     pub sooner: bool,
     /// Bytes that it took.
     pub taken: usize,
@@ -69,17 +69,18 @@ pub fn record(book: &mut impl Book, draft: &Draft, offset: Offset) -> Effect {
     let Some(run) = held else {
         return begin(book, run_id, draft, offset);
     };
-    let (before, weight) = (run.state, run.weight(run_id));
+    let (before, weight, until) = (run.state, run.weight(run_id), run.own_deadline());
     run.recorded(draft, offset);
     let ended = before.is_open() && !run.state.is_open();
     let taken = run.weight(run_id).saturating_sub(weight);
+    let sooner = run.own_deadline() < until;
     if ended {
         let (parent, sign) = (run.parent_run_id.clone(), run.last_sign_at);
         leave(book, run_id, parent.as_ref(), sign);
     }
     Effect {
         ended,
-        sooner: before == RunState::Waiting,
+        sooner,
         taken,
         ..Effect::default()
     }

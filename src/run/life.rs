@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{MAX_WAIT, Run, SILENCE_TIMEOUT};
 use crate::{
-    event::{Event, RunSequence, Step},
+    event::{Event, OpenToolCall, RunSequence, Step, Wait},
     reason::Reason,
 };
 
@@ -132,11 +132,21 @@ pub fn settle(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Result<S
                 call: open.and_then(|open| open.sequence()),
             })
         }
-        Step::Wait { max_wait } => Ok(Step::Wait {
-            max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
-        }),
-        step @ (Step::End | Step::Other) => Ok(step.clone()),
+        Step::Wait(wait) => Ok(settled_wait(Some(run), wait, defaults)),
+        step @ (Step::Resume { .. } | Step::End | Step::Other) => Ok(step.clone()),
     }
+}
+
+/// A wait in `run`, with its length and the open call that waits.
+fn settled_wait(run: Option<&Run>, wait: &Wait, defaults: &Defaults) -> Step {
+    let id = wait.tool_call_id.as_ref();
+    let open = run.filter(|_| id.is_some());
+    let open = open.and_then(|run| run.open_call(id, None, None));
+    Step::Wait(Box::new(Wait {
+        max_wait: Some(wait.max_wait.unwrap_or(defaults.max_wait)),
+        call: open.and_then(OpenToolCall::sequence),
+        ..wait.clone()
+    }))
 }
 
 /// The number of the event that comes after those of `run`.
@@ -150,9 +160,7 @@ pub fn recovered(run: Option<&Run>, event: &Event, defaults: &Defaults) -> Step 
         Step::Start { silence_timeout } => Step::Start {
             silence_timeout: Some(silence_timeout.unwrap_or(defaults.silence_timeout)),
         },
-        Step::Wait { max_wait } => Step::Wait {
-            max_wait: Some(max_wait.unwrap_or(defaults.max_wait)),
-        },
+        Step::Wait(wait) => settled_wait(run, wait, defaults),
         Step::ToolBegins {
             id,
             name,

@@ -15,7 +15,9 @@ mod tests;
 
 pub use family::{Book, Effect, deadline, open_ancestors, open_descendants, record};
 pub use life::{Defaults, SourceRefusal, Violation, next_sequence, observed, recovered, settle};
-pub use state::{Run, RunState};
+pub use state::Run;
+
+pub use crate::event::RunState;
 
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// How long a run may wait for a person where neither it nor the settings say so.
 pub const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many waits for a person may be open in one run.
+pub const OPEN_WAITS: usize = 16;
 
 /// Whether the claim on a run's id is to be put or renewed for an event recorded `now`, where `before` is when the
 /// event before it was recorded: once in each half of `memory`, and when the run begins to wait, as `waits` says.
@@ -55,6 +60,6 @@ pub fn claim_ttl(
     memory: Duration,
     now: Timestamp,
 ) -> Duration {
-    let until = deadline(book, run).max(run.waits_until).max(waits_until);
+    let until = deadline(book, run).max(waits_until);
     until.since(now) + 2 * memory
 }

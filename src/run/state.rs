@@ -2,48 +2,15 @@
 
 use std::time::Duration;
 
-use super::{SILENCE_TIMEOUT, life::SourceRefusal};
+use super::{RunState, SILENCE_TIMEOUT, life::SourceRefusal};
 use crate::{
     clock::Timestamp,
     event::{
-        AgentName, ContentHash, Draft, Kind, Offset, OpenToolCall, RunId, RunSequence, Source,
-        Step, Summary, ThreadId, ToolCallId, ToolName,
+        AgentName, ContentHash, Draft, Kind, Offset, OpenToolCall, OpenWait, RunId, RunSequence,
+        Source, Step, Summary, ThreadId, ToolCallId, ToolName, WaitId,
     },
     usage::{PriceTable, UsageByModel},
 };
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum RunState {
-    /// It goes on.
-    Running,
-    /// It goes on, and waits for a person.
-    Waiting,
-    /// It ended well.
-    Completed,
-    /// It ended in failure.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-}
-
-impl RunState {
-    /// Whether the run has not ended.
-    pub const fn is_open(self) -> bool {
-        matches!(self, Self::Running | Self::Waiting)
-    }
-
-    /// The name on every surface.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
 
 /// A run as its last event left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +29,8 @@ pub struct Run {
     pub last_event_at: Timestamp,
     /// When it last gave a sign of life: an event of its own or of a sub-agent, not one of the service.
     pub last_sign_at: Timestamp,
-    /// Until when it waits for a person, while it does.
-    pub waits_until: Timestamp,
+    /// Its open waits for a person, oldest first. A wait that has expired stays until the run's next event.
+    pub open_waits: Vec<OpenWait>,
     /// How long it may be silent.
     pub silence_timeout: Duration,
     /// Who writes it.
@@ -99,7 +66,7 @@ impl Run {
             last: offset,
             last_event_at: draft.recorded_at,
             last_sign_at: draft.recorded_at,
-            waits_until: Timestamp::default(),
+            open_waits: Vec::new(),
             silence_timeout,
             source: draft.event.source.clone(),
             thread_id: None,
@@ -149,7 +116,19 @@ impl Run {
         if changes_nothing || !self.state.is_open() {
             return;
         }
-        self.state = RunState::Running;
+        let ended = self.tool_calls(draft);
+        self.waits(draft, ended.as_ref());
+        self.state = match (&draft.step, &draft.event.kind) {
+            (Step::End, Kind::AgentFailed) => RunState::Failed,
+            (Step::End, Kind::AgentCancelled) => RunState::Cancelled,
+            (Step::End, _) => RunState::Completed,
+            _ if self.open_waits.is_empty() => RunState::Running,
+            _ => RunState::Waiting,
+        };
+    }
+
+    /// Takes in what `draft` means for the tool calls. Returns the call that it ends.
+    fn tool_calls(&mut self, draft: &Draft) -> Option<OpenToolCall> {
         match &draft.step {
             Step::ToolBegins {
                 id,
@@ -171,25 +150,48 @@ impl Run {
                         started_at: draft.recorded_at,
                     });
                 }
+                None
             }
             Step::ToolEnds { id, name, call } => {
                 let ends = |open: &OpenToolCall| is_call(open, id.as_ref(), name.as_ref(), *call);
-                if let Some(ended) = self.open_tool_calls.iter().position(ends) {
-                    self.open_tool_calls.remove(ended);
-                }
+                let ended = self.open_tool_calls.iter().position(ends)?;
+                Some(self.open_tool_calls.remove(ended))
             }
-            Step::Wait { max_wait } => {
-                self.state = RunState::Waiting;
-                self.waits_until = draft.recorded_at + max_wait.unwrap_or_default();
+            _ => None,
+        }
+    }
+
+    /// Takes in what `draft`, which ended the tool call `ended`, means for the waits: those that have expired or that it
+    /// ends are removed.
+    fn waits(&mut self, draft: &Draft, ended: Option<&OpenToolCall>) {
+        let now = draft.recorded_at;
+        let waits = &mut self.open_waits;
+        waits.retain(|open| open.expires_at > now);
+        let goes_on = match &draft.step {
+            // A call that this event has not begun is one that it repeats.
+            Step::ToolBegins { call, .. } => *call == Some(draft.run_sequence),
+            Step::ToolEnds { .. } => {
+                waits.retain(|open| !ended.is_some_and(|call| open.is_of(call)));
+                self.open_tool_calls.is_empty()
+            }
+            Step::Wait(wait) => {
+                // An agent that is executed again after a crash asks again.
+                waits.retain(|open| open.wait.id.is_none() || open.wait.id != wait.id);
+                waits.push(OpenWait::begun(wait, draft.run_sequence, now));
+                false
+            }
+            Step::Resume { id } => {
+                waits.retain(|open| id.is_some() && open.wait.id != *id);
+                false
             }
             Step::End => {
-                self.state = match draft.event.kind {
-                    Kind::AgentFailed => RunState::Failed,
-                    Kind::AgentCancelled => RunState::Cancelled,
-                    _ => RunState::Completed,
-                };
+                waits.clear();
+                false
             }
-            Step::Start { .. } | Step::ToolAdvances { .. } | Step::Other => {}
+            _ => draft.event.kind.goes_on(),
+        };
+        if goes_on {
+            waits.retain(|open| open.wait.id.is_some());
         }
     }
 
@@ -242,10 +244,26 @@ impl Run {
     /// Until when it may stay silent, its sub-agents not counted.
     pub fn own_deadline(&self) -> Timestamp {
         let silent = self.last_sign_at + self.silence_timeout;
-        match self.state {
-            RunState::Waiting => silent.max(self.waits_until),
-            _ => silent,
-        }
+        silent.max(self.waits_until())
+    }
+
+    /// Until when it waits for a person: until its last open wait expires. Without one, the beginning of time.
+    pub fn waits_until(&self) -> Timestamp {
+        self.last_wait()
+            .map_or_else(Timestamp::default, |open| open.expires_at)
+    }
+
+    /// The open wait that expires last.
+    pub fn last_wait(&self) -> Option<&OpenWait> {
+        self.open_waits.iter().max_by_key(|open| open.expires_at)
+    }
+
+    /// How many waits will be open `now` beside one with the id `id`, which replaces the one before it.
+    pub fn waits_beside(&self, id: Option<&WaitId>, now: Timestamp) -> usize {
+        let stays = |open: &&OpenWait| {
+            open.expires_at > now && (id.is_none() || open.wait.id.as_ref() != id)
+        };
+        self.open_waits.iter().filter(stays).count()
     }
 
     /// When it is forgotten, if it has ended; an open run is not.
@@ -275,6 +293,7 @@ impl Run {
         entry
             + size_of::<RunId>()
             + self.open_tool_calls.capacity() * (size_of::<OpenToolCall>() + NAMES)
+            + self.open_waits.capacity() * (size_of::<OpenWait>() + NAMES)
             + self.usage.weight()
     }
 }

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use super::*;
 use crate::event::{
     ContentHash, Draft, Event, EventId, Kind, Offset, ProducerId, RunId, RunSequence, Source, Step,
-    StreamKey, Tenant, ToolCallId, ToolName, UserId,
+    StreamKey, Tenant, ToolCallId, ToolName, UserId, Wait, WaitId,
 };
+
+mod calls;
+mod waits;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -87,16 +90,8 @@ fn ends(call: &str, tool: &str) -> Step {
     }
 }
 
-/// Of all open calls, their numbers.
-fn open_calls(runs: &Runs) -> Vec<u64> {
-    let open = &runs.0.run(&id("r")).unwrap().open_tool_calls;
-    open.iter().map(|call| call.call_sequence.0).collect()
-}
-
 fn wait(minutes: u32) -> Step {
-    Step::Wait {
-        max_wait: Some(minutes * MINUTE),
-    }
+    Step::wait(Some(minutes * MINUTE))
 }
 
 /// What an event comes to, in a few letters.
@@ -107,7 +102,8 @@ fn word(run: Option<&Run>, step: &Step) -> String {
         Ok(Step::ToolBegins { id, .. }) => format!("begins {}", id.as_str()),
         Ok(Step::ToolEnds { id, .. }) => format!("ends {}", id.unwrap().as_str()),
         Ok(Step::ToolAdvances { call, .. }) => format!("advances {:?}", call.map(|call| call.0)),
-        Ok(Step::Wait { max_wait }) => format!("wait {:?}", max_wait.unwrap()),
+        Ok(Step::Wait(wait)) => format!("wait {:?}", wait.max_wait.unwrap()),
+        Ok(Step::Resume { .. }) => "resume".into(),
         Ok(Step::End) => "end".into(),
         Ok(Step::Other) => "other".into(),
         Err(violation) => violation.reason().name().into(),
@@ -129,7 +125,7 @@ fn each_step_in_each_state() {
         ends("", "buy"),
         ends("", ""),
         wait(5),
-        Step::Wait { max_wait: None },
+        Step::wait(None),
         Step::End,
         Step::Other,
     ];
@@ -231,95 +227,6 @@ fn a_tool_call_is_open_from_its_first_begin_to_its_end() {
 }
 
 #[test]
-fn calls_of_one_id_are_told_apart() {
-    let begun = |tool: &str, arguments: &[u8]| Step::ToolBegins {
-        id: ToolCallId::new("create").unwrap(),
-        name: ToolName::new(tool).unwrap(),
-        arguments: Some(ContentHash::of(arguments)),
-        call: None,
-    };
-    let exactly = |call| Step::ToolEnds {
-        id: None,
-        name: None,
-        call: Some(RunSequence(call)),
-    };
-    let mut runs = Runs::default();
-    runs.next("r", Kind::AgentStarted, start(), Duration::ZERO);
-    for (tool, arguments) in [
-        ("create", b"1"),
-        ("create", b"2"),
-        ("create", b"3"),
-        ("delete", b"1"),
-        // It repeats the first.
-        ("create", b"1"),
-    ] {
-        runs.next("r", Kind::ToolExecuting, begun(tool, arguments), MINUTE);
-    }
-    assert_eq!(open_calls(&runs), [2, 3, 4, 5]);
-    let ended = |runs: &mut Runs, step: Step| {
-        let run = runs.0.run(&id("r"));
-        let event = event("r", Kind::ToolCompleted, step.clone());
-        let settled = settle(run, &event, &Defaults::default());
-        if let Ok(settled) = settled {
-            runs.next("r", Kind::ToolCompleted, step, MINUTE);
-            return Ok(settled.call().map(|call| call.0));
-        }
-        Err(settled.unwrap_err())
-    };
-    let unknown = Err(Violation::ToolCallUnknown);
-    for (step, want, open) in [
-        (exactly(4), Ok(Some(4)), &[2, 3, 5][..]),
-        (exactly(4), unknown, &[2, 3, 5]),
-        (exactly(6), unknown, &[2, 3, 5]),
-        (exactly(0), unknown, &[2, 3, 5]),
-        (ends("create", "delete"), Ok(Some(5)), &[2, 3]),
-        (ends("create", "delete"), unknown, &[2, 3]),
-        (ends("create", ""), Ok(Some(2)), &[3]),
-        (ends("create", "create"), Ok(Some(3)), &[]),
-        (ends("create", ""), unknown, &[]),
-    ] {
-        assert_eq!(ended(&mut runs, step.clone()), want, "{step:?}");
-        assert_eq!(open_calls(&runs), open, "{step:?}");
-    }
-}
-
-#[test]
-fn progress_is_of_the_oldest_open_call_of_its_id_or_of_none() {
-    let mut runs = Runs::default();
-    runs.next("r", Kind::AgentStarted, start(), Duration::ZERO);
-    runs.next("r", Kind::ToolExecuting, begins("c1"), MINUTE);
-    runs.next("r", Kind::ToolExecuting, begins("c2"), MINUTE);
-    let run = runs.0.run(&id("r"));
-    for (call_id, call, want) in [
-        ("c2", None, "advances Some(3)"),
-        ("c2", Some(2), "advances Some(2)"),
-        ("c2", Some(9), "advances None"),
-        ("c9", None, "advances None"),
-        ("", None, "advances None"),
-    ] {
-        let step = Step::ToolAdvances {
-            id: ToolCallId::new(call_id).ok(),
-            call: call.map(RunSequence),
-        };
-        assert_eq!(word(run, &step), want, "{call_id} {call:?}");
-    }
-}
-
-#[test]
-fn calls_that_an_earlier_version_stored_go_by_their_ids() {
-    let mut runs = Runs::default();
-    runs.next("r", Kind::AgentStarted, start(), Duration::ZERO);
-    runs.next("r", Kind::ToolExecuting, begins("c1"), MINUTE);
-    let run = runs.0.get_mut(&id("r")).unwrap();
-    run.open_tool_calls[0].call_sequence = RunSequence(0);
-    run.open_tool_calls[0].arguments = None;
-    runs.next("r", Kind::ToolExecuting, begins("c1"), MINUTE);
-    assert_eq!(open_calls(&runs), [0]);
-    runs.next("r", Kind::ToolCompleted, ends("c1", ""), MINUTE);
-    assert_eq!(open_calls(&runs), [] as [u64; 0]);
-}
-
-#[test]
 fn a_source_writes_until_a_higher_term_takes_over() {
     let of = |producer: &str, term| Source {
         producer_id: ProducerId::new(producer).unwrap(),
@@ -365,6 +272,8 @@ fn a_deadline_follows_the_last_sign_of_life_of_the_family() {
     assert_eq!(both(&runs), [67, 67]);
     runs.next("p", other, Step::Other, 8 * MINUTE);
     assert_eq!(both(&runs), [67, 67]);
+    let resumed = Step::Resume { id: None };
+    runs.next("c", Kind::AgentResumed, resumed, 9 * MINUTE);
     runs.next("c", Kind::AgentWaiting, wait(1), 9 * MINUTE);
     assert_eq!(both(&runs), [24, 24]);
     // What ended keeps nobody alive, but its last sign counts.

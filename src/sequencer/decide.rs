@@ -177,7 +177,7 @@ impl<'a> Group<'a> {
     /// # Errors
     /// `EVENT_ID_REUSED`, `RUN_OWNED_BY_OTHER_USER`, `COMPETING_SOURCE`, `SOURCE_FENCED`, `INVALID_EVENT` (another
     /// thread or parent than the run's), the violations of its run's life, `LIMIT_EXCEEDED` (too many open runs, open
-    /// tool calls or sub-agents).
+    /// tool calls, open waits or sub-agents).
     pub fn decide(&mut self, event: &Arc<Event>) -> Result<Decision, Refusal> {
         if let Some(decision) = self.known(event)? {
             return Ok(decision);
@@ -355,6 +355,10 @@ impl<'a> Group<'a> {
                 let open = run.open_tool_calls.len();
                 within("open_tool_calls", "the run", open, rules.open_tool_calls)
             }
+            (Some(run), Step::Wait(wait)) => {
+                let open = run.waits_beside(wait.id.as_ref(), self.now);
+                within("open_waits", "the run", open, run::OPEN_WAITS)
+            }
             _ => Ok(()),
         }
     }
@@ -414,8 +418,9 @@ impl<'a> Group<'a> {
     /// Puts or renews the run's claim, and with it those of the runs above: what keeps it alive keeps them.
     fn claim(&mut self, run_id: &RunId) {
         let memory = self.rules.run_memory;
-        // The append may fail, and the run go on to wait.
-        let waits_until = self.runs.run(run_id).map(|run| run.waits_until);
+        // The append may fail, and the run go on to wait as it is stored.
+        let runs = [self.runs.run(run_id), self.state.run(run_id)];
+        let waits_until = runs.into_iter().flatten().map(Run::waits_until).max();
         let waits_until = waits_until.unwrap_or_default();
         let above = run::open_ancestors(&self.runs, run_id);
         for run_id in [run_id.clone()].into_iter().chain(above) {
@@ -429,7 +434,10 @@ impl<'a> Group<'a> {
     /// Takes the draft into its run, and the run's facts into the draft.
     fn take_in(&mut self, run_id: &RunId, mut draft: Draft) -> usize {
         let before = self.runs.run(run_id);
-        let before_at = before.map(|run| run.last_event_at);
+        let (before_at, state) = (
+            before.map(|run| run.last_event_at),
+            before.map(|run| run.state),
+        );
         draft.run_sequence = run::next_sequence(before);
         if let Some(run) = before {
             draft.thread_id = run.thread_id.clone().or(draft.thread_id);
@@ -442,7 +450,9 @@ impl<'a> Group<'a> {
         }
         let Effect { opened, ended, .. } = run::record(&mut self.runs, &draft, Offset(0));
         self.open_runs = (self.open_runs + usize::from(opened)).saturating_sub(usize::from(ended));
-        let waits = matches!(draft.step, Step::Wait { .. });
+        let after = self.runs.run(run_id).map(|run| run.state);
+        draft.state = after.filter(|_| after != state);
+        let waits = matches!(draft.step, Step::Wait(_));
         if run::claim_is_due(before_at, waits, self.rules.run_memory, self.now) {
             self.claim(run_id);
         }

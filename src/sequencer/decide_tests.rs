@@ -308,9 +308,7 @@ fn a_claim_covers_what_is_above() {
         claims.map(claim).collect()
     };
     let waits = Event {
-        step: Step::Wait {
-            max_wait: Some(7 * day),
-        },
+        step: Step::wait(Some(7 * day)),
         ..e("c2", "c", Kind::AgentWaiting)
     };
     let nine_days = 9 * 24;

@@ -24,8 +24,11 @@ pub(super) fn stalled(stream: &StreamKey, run_id: &RunId, run: &Run) -> Event {
     let span = humantime::format_duration;
     let message = match run.state {
         RunState::Waiting => {
-            let wait = span(run.waits_until.since(run.last_event_at));
-            format!("nobody answered within {wait}")
+            let wait = run.last_wait();
+            let wait = wait.map_or(run.silence_timeout, |open| {
+                open.expires_at.since(open.started_at)
+            });
+            format!("nobody answered within {}", span(wait))
         }
         _ => {
             let silence = span(run.silence_timeout);

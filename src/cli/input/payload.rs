@@ -10,10 +10,10 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::proto::v1::{
-    AgentCancelled, AgentCompleted, AgentFailed, AgentStarted, AgentThinking, AgentWaiting, Custom,
-    Message, PatchOp, PatchOperation, StateDelta, StateSnapshot, TextDelta, ThinkingDelta,
-    ToolCompleted, ToolExecuting, ToolProgress, ToolStatus, agent_completed, event::Payload,
-    tool_completed, tool_executing,
+    AgentCancelled, AgentCompleted, AgentFailed, AgentResumed, AgentStarted, AgentThinking,
+    AgentWaiting, Custom, Message, PatchOp, PatchOperation, StateDelta, StateSnapshot, TextDelta,
+    ThinkingDelta, ToolCompleted, ToolExecuting, ToolProgress, ToolStatus, agent_completed,
+    event::Payload, tool_completed, tool_executing,
 };
 
 /// Reads the payload of an event of the type `kind` from the JSON object `text`. A type that is no arm's is a custom
@@ -30,6 +30,7 @@ pub(super) fn read(kind: &str, text: &str) -> Result<Payload, String> {
         "agent_failed" => Payload::AgentFailed(parse::<Failed>(text)?.into()),
         "agent_cancelled" => Payload::AgentCancelled(parse::<Cancelled>(text)?.into()),
         "agent_waiting" => Payload::AgentWaiting(parse::<Waiting>(text)?.into()),
+        "agent_resumed" => Payload::AgentResumed(parse::<Resumed>(text)?.into()),
         "text_delta" => Payload::TextDelta(parse::<Text>(text)?.into_text_delta()),
         "message" => Payload::Message(parse::<Text>(text)?.into_message()),
         "state_snapshot" => Payload::StateSnapshot(parse::<Snapshot>(text)?.try_into()?),
@@ -308,6 +309,14 @@ impl From<Cancelled> for AgentCancelled {
 #[serde(deny_unknown_fields)]
 struct Waiting {
     #[serde(default)]
+    wait_id: String,
+    #[serde(default)]
+    tool_call_id: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    choices: Vec<String>,
+    #[serde(default)]
     reason: String,
     #[serde(default)]
     prompt: String,
@@ -320,8 +329,24 @@ impl From<Waiting> for AgentWaiting {
             reason: p.reason,
             prompt: p.prompt,
             max_wait: millis(p.max_wait_ms),
-            ..Default::default()
+            wait_id: p.wait_id,
+            tool_call_id: p.tool_call_id,
+            kind: p.kind,
+            choices: p.choices,
         }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resumed {
+    #[serde(default)]
+    wait_id: String,
+}
+
+impl From<Resumed> for AgentResumed {
+    fn from(p: Resumed) -> Self {
+        Self { wait_id: p.wait_id }
     }
 }
 

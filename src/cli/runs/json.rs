@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::words;
 use crate::proto::v1::{
-    Acknowledgement, Adjustment, Connection, GetRunResponse, ModelUsage, OpenToolCall, Position,
-    Run, Source, SourceRefusal, TimelineItem, Transport, Usage, UsageTotals,
+    Acknowledgement, Adjustment, Connection, GetRunResponse, ModelUsage, OpenToolCall, OpenWait,
+    Position, Run, Source, SourceRefusal, TimelineItem, Transport, Usage, UsageTotals,
 };
 
 /// A run as it stands.
@@ -24,6 +24,7 @@ pub(super) fn run(run: &Run) -> Value {
         .with("run_sequence", run.run_sequence)
         .maybe("source", run.source.as_ref().map(source))
         .list("open_tool_calls", &run.open_tool_calls, open_tool_call)
+        .list("open_waits", &run.open_waits, open_wait)
         .maybe("usage", run.usage.as_ref().map(totals))
         .time("silent_until", run.silent_until.as_ref())
         .maybe("recovered", run.recovered.then_some(Value::Bool(true)))
@@ -96,6 +97,17 @@ fn open_tool_call(call: &OpenToolCall) -> Value {
         )
         .text("tool_name", &call.tool_name)
         .time("started_at", call.started_at.as_ref())
+        .end()
+}
+
+fn open_wait(wait: &OpenWait) -> Value {
+    Object::new()
+        .text("wait_id", &wait.wait_id)
+        .text("tool_call_id", &wait.tool_call_id)
+        .text("kind", &wait.kind)
+        .with("run_sequence", wait.run_sequence)
+        .time("started_at", wait.started_at.as_ref())
+        .time("expires_at", wait.expires_at.as_ref())
         .end()
 }
 

@@ -6,7 +6,7 @@ use super::{lanes::Lanes, words};
 use crate::{
     cli::{render, text::plain},
     clock::Timestamp,
-    proto::v1::{Delivery, GetRunResponse, Position, Run, SourceRefusal, TimelineItem},
+    proto::v1::{Delivery, GetRunResponse, OpenWait, Position, Run, SourceRefusal, TimelineItem},
 };
 
 /// The colour of what deserves a look.
@@ -100,7 +100,16 @@ impl Page {
         for call in &run.open_tool_calls {
             let (tool, id) = (plain(&call.tool_name), plain(&call.tool_call_id));
             let ago = self.ago(call.started_at.as_ref());
-            self.line(&format!("  open tool call {tool} ({id}), begun {ago}"));
+            let number = match call.call_sequence {
+                0 => String::new(),
+                number => format!(" #{number}"),
+            };
+            self.line(&format!(
+                "  open tool call{number} {tool} ({id}), begun {ago}"
+            ));
+        }
+        for wait in &run.open_waits {
+            self.open_wait(wait);
         }
         for child in open_children {
             self.line(&format!("  open sub-agent {}", plain(child)));
@@ -109,6 +118,25 @@ impl Page {
             let left = words::moment(Some(until)).since(self.now);
             self.line(&format!("  may be silent for another {}", words::age(left)));
         }
+    }
+
+    fn open_wait(&mut self, wait: &OpenWait) {
+        let of = [
+            ("", &wait.wait_id),
+            ("for ", &wait.kind),
+            ("of tool call ", &wait.tool_call_id),
+        ];
+        let of = of.iter().filter(|(_, text)| !text.is_empty());
+        let of: String = of
+            .map(|(name, text)| format!(" {name}{}", plain(text)))
+            .collect();
+        let ago = self.ago(wait.started_at.as_ref());
+        let left = words::moment(wait.expires_at.as_ref()).since(self.now);
+        self.line(&format!(
+            "  open wait #{}{of}, begun {ago}, expires in {}",
+            wait.run_sequence,
+            words::age(left)
+        ));
     }
 
     fn timeline(&mut self, run: &Run, shown: &GetRunResponse) {

@@ -10,6 +10,8 @@ mod run;
 pub use record::{decode_id, decode_record, encode_id, encode_record};
 pub use run::{decode_run, decode_sum, encode_run, encode_sum};
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use self::adjustment::{adjustments_in, adjustments_out};
@@ -17,7 +19,7 @@ use crate::{
     clock::Timestamp,
     event::{
         ContentHash, IdError, OpenToolCall, ProducerId, RunSequence, Source, Tokens, ToolCallId,
-        ToolName,
+        ToolName, Wait, WaitId,
     },
     proto::stored as proto,
 };
@@ -113,6 +115,30 @@ fn hash_in(bytes: &[u8]) -> Result<Option<ContentHash>, Corrupt> {
 /// A call's number, if it is known.
 fn sequence_in(sequence: u64) -> Option<RunSequence> {
     (sequence > 0).then_some(RunSequence(sequence))
+}
+
+fn wait_out(wait: &Wait) -> proto::Wait {
+    proto::Wait {
+        max_wait: wait.max_wait.map(millis),
+        wait_id: wait.id.as_ref().map_or("", WaitId::as_str).to_owned(),
+        tool_call_id: wait
+            .tool_call_id
+            .as_ref()
+            .map_or("", ToolCallId::as_str)
+            .to_owned(),
+        call_sequence: wait.call.unwrap_or_default().0,
+        kind: wait.kind.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+fn wait_in(wait: &proto::Wait) -> Result<Wait, Corrupt> {
+    Ok(Wait {
+        max_wait: wait.max_wait.map(Duration::from_millis),
+        id: optional(&wait.wait_id, WaitId::new)?,
+        tool_call_id: optional(&wait.tool_call_id, ToolCallId::new)?,
+        call: sequence_in(wait.call_sequence),
+        kind: (!wait.kind.is_empty()).then(|| wait.kind.as_str().into()),
+    })
 }
 
 fn call_out(call: &OpenToolCall) -> proto::OpenToolCall {

@@ -7,7 +7,9 @@ use prost::Message;
 
 use super::{
     Corrupt, adjustments_in, adjustments_out, call_in, call_out, corrupt, hash_in, hash_out,
-    millis, optional, sequence_in, source_in, source_out, tokens_in, tokens_out,
+    millis, optional,
+    run::{state_in, state_out},
+    sequence_in, source_in, source_out, tokens_in, tokens_out, wait_in, wait_out,
 };
 use crate::{
     clock::Timestamp,
@@ -15,6 +17,7 @@ use crate::{
     event::{
         AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, Position, Record, RunId,
         RunSequence, Step, StreamKey, Summary, ThreadId, ToolCallId, ToolName, Usage, UsageTotals,
+        WaitId,
     },
     proto::stored as proto,
     reason::Reason,
@@ -48,6 +51,7 @@ pub fn encode_record(record: &Record) -> Bytes {
         summary: draft.summary.as_deref().map(summary_out),
         violation: text(draft.violation.map(Reason::name)),
         recovered: draft.recovered.map(millis),
+        state: draft.state.map(|state| state_out(state).into()),
         adjustments: adjustments_out(&event.adjustments),
     }
     .encode_to_vec()
@@ -64,6 +68,7 @@ pub fn decode_record(
     bytes: Bytes,
 ) -> Result<Record, Corrupt> {
     let stored = proto::Record::decode(bytes)?;
+    let state = stored.state.is_some().then(|| stored.state());
     let step = step_in(stored.step)?;
     let thread_id = optional(&stored.thread_id, ThreadId::new)?;
     let agent_name = optional(&stored.agent_name, AgentName::new)?;
@@ -100,6 +105,7 @@ pub fn decode_record(
         summary: stored.summary.map(summary_in).transpose()?.map(Box::new),
         violation,
         recovered: stored.recovered.map(Duration::from_millis),
+        state: state.map(state_in),
         ..Draft::new(Arc::new(event), Timestamp::from_millis(stored.recorded_at))
     };
     Ok(Record {
@@ -182,8 +188,9 @@ fn step_out(draft: &Draft) -> Option<proto::Step> {
             id: id.as_ref().map_or("", ToolCallId::as_str).to_owned(),
             call_sequence: call.unwrap_or_default().0,
         }),
-        Step::Wait { max_wait } => Out::Wait(proto::Wait {
-            max_wait: max_wait.map(millis),
+        Step::Wait(wait) => Out::Wait(wait_out(wait)),
+        Step::Resume { id } => Out::Resume(proto::Resume {
+            wait_id: id.as_ref().map_or("", WaitId::as_str).to_owned(),
         }),
         Step::End => Out::End(proto::End {}),
         Step::Other => return None,
@@ -214,8 +221,9 @@ fn step_in(stored: Option<proto::Step>) -> Result<Step, Corrupt> {
             id: optional(&call.id, ToolCallId::new)?,
             call: sequence_in(call.call_sequence),
         },
-        Some(In::Wait(wait)) => Step::Wait {
-            max_wait: wait.max_wait.map(Duration::from_millis),
+        Some(In::Wait(wait)) => Step::Wait(Box::new(wait_in(&wait)?)),
+        Some(In::Resume(resume)) => Step::Resume {
+            id: optional(&resume.wait_id, WaitId::new)?,
         },
         Some(In::End(_)) => Step::End,
     })

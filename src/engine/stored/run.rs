@@ -7,10 +7,11 @@ use prost::Message;
 
 use super::{
     Corrupt, call_in, call_out, millis, optional, source_in, source_out, tokens_in, tokens_out,
+    wait_in, wait_out,
 };
 use crate::{
     clock::Timestamp,
-    event::{AgentName, Offset, RunId, RunSequence, ThreadId},
+    event::{AgentName, Offset, OpenWait, RunId, RunSequence, ThreadId, Wait},
     proto::stored as proto,
     run::{Run, RunState},
     usage::{Model, Sum, UsageByModel},
@@ -32,7 +33,8 @@ pub fn encode_run(run: &Run) -> Bytes {
         last: run.last.0,
         last_event_at: run.last_event_at.as_millis(),
         last_sign_at: run.last_sign_at.as_millis(),
-        waits_until: run.waits_until.as_millis(),
+        waits_until: run.waits_until().as_millis(),
+        open_waits: run.open_waits.iter().map(open_wait_out).collect(),
         silence_timeout: millis(run.silence_timeout),
         source: Some(source_out(&run.source)),
         thread_id: text(run.thread_id.as_ref().map(ThreadId::as_str)),
@@ -74,7 +76,7 @@ pub fn decode_run(bytes: Bytes) -> Result<Run, Corrupt> {
         last: Offset(stored.last),
         last_event_at: Timestamp::from_millis(stored.last_event_at),
         last_sign_at: Timestamp::from_millis(stored.last_sign_at),
-        waits_until: Timestamp::from_millis(stored.waits_until),
+        open_waits: open_waits_in(&stored)?,
         silence_timeout: Duration::from_millis(stored.silence_timeout),
         thread_id: optional(&stored.thread_id, ThreadId::new)?,
         agent_name: optional(&stored.agent_name, AgentName::new)?,
@@ -122,7 +124,41 @@ fn sum_in(sum: proto::Sum) -> Sum {
     }
 }
 
-fn state_out(state: RunState) -> proto::RunState {
+fn open_wait_out(open: &OpenWait) -> proto::OpenWait {
+    proto::OpenWait {
+        wait: Some(wait_out(&open.wait)),
+        run_sequence: open.sequence.0,
+        started_at: open.started_at.as_millis(),
+        expires_at: open.expires_at.as_millis(),
+    }
+}
+
+fn open_waits_in(stored: &proto::Run) -> Result<Vec<OpenWait>, Corrupt> {
+    if stored.open_waits.is_empty() && stored.state() == proto::RunState::Waiting {
+        // An earlier version: any event ended a wait, so it is the last event's.
+        let started_at = Timestamp::from_millis(stored.last_event_at);
+        return Ok(vec![OpenWait {
+            sequence: RunSequence(stored.last_sequence),
+            started_at,
+            expires_at: Timestamp::from_millis(stored.waits_until),
+            wait: Wait::default(),
+        }]);
+    }
+    let waits = stored.open_waits.iter().map(|open| {
+        Ok(OpenWait {
+            sequence: RunSequence(open.run_sequence),
+            started_at: Timestamp::from_millis(open.started_at),
+            expires_at: Timestamp::from_millis(open.expires_at),
+            wait: open
+                .wait
+                .as_ref()
+                .map_or_else(|| Ok(Wait::default()), wait_in)?,
+        })
+    });
+    waits.collect()
+}
+
+pub(super) fn state_out(state: RunState) -> proto::RunState {
     match state {
         RunState::Running => proto::RunState::Unspecified,
         RunState::Waiting => proto::RunState::Waiting,
@@ -132,7 +168,7 @@ fn state_out(state: RunState) -> proto::RunState {
     }
 }
 
-fn state_in(state: proto::RunState) -> RunState {
+pub(super) fn state_in(state: proto::RunState) -> RunState {
     match state {
         proto::RunState::Unspecified => RunState::Running,
         proto::RunState::Waiting => RunState::Waiting,

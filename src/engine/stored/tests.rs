@@ -7,8 +7,8 @@ use crate::{
     engine::DedupeEntry,
     event::{
         Action, Adjustment, Adjustments, AgentName, ContentHash, Draft, Epoch, Event, EventId,
-        Kind, Offset, Position, Record, RunId, RunSequence, Step, StreamKey, Summary, Tenant,
-        ThreadId, Usage, UsageTotals, UserId,
+        Kind, Offset, OpenWait, Position, Record, RunId, RunSequence, Step, StreamKey, Summary,
+        Tenant, ThreadId, Usage, UsageTotals, UserId,
     },
     reason::Reason,
     run::{Run, RunState},
@@ -32,6 +32,16 @@ fn call(id: &str) -> OpenToolCall {
         id: ToolCallId::new(id).unwrap(),
         name: ToolName::new("search").unwrap(),
         started_at: AT,
+    }
+}
+
+fn wait() -> Wait {
+    Wait {
+        max_wait: Some(Duration::from_millis(1_500)),
+        id: WaitId::new("w1").ok(),
+        tool_call_id: ToolCallId::new("c1").ok(),
+        call: Some(RunSequence(2)),
+        kind: Some("approval".into()),
     }
 }
 
@@ -102,6 +112,7 @@ fn full(kind: Kind, step: Step) -> Record {
         })),
         violation: Some(Reason::RunEnded),
         recovered: Some(Duration::from_millis(60_000)),
+        state: Some(RunState::Running),
         ..Draft::new(Arc::new(event), AT)
     };
     Record {
@@ -157,8 +168,16 @@ fn a_record_reads_back_as_it_was_written_whatever_its_step() {
                 call: Some(RunSequence(2)),
             },
         ),
-        (Kind::AgentWaiting, Step::Wait { max_wait: some }),
-        (Kind::AgentWaiting, Step::Wait { max_wait: None }),
+        (Kind::AgentWaiting, Step::wait(some)),
+        (Kind::AgentWaiting, Step::wait(None)),
+        (Kind::AgentWaiting, Step::Wait(Box::new(wait()))),
+        (
+            Kind::AgentResumed,
+            Step::Resume {
+                id: WaitId::new("w1").ok(),
+            },
+        ),
+        (Kind::AgentResumed, Step::Resume { id: None }),
         (Kind::AgentFailed, Step::End),
         (Kind::Custom("agent.note".into()), Step::Other),
     ];
@@ -208,6 +227,33 @@ fn calls_of_an_earlier_version_have_no_numbers() {
 }
 
 #[test]
+fn a_wait_of_an_earlier_version_is_of_the_last_event() {
+    use prost::Message;
+    let run = |state: proto::RunState| proto::Run {
+        state: state.into(),
+        source: Some(source_out(&source())),
+        last_sequence: 4,
+        last_event_at: AT.as_millis(),
+        waits_until: (AT + Duration::from_secs(60)).as_millis(),
+        ..Default::default()
+    };
+    let read = |state| decode_run(run(state).encode_to_vec().into()).unwrap();
+    let waiting = read(proto::RunState::Waiting);
+    assert_eq!(waiting.own_deadline(), AT + Duration::from_secs(60));
+    let minute = Wait {
+        max_wait: Some(Duration::from_secs(60)),
+        ..Wait::default()
+    };
+    let want = OpenWait {
+        wait: Wait::default(),
+        ..OpenWait::begun(&minute, RunSequence(4), AT)
+    };
+    assert_eq!(waiting.open_waits, [want]);
+    // The wait was over.
+    assert_eq!(read(proto::RunState::Unspecified).open_waits, []);
+}
+
+#[test]
 fn a_run_reads_back_as_it_was_written() {
     let mut usage = UsageByModel::default();
     for model in ["a", "b"] {
@@ -234,7 +280,10 @@ fn a_run_reads_back_as_it_was_written() {
             last: Offset(8),
             last_event_at: AT + Duration::from_millis(1),
             last_sign_at: AT + Duration::from_millis(2),
-            waits_until: AT + Duration::from_millis(3),
+            open_waits: vec![
+                OpenWait::begun(&wait(), RunSequence(3), AT),
+                OpenWait::begun(&Wait::default(), RunSequence(4), AT),
+            ],
             silence_timeout: Duration::from_millis(900_001),
             source: source(),
             thread_id: ThreadId::new("t1").ok(),

@@ -61,7 +61,7 @@ fn decided(state: &StreamState, now: Timestamp, event: Event) -> (String, Option
 
 #[test]
 fn what_a_store_may_have_lost_is_accepted_for_a_while() {
-    let waits = Step::Wait { max_wait: None };
+    let waits = Step::wait(None);
     let begins = Step::ToolBegins {
         id: ToolCallId::new("c").unwrap(),
         name: ToolName::new("search").unwrap(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use emitter::{
     clock::{Clock, Timestamp},
     engine::{Commit, Engine, Key, RunQuery, memory::MemoryEngine},
-    event::{Adjustments, Draft, Event, Kind, Step, StreamKey, Usage},
+    event::{Adjustments, Draft, Event, Kind, Step, StreamKey, Usage, Wait, WaitId},
     run::Book,
     usage::UsageQuery,
 };
@@ -42,7 +42,7 @@ fn random_commit(
             continue;
         }
         let open = known.as_ref().is_some_and(|run| run.state.is_open());
-        let (kind, settled) = match rng.random_range(0..6) {
+        let (kind, settled) = match rng.random_range(0..8) {
             _ if !open => (
                 Kind::AgentStarted,
                 Step::Start {
@@ -50,12 +50,7 @@ fn random_commit(
                 },
             ),
             0 => (Kind::AgentCompleted, Step::End),
-            1 => (
-                Kind::AgentWaiting,
-                Step::Wait {
-                    max_wait: Some(Duration::from_secs(7)),
-                },
-            ),
+            1 => (Kind::AgentWaiting, Step::wait(Some(Duration::from_secs(7)))),
             2 => (
                 Kind::ToolExecuting,
                 Step::ToolBegins {
@@ -63,6 +58,20 @@ fn random_commit(
                     name: tool_name("search"),
                     arguments: None,
                     call: None,
+                },
+            ),
+            3 => (
+                Kind::AgentWaiting,
+                Step::Wait(Box::new(Wait {
+                    max_wait: Some(Duration::from_secs(rng.random_range(1..3_000))),
+                    id: WaitId::new(["w0", "w1"].choose(rng).unwrap()).ok(),
+                    ..Wait::default()
+                })),
+            ),
+            4 => (
+                Kind::AgentResumed,
+                Step::Resume {
+                    id: WaitId::new("w0").ok(),
                 },
             ),
             _ => (Kind::AgentThinking, Step::Other),

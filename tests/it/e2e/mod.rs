@@ -28,4 +28,5 @@ mod storm;
 mod stream;
 mod threads;
 mod usage;
+mod waits;
 mod wire;

@@ -76,6 +76,8 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
     server.emit_all("agents", all).await;
     server.start_runs("bob", &["of-bob"]).await;
     let at = now.to_string();
+    let day = std::time::Duration::from_secs(24 * 60 * 60);
+    let until = (now + day).to_string();
     let token = server.token("alice", "subscribe");
     let mut socket = Socket::connect(server.http, &token, "").await;
     let call = |id: &str, sequence: u64| json!({"tool_call_id": id, "call_sequence": sequence, "tool_name": "search", "started_at": at});
@@ -83,7 +85,8 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
         {"run_id": "parent", "agent_name": "researcher", "state": "running", "started_at": at, "thread_id": "t1",
          "open_tool_calls": [call("c1", 2), call("c2", 3)]},
         {"run_id": "child", "agent_name": "researcher", "state": "waiting", "started_at": at, "thread_id": "t1",
-         "parent_run_id": "parent", "open_tool_calls": []},
+         "parent_run_id": "parent", "open_tool_calls": [],
+         "open_waits": [{"run_sequence": 2, "started_at": at, "expires_at": until}]},
     ]);
     assert_eq!(socket.frame().await["open_runs"], want);
 
@@ -110,6 +113,12 @@ async fn the_beginning_tells_what_is_open_enough_to_draw_it() {
         },
         v1::OpenRun {
             parent_run_id: "parent".into(),
+            open_waits: vec![v1::OpenWait {
+                run_sequence: 2,
+                started_at: Some(now.into()),
+                expires_at: Some((now + day).into()),
+                ..Default::default()
+            }],
             ..run("child", v1::RunState::Waiting)
         },
     ];

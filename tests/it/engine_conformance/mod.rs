@@ -159,6 +159,8 @@ macro_rules! conformance {
                 a_run_is_due_at_its_deadline_until_it_ends
                 looking_again_holds_for_the_head_that_it_was_decided_on
                 a_run_that_waited_is_due_no_later_than_its_deadline
+                a_run_is_due_when_its_last_open_wait_expires
+                open_waits_and_calls_of_one_id_are_kept_apart
                 runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines
                 open_runs_are_told_with_the_head;
             usage:

@@ -5,10 +5,16 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::{Clock, Timestamp},
     engine::{Commit, Engine},
-    event::{BUCKETS, Draft, Event, Kind, Position, Step, StreamKey},
+    event::{
+        BUCKETS, ContentHash, Draft, Event, Kind, Position, RunSequence, RunState, Step, StreamKey,
+        Wait, WaitId,
+    },
+    run::Book as _,
 };
 
-use crate::support::events::{START, append, draft, event, run_id, stream};
+use crate::support::events::{
+    START, all, append, draft, event, run_id, stream, tool_call_id, tool_name,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -23,9 +29,7 @@ fn next(user: &StreamKey, run: &str, sequence: u64, now: Timestamp, kind: Kind) 
 
 fn waits(user: &StreamKey, run: &str, sequence: u64, now: Timestamp, span: Duration) -> Draft {
     let mut draft = next(user, run, sequence, now, Kind::AgentWaiting);
-    draft.step = Step::Wait {
-        max_wait: Some(span),
-    };
+    draft.step = Step::wait(Some(span));
     draft
 }
 
@@ -121,18 +125,123 @@ pub(crate) async fn a_run_that_waited_is_due_no_later_than_its_deadline(
     let head = store(&*engine, &user, waits(&user, "r", 2, START, 5 * hour)).await;
     let wait_ends = [(run_id("r"), START + 5 * hour)];
     engine.look_again(&user, head, &wait_ends).await.unwrap();
-    // A shorter wait, then none.
-    let head = store(&*engine, &user, waits(&user, "r", 3, START, 2 * hour)).await;
+    // A shorter wait in its place, then none.
+    let drafts = vec![
+        next(&user, "r", 3, START, Kind::AgentThinking),
+        waits(&user, "r", 4, START, 2 * hour),
+    ];
+    let stored = append(&*engine, &user, Commit { drafts }).await;
+    let head = stored.records[1].position;
     assert_eq!(due(&*engine, START + 2 * hour).await, ["u/r"]);
     engine.look_again(&user, head, &wait_ends).await.unwrap();
     store(
         &*engine,
         &user,
-        next(&user, "r", 4, START + hour, Kind::AgentThinking),
+        next(&user, "r", 5, START + hour, Kind::AgentThinking),
     )
     .await;
     assert_eq!(due(&*engine, START + hour).await, NONE);
     assert_eq!(due(&*engine, START + hour + USUAL).await, ["u/r"]);
+}
+
+/// A wait with an id, of so many minutes.
+fn asks(user: &StreamKey, sequence: u64, id: &str, minutes: u32) -> Draft {
+    let mut draft = next(user, "r", sequence, START, Kind::AgentWaiting);
+    draft.step = Step::Wait(Box::new(Wait {
+        max_wait: Some(MINUTE * minutes),
+        id: WaitId::new(id).ok(),
+        tool_call_id: Some(tool_call_id("c")),
+        call: Some(RunSequence(2)),
+        kind: Some("approval".into()),
+    }));
+    draft.state = Some(RunState::Waiting);
+    draft
+}
+
+fn resumes(user: &StreamKey, sequence: u64, id: &str) -> Draft {
+    let mut draft = next(user, "r", sequence, START, Kind::AgentResumed);
+    draft.step = Step::Resume {
+        id: WaitId::new(id).ok(),
+    };
+    draft
+}
+
+pub(crate) async fn a_run_is_due_when_its_last_open_wait_expires(
+    engine: Arc<dyn Engine>,
+    _clock: Clock,
+) {
+    let user = stream("u");
+    let started = next(&user, "r", 1, START, Kind::AgentStarted);
+    store(&*engine, &user, started).await;
+    store(&*engine, &user, asks(&user, 2, "long", 300)).await;
+    let head = store(&*engine, &user, asks(&user, 3, "short", 120)).await;
+    let late = [(run_id("r"), START + 300 * MINUTE)];
+    engine.look_again(&user, head, &late).await.unwrap();
+    // A sign of life beside the questions changes nothing.
+    let progress = next(&user, "r", 4, START, Kind::ToolProgress);
+    store(&*engine, &user, progress).await;
+    assert_eq!(due(&*engine, START + 299 * MINUTE).await, NONE);
+    store(&*engine, &user, resumes(&user, 5, "long")).await;
+    assert_eq!(due(&*engine, START + 119 * MINUTE).await, NONE);
+    assert_eq!(due(&*engine, START + 120 * MINUTE).await, ["u/r"]);
+    let head = store(&*engine, &user, resumes(&user, 6, "unknown")).await;
+    engine.look_again(&user, head, &late).await.unwrap();
+    store(&*engine, &user, resumes(&user, 7, "")).await;
+    assert_eq!(due(&*engine, START + USUAL).await, ["u/r"]);
+}
+
+pub(crate) async fn open_waits_and_calls_of_one_id_are_kept_apart(
+    engine: Arc<dyn Engine>,
+    _clock: Clock,
+) {
+    let user = stream("u");
+    let begins = |sequence: u64, arguments: &[u8]| {
+        let mut draft = next(&user, "r", sequence, START, Kind::ToolExecuting);
+        draft.step = Step::ToolBegins {
+            id: tool_call_id("c"),
+            name: tool_name("search"),
+            arguments: Some(ContentHash::of(arguments)),
+            call: Some(RunSequence(sequence)),
+        };
+        draft
+    };
+    let mut ends = next(&user, "r", 6, START, Kind::ToolCompleted);
+    ends.step = Step::ToolEnds {
+        id: Some(tool_call_id("c")),
+        name: Some(tool_name("search")),
+        call: Some(RunSequence(3)),
+    };
+    let drafts = vec![
+        next(&user, "r", 1, START, Kind::AgentStarted),
+        begins(2, b"one"),
+        begins(3, b"two"),
+        asks(&user, 4, "w1", 60),
+        asks(&user, 5, "w2", 60),
+        ends,
+        resumes(&user, 7, "w1"),
+    ];
+    append(&*engine, &user, Commit { drafts }).await;
+    let known = engine.run(&user, &run_id("r")).await.unwrap().unwrap();
+    let loaded = engine.load(&user).await.unwrap();
+    assert_eq!(loaded.run(&run_id("r")), Some(&known));
+    let calls = known.open_tool_calls.iter();
+    let calls: Vec<_> = calls
+        .map(|call| (call.call_sequence.0, call.arguments))
+        .collect();
+    assert_eq!(calls, [(2, Some(ContentHash::of(b"one")))]);
+    let [open] = &known.open_waits[..] else {
+        panic!("{:?}", known.open_waits);
+    };
+    assert_eq!((open.sequence.0, open.started_at), (5, START));
+    assert_eq!(open.expires_at, START + 60 * MINUTE);
+    let Step::Wait(wait) = asks(&user, 5, "w2", 60).step else {
+        unreachable!()
+    };
+    assert_eq!(open.wait, *wait);
+    let records = all(&*engine, &user).await;
+    let states: Vec<_> = records.iter().map(|record| record.draft.state).collect();
+    let waits = Some(RunState::Waiting);
+    assert_eq!(states, [None, None, None, waits, waits, None, None]);
 }
 
 pub(crate) async fn runs_above_one_that_ends_are_due_no_later_than_their_own_deadlines(

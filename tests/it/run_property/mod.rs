@@ -11,14 +11,14 @@ use std::{sync::Arc, time::Duration};
 use emitter::{
     clock::{Clock, Entropy},
     engine::{Engine, ReadLimit},
-    event::{ContentHash, Event, Kind, RunSequence, Step, StreamKey, Usage},
+    event::{ContentHash, Event, Kind, RunSequence, Step, StreamKey, Usage, Wait, WaitId},
     sequencer::{Config, Rules, Sequencer},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use self::model::Model;
 use crate::support::{
-    events::{event, metrics, run_id, source, stream, tool_call_id, tool_name},
+    events::{custom, event, metrics, run_id, source, stream, tool_call_id, tool_name},
     rig::word,
 };
 
@@ -26,6 +26,7 @@ const USERS: [&str; 3] = ["u0", "u1", "u2"];
 const RUNS: [&str; 9] = ["r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"];
 const CALLS: [&str; 3] = ["c0", "c1", "c2"];
 const TOOLS: [&str; 2] = ["search", "buy"];
+const WAITS: [&str; 3] = ["w0", "w1", "w2"];
 const ARGUMENTS: [&[u8]; 2] = [b"a", b"b"];
 
 /// The bounds of a case: small, so that they are met.
@@ -252,11 +253,15 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
         let some = rng.random_bool(0.5);
         some.then(|| Duration::from_secs(60 * rng.random_range(1..most)))
     };
+    let wait = |rng: &mut StdRng| {
+        let some = rng.random_bool(0.7);
+        some.then(|| WaitId::new(WAITS.choose(rng).unwrap()).unwrap())
+    };
     let sequence = |rng: &mut StdRng| {
         let some = rng.random_bool(0.3);
         some.then(|| RunSequence(rng.random_range(0..8)))
     };
-    match rng.random_range(0..20) {
+    match rng.random_range(0..22) {
         0..5 => (
             Kind::AgentStarted,
             Step::Start {
@@ -284,10 +289,15 @@ fn random_step(rng: &mut StdRng) -> (Kind, Step) {
         ),
         13 | 14 => (
             Kind::AgentWaiting,
-            Step::Wait {
+            Step::Wait(Box::new(Wait {
                 max_wait: minutes(rng, 180),
-            },
+                id: wait(rng),
+                tool_call_id: rng.random_bool(0.3).then(|| call(rng)),
+                ..Wait::default()
+            })),
         ),
+        18 => (Kind::AgentResumed, Step::Resume { id: wait(rng) }),
+        19 => (custom("note"), Step::Other),
         17 => (
             Kind::ToolProgress,
             Step::ToolAdvances {

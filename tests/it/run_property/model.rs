@@ -1,12 +1,14 @@
 //! The reference: the rules of runs, written down as plainly as possible.
 
+mod known;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use emitter::{
     clock::Timestamp,
     event::{
-        ContentHash, Event, Kind, Offset, Record, RunSequence, Source, Step, StreamKey, ToolCallId,
-        ToolName,
+        ContentHash, Event, Kind, Offset, Record, RunSequence, RunState, Source, Step, StreamKey,
+        ToolCallId, ToolName, Wait, WaitId,
     },
     sequencer::Rules,
 };
@@ -35,11 +37,21 @@ struct Run {
     ended: Option<Timestamp>,
     last_sign: Timestamp,
     silence: std::time::Duration,
-    waits_until: Option<Timestamp>,
+    waits: Vec<Open>,
+    waiting: bool,
     owner: Source,
     calls: Vec<Call>,
     parent: Option<String>,
     input_tokens: u64,
+}
+
+/// An open wait: its id, its tool call's id and number, and when it expires.
+#[derive(Clone, Debug)]
+struct Open {
+    id: Option<WaitId>,
+    tool_call_id: Option<ToolCallId>,
+    call: Option<RunSequence>,
+    expires_at: Timestamp,
 }
 
 /// An open tool call.
@@ -205,7 +217,7 @@ impl Model {
     }
 
     fn take_in(&mut self, key: &StreamKey, now: Timestamp, record: &Record) {
-        let (rules, user) = (self.rules.clone(), self.user_mut(key));
+        let user = self.user_mut(key);
         let event = &record.draft.event;
         let id = event.run_id.as_ref().unwrap().as_str();
         user.read_up_to = record.position.offset;
@@ -218,7 +230,8 @@ impl Model {
                 ended: None,
                 last_sign: now,
                 silence: silence_timeout.unwrap(),
-                waits_until: None,
+                waits: Vec::new(),
+                waiting: false,
                 owner: event.source.clone(),
                 calls: Vec::new(),
                 parent: parent.map(|parent| parent.as_str().to_owned()),
@@ -232,7 +245,9 @@ impl Model {
         assert_eq!(record.draft.run_sequence.0, run.events, "{record:?}");
         let usage = event.usage.as_ref();
         run.input_tokens += usage.map_or(0, |usage| usage.tokens.input);
-        run.waits_until = None;
+        let begins = run.events == 1;
+        run.waits.retain(|wait| wait.expires_at > now);
+        let mut goes_on = matches!(event.kind, Kind::AgentThinking);
         if !event.event_id.is_own() {
             run.last_sign = now;
             run.owner = event.source.clone();
@@ -243,18 +258,39 @@ impl Model {
                 name,
                 arguments,
                 call,
-            } if *call == Some(record.draft.run_sequence) => run.calls.push(Call {
-                sequence: record.draft.run_sequence,
-                id: id.clone(),
-                tool: name.clone(),
-                arguments: *arguments,
-            }),
-            Step::ToolEnds { call, .. } => run.calls.retain(|open| Some(open.sequence) != *call),
-            Step::Wait { max_wait } => {
-                run.waits_until = Some(now + max_wait.unwrap_or(rules.defaults.max_wait));
+            } if *call == Some(record.draft.run_sequence) => {
+                goes_on = true;
+                run.calls.push(Call {
+                    sequence: record.draft.run_sequence,
+                    id: id.clone(),
+                    tool: name.clone(),
+                    arguments: *arguments,
+                });
+            }
+            Step::ToolEnds { id, call, .. } => {
+                run.calls.retain(|open| Some(open.sequence) != *call);
+                run.waits.retain(|wait| match wait.call {
+                    Some(_) => wait.call != *call,
+                    None => wait.tool_call_id.is_none() || wait.tool_call_id != *id,
+                });
+                goes_on = run.calls.is_empty();
+            }
+            Step::Wait(wait) => {
+                run.waits
+                    .retain(|open| open.id.is_none() || open.id != wait.id);
+                run.waits.push(Open {
+                    id: wait.id.clone(),
+                    tool_call_id: wait.tool_call_id.clone(),
+                    call: wait.call,
+                    expires_at: now + wait.max_wait.unwrap(),
+                });
+            }
+            Step::Resume { id } => {
+                run.waits.retain(|open| id.is_some() && open.id != *id);
             }
             Step::End => {
                 run.ended = Some(now);
+                run.waits.clear();
                 let summary = record.draft.summary.as_ref().expect("a summary");
                 let open: Vec<_> = summary
                     .open_tool_calls
@@ -272,6 +308,24 @@ impl Model {
             }
             _ => {}
         }
+        let Some(run) = user.runs.get_mut(id) else {
+            panic!("{id} is gone");
+        };
+        if goes_on {
+            run.waits.retain(|wait| wait.id.is_some());
+        }
+        let state = match &event.kind {
+            Kind::AgentCompleted => Some(RunState::Completed),
+            Kind::AgentFailed => Some(RunState::Failed),
+            Kind::AgentCancelled => Some(RunState::Cancelled),
+            _ => match (run.waiting, run.waits.is_empty()) {
+                (false, false) => Some(RunState::Waiting),
+                (true, true) => Some(RunState::Running),
+                _ => begins.then_some(RunState::Running),
+            },
+        };
+        run.waiting = !run.waits.is_empty();
+        assert_eq!(record.draft.state, state, "{record:?}");
     }
 
     fn runs_of(&self, event: &Event) -> Vec<(&StreamKey, Option<&Run>)> {
@@ -306,12 +360,12 @@ impl Model {
             };
         }
         match known {
-            true => self.expect_of(&user.runs[id], event),
+            true => self.expect_of(&user.runs[id], now, event),
             false => self.expect_new(user, now, event),
         }
     }
 
-    fn expect_of(&self, run: &Run, event: &Event) -> Expected {
+    fn expect_of(&self, run: &Run, now: Timestamp, event: &Event) -> Expected {
         let refused = Expected::Refused;
         if event.source.term < run.owner.term {
             return refused("SOURCE_FENCED");
@@ -364,9 +418,21 @@ impl Model {
                     call: open.map(|call| call.sequence),
                 })
             }
-            Step::Wait { max_wait } => Expected::Stored(Step::Wait {
-                max_wait: Some(max_wait.unwrap_or(self.rules.defaults.max_wait)),
-            }),
+            Step::Wait(wait) => {
+                let beside = run.waits.iter().filter(|open| {
+                    open.expires_at > now && (open.id.is_none() || open.id != wait.id)
+                });
+                if beside.count() >= emitter::run::OPEN_WAITS {
+                    return refused("LIMIT_EXCEEDED");
+                }
+                let id = wait.tool_call_id.as_ref();
+                let call = id.and_then(|id| run.call(Some(id), None, None));
+                Expected::Stored(Step::Wait(Box::new(Wait {
+                    max_wait: Some(wait.max_wait.unwrap_or(self.rules.defaults.max_wait)),
+                    call: call.map(|call| call.sequence),
+                    ..Wait::clone(wait)
+                })))
+            }
             step => Expected::Stored(step.clone()),
         }
     }
@@ -393,68 +459,5 @@ impl Model {
         Expected::Stored(Step::Start {
             silence_timeout: Some(silence_timeout.unwrap_or(self.rules.defaults.silence_timeout)),
         })
-    }
-}
-
-impl Run {
-    fn repeated(
-        &self,
-        id: &ToolCallId,
-        tool: &ToolName,
-        arguments: Option<ContentHash>,
-    ) -> Option<&Call> {
-        self.calls.iter().find(|call| {
-            let unknown = call.arguments.is_none() || arguments.is_none();
-            call.id == *id && call.tool == *tool && (unknown || call.arguments == arguments)
-        })
-    }
-
-    fn call(
-        &self,
-        id: Option<&ToolCallId>,
-        tool: Option<&ToolName>,
-        call: Option<RunSequence>,
-    ) -> Option<&Call> {
-        if let Some(sequence) = call {
-            return self.calls.iter().find(|call| call.sequence == sequence);
-        }
-        if id.is_none() && tool.is_none() {
-            return None;
-        }
-        self.calls.iter().find(|call| {
-            id.is_none_or(|id| call.id == *id) && tool.is_none_or(|tool| call.tool == *tool)
-        })
-    }
-}
-
-impl User {
-    fn above(&self, run: &str) -> Vec<String> {
-        match &self.runs[run].parent {
-            Some(parent) => [vec![parent.clone()], self.above(parent)].concat(),
-            None => Vec::new(),
-        }
-    }
-
-    fn children<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a String> {
-        let open = self.runs.iter().filter(|(_, run)| run.ended.is_none());
-        let children = open.filter(move |(_, child)| child.parent.as_deref() == Some(run));
-        children.map(|(id, _)| id)
-    }
-
-    fn below(&self, run: &str) -> Vec<String> {
-        let below = |child: &String| [vec![child.clone()], self.below(child)].concat();
-        self.children(run).flat_map(below).collect()
-    }
-
-    /// Until when the run may be silent: its own time since the last sign of life of itself or anything below it, or
-    /// its wait, or as long as anything below it may.
-    fn deadline(&self, id: &str) -> Timestamp {
-        let run = &self.runs[id];
-        let below = self.below(id);
-        let signs = below.iter().map(|below| self.runs[below].last_sign);
-        let last_sign = signs.max().unwrap_or_default().max(run.last_sign);
-        let children = self.children(id).map(|child| self.deadline(child));
-        let own = (last_sign + run.silence).max(run.waits_until.unwrap_or_default());
-        children.max().unwrap_or_default().max(own)
     }
 }

@@ -187,7 +187,7 @@ async fn an_open_run_goes_on_though_its_claim_was_lost_to_another_user() {
         }
         // Where it begins to wait, the claim is to be renewed.
         let waits = Event {
-            step: Step::Wait { max_wait: None },
+            step: Step::wait(None),
             ..event(&mine, "e2", Some("r"), Kind::AgentWaiting)
         };
         let case = format!("the other has begun: {has_begun}");

@@ -154,9 +154,7 @@ async fn a_violation_changes_nothing_of_its_run() {
     let rig = Rig::new();
     let user = stream("u");
     let waits = Event {
-        step: Step::Wait {
-            max_wait: Some(hours(24)),
-        },
+        step: Step::wait(Some(hours(24))),
         ..event(&user, "w", Some("r"), Kind::AgentWaiting)
     };
     rig.emit(&user, [starts(&user, "s", "r"), waits]).await;
@@ -248,9 +246,7 @@ async fn a_run_whose_end_could_not_be_stored_stays_claimed_for_as_long_as_it_wai
     let rig = Rig::with(Config::default(), memory::Config::default(), 1);
     let (mine, other) = (stream("mine"), stream("other"));
     let waits = Event {
-        step: Step::Wait {
-            max_wait: Some(hours(7 * 24)),
-        },
+        step: Step::wait(Some(hours(7 * 24))),
         ..event(&mine, "w", Some("r"), Kind::AgentWaiting)
     };
     rig.emit(&mine, [starts(&mine, "s", "r"), waits]).await;

@@ -177,6 +177,48 @@ delivery
 }
 
 #[test]
+fn open_waits_and_calls_of_one_id_are_told_apart() {
+    let call = |call_sequence| OpenToolCall {
+        tool_call_id: "create".into(),
+        tool_name: "create".into(),
+        started_at: at(0),
+        call_sequence,
+    };
+    let named = OpenWait {
+        wait_id: "w1".into(),
+        tool_call_id: "create".into(),
+        kind: "approval".into(),
+        run_sequence: 5,
+        started_at: at(30_000),
+        expires_at: at(3_660_000),
+    };
+    let unnamed = OpenWait {
+        wait_id: String::new(),
+        tool_call_id: String::new(),
+        kind: String::new(),
+        run_sequence: 6,
+        ..named.clone()
+    };
+    let response = GetRunResponse {
+        run: Some(Run {
+            open_tool_calls: vec![call(3), call(4)],
+            open_waits: vec![named, unnamed],
+            ..Run::default()
+        }),
+        ..GetRunResponse::default()
+    };
+    let text = text(&response, &[], NOW, false);
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("open ")).collect();
+    let want = [
+        "  open tool call #3 create (create), begun 1m ago",
+        "  open tool call #4 create (create), begun 1m ago",
+        "  open wait #5 w1 for approval of tool call create, begun 30s ago, expires in 1h",
+        "  open wait #6, begun 30s ago, expires in 1h",
+    ];
+    assert_eq!(lines, want, "{text}");
+}
+
+#[test]
 fn without_colours_nothing_acts_on_the_terminal() {
     assert!(!text(&shown(), &[], NOW, false).contains('\u{1b}'));
     let coloured = text(&shown(), &[], NOW, true);

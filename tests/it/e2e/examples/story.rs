@@ -17,6 +17,7 @@ pub(super) fn events() -> Vec<(u64, v1::Event)> {
     all.push((9_300, presence()));
     all.push(of_r1((9_900, "e19", completed())));
     all.extend(failing_run());
+    all.extend(asking_run());
     all
 }
 
@@ -220,6 +221,36 @@ fn failing_run() -> [(u64, v1::Event); 2] {
         ..event("r3", "e21", failed)
     };
     [(11_000, started), (12_000, failed)]
+}
+
+/// It asks a person beside a tool call, and goes on.
+fn asking_run() -> [(u64, v1::Event); 4] {
+    let started = v1::Event {
+        agent_name: "writer".into(),
+        ..event(
+            "r4",
+            "e22",
+            Payload::AgentStarted(v1::AgentStarted::default()),
+        )
+    };
+    let waiting = Payload::AgentWaiting(v1::AgentWaiting {
+        wait_id: "w1".into(),
+        tool_call_id: "c1".into(),
+        kind: "approval".into(),
+        prompt: "Send it?".into(),
+        choices: vec!["yes".into(), "no".into()],
+        max_wait: millis(3_600_000.0),
+        ..Default::default()
+    });
+    let resumed = Payload::AgentResumed(v1::AgentResumed {
+        wait_id: "w1".into(),
+    });
+    [
+        (13_000, started),
+        (13_100, event("r4", "e23", executing("c1", "send"))),
+        (13_200, event("r4", "e24", waiting)),
+        (14_000, event("r4", "e25", resumed)),
+    ]
 }
 
 fn executing(call: &str, tool: &str) -> Payload {

@@ -272,6 +272,35 @@ test("a question stands above the run until it is answered", async (t) => {
   await text(page, ".step-waiting .label", "Waited for a person");
 });
 
+test("two questions stand with their choices until each is answered", async (t) => {
+  const { server, page } = await scene(t, chromium, { colorScheme: "light" });
+  const asks = (wait_id, prompt, choices, more = {}) => ({ user_id: "u1", run_id: "r1", agent_waiting: { wait_id, kind: "approval", prompt, choices, ...more } });
+  const resumed = (wait_id) => ({ user_id: "u1", run_id: "r1", agent_resumed: { wait_id } });
+  await server.emitBatch([
+    emits.started("r1"),
+    emits.calls("r1", "c1"),
+    asks("w1", "Book the room?", ["yes", "no"]),
+    asks("w2", "Which date?", ["Monday", "Tuesday"], { tool_call_id: "c1" }),
+    { user_id: "u1", run_id: "r1", tool_progress: { tool_call_id: "c1", fraction: 0.5 } },
+    emits.thinking("r1", "Meanwhile"),
+  ]);
+  const questions = () => page.locator("#run-waits > li").evaluateAll((items) =>
+    items.map((item) => [item.querySelector("strong").textContent, ...[...item.querySelectorAll(".choices li")].map(({ textContent }) => textContent)].join(" | ")),
+  );
+  const shows = (...expected) => until(async () => (await questions()).join() === expected.join(), expected.join(), { seen: questions });
+  await text(page, "#status-events", "6 events");
+  await shows("Book the room? | yes | no", "Which date? | Monday | Tuesday");
+  await text(page, "#run-state-word", "Waiting");
+  await page.screenshot({ path: `${OUTPUT}/page-questions.png` });
+  await server.emit(resumed("w1"));
+  await shows("Which date? | Monday | Tuesday");
+  await server.emit(emits.called("r1", "c1"));
+  await shows();
+  await text(page, "#run-state-word", "Running");
+  const labels = () => page.locator(".step-waiting .label").allInnerTexts();
+  await until(async () => (await labels()).join() === "Waited for a person,Waited for a person", "both waits over", { seen: labels });
+});
+
 test("a reload in the middle of a run shows the whole run", async (t) => {
   const { server, page } = await scene(t, chromium);
   const receipts = await server.emitBatch([

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 use super::{EngineKind, Price, Problem, Settings};
-use crate::usage::Model;
+use crate::{egress::is_origin_pattern, usage::Model};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -197,9 +197,11 @@ impl Settings {
             report("auth.issuer", "is required".into());
         }
         for origin in &self.origins {
-            if origin != "*" && !is_origin(origin) {
-                let problem =
-                    format!("{origin:?} is not an origin, such as https://app.example.com");
+            if !is_origin_pattern(origin) {
+                let problem = format!(
+                    "{origin:?} is not an origin: expected SCHEME://HOST, such as https://app.example.com, or \
+                     https://*.example.com for all subdomains"
+                );
                 report("origins", problem);
             }
         }
@@ -265,24 +267,4 @@ pub(super) fn depends_on(key: &str, problems: &[Problem]) -> bool {
     };
     let bounds = BOUNDED_BY.iter().filter(|(bounded, _)| *bounded == key);
     concerns(key) || bounds.into_iter().any(|(_, by)| concerns(by))
-}
-
-/// Whether `text` is an origin as browsers send it: in lower case, a scheme, a host, and a port only if it is not the
-/// scheme's own.
-fn is_origin(text: &str) -> bool {
-    let Ok(uri) = text.parse::<http::Uri>() else {
-        return false;
-    };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return false;
-    };
-    let own_port = match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
-    };
-    // Anything else, such as a capital, a path or a slash at the end, would never match.
-    text == format!("{scheme}://{authority}").to_lowercase()
-        && !authority.as_str().contains('@')
-        && (authority.port_u16().is_none() || authority.port_u16() != own_port)
 }

@@ -4,31 +4,12 @@ use std::time::Duration;
 
 use axum::{body::Body, response::Response};
 use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, ORIGIN, RETRY_AFTER},
+    HeaderValue, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::json::Object;
 use crate::reason::{Reason, Refusal};
-
-/// The origin of the page that asks, if one does. Every `Origin` must be on the list.
-pub(super) fn check_origin<'a>(
-    headers: &'a HeaderMap,
-    origins: &[String],
-) -> Result<Option<&'a HeaderValue>, Refusal> {
-    let listed = |origin: &HeaderValue| {
-        origins
-            .iter()
-            .any(|listed| listed == "*" || listed.as_bytes() == origin.as_bytes())
-    };
-    if headers.get_all(ORIGIN).iter().all(listed) {
-        return Ok(headers.get(ORIGIN));
-    }
-    Err(Refusal::new(
-        Reason::OriginRefused,
-        "the page's origin is not on the allow list",
-    ))
-}
 
 /// A refusal for those who can read a status, with the time at which to come back where that means the server, not
 /// the request.
@@ -67,29 +48,6 @@ pub(super) fn problem(status: StatusCode, reason: Reason, message: &str) -> Resp
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn from(origins: &[&'static str]) -> HeaderMap {
-        let lines = origins
-            .iter()
-            .map(|o| (ORIGIN, HeaderValue::from_static(o)));
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(name, value);
-        }
-        headers
-    }
-
-    #[test]
-    fn no_page_may_connect_unless_it_is_listed() {
-        let page = from(&["https://any.example"]);
-        let list = |origins: &[&str]| origins.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>();
-        assert!(check_origin(&page, &list(&[])).is_err());
-        let any = check_origin(&page, &list(&["*"])).unwrap();
-        assert_eq!(any.unwrap(), "https://any.example");
-        assert_eq!(check_origin(&HeaderMap::new(), &list(&[])), Ok(None));
-        let two = from(&["https://any.example", "https://evil.example"]);
-        assert!(check_origin(&two, &list(&["https://any.example"])).is_err());
-    }
 
     #[tokio::test]
     async fn a_refusal_has_the_status_and_the_reason() {

@@ -18,7 +18,9 @@ use http::{
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Egress, admission, asked::Asked, frame::Encoding, session::Session, websocket};
+use super::{
+    Egress, admission, asked::Asked, frame::Encoding, origin, session::Session, websocket,
+};
 use crate::{
     access::{self, Principal},
     event::StreamKey,
@@ -54,7 +56,7 @@ pub(super) async fn stream(State(egress): State<Arc<Egress>>, mut request: Reque
             if !browser {
                 return egress.refused(&refusal);
             }
-            tokio::spawn(websocket::refuse(egress, on_upgrade, refusal.reason));
+            tokio::spawn(websocket::refuse(egress, on_upgrade, refusal));
             upgrade.response()
         }
     }
@@ -86,7 +88,7 @@ fn check(
     origins: &[String],
     verify: &dyn Fn(&str) -> Result<Arc<Principal>, Refusal>,
 ) -> Result<Admitted, Refusal> {
-    admission::check_origin(headers, origins)?;
+    origin::check(headers, origins)?;
     let offer = Offer::of(headers)?;
     let principal = verify(&credential(headers, &offer)?)?;
     let stream = principal.may_read(None)?;

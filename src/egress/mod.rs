@@ -17,6 +17,7 @@ mod handshake;
 mod join;
 mod json;
 mod limiter;
+mod origin;
 mod payload;
 mod published;
 mod pump;
@@ -43,6 +44,7 @@ use crate::{
 };
 use control::Closing;
 pub use frame::{Encoder, Encoding};
+pub use origin::is_pattern as is_origin_pattern;
 
 /// Bounds of the way out.
 #[derive(Clone, Debug)]
@@ -57,7 +59,8 @@ pub struct Config {
     pub client_frame_bytes: usize,
     /// How many messages a second a WebSocket client may send, pings included; as many at once.
     pub client_frames_per_second: u32,
-    /// The pages that may connect, such as `https://app.example.com`, compared as they are; `*` admits every page.
+    /// The pages that may connect: origins such as `https://app.example.com`, `https://*.example.com` for all
+    /// subdomains, or `*` for every page.
     pub origins: Vec<String>,
     /// The least that a reader who is sent away is told to wait before it comes back.
     pub reconnect_least: Duration,

@@ -24,7 +24,7 @@ use super::{
     asked::{Asked, LAST_EVENT_ID},
     control::Control,
     frame::Encoding,
-    pump,
+    origin, pump,
     session::{Session, Step},
 };
 use crate::{
@@ -39,8 +39,8 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// Answers a request for the stream. A script reads the status of a refusal, if its page's origin is listed.
 pub(super) async fn events(State(egress): State<Arc<Egress>>, request: Request) -> Response {
     let request = request.into_parts().0;
-    let origin = match admission::check_origin(&request.headers, &egress.config.origins) {
-        Ok(origin) => origin,
+    let page = match origin::check(&request.headers, &egress.config.origins) {
+        Ok(page) => page,
         Err(refusal) => return refuse(&egress, &refusal),
     };
     let mut response = match request.method {
@@ -51,7 +51,7 @@ pub(super) async fn events(State(egress): State<Arc<Egress>>, request: Request) 
         Method::OPTIONS => cors::preflight(),
         _ => not_allowed(),
     };
-    cors::allow(&mut response, origin);
+    cors::allow(&mut response, page);
     response
 }
 

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Error as SocketError, Message,
+        Error as SocketError, Message, Utf8Bytes,
         error::ProtocolError,
         protocol::{
             CloseFrame, Role, WebSocketConfig,
@@ -97,12 +97,29 @@ pub(super) async fn serve(egress: Arc<Egress>, on_upgrade: OnUpgrade, session: S
     }
 }
 
-/// Closes the connection that is about to be upgraded, for `reason`.
-pub(super) async fn refuse(egress: Arc<Egress>, on_upgrade: OnUpgrade, reason: Reason) {
+/// Closes the connection that is about to be upgraded, for `refusal`.
+pub(super) async fn refuse(egress: Arc<Egress>, on_upgrade: OnUpgrade, refusal: Refusal) {
     if let Some(socket) = upgraded(&egress.config, on_upgrade).await {
-        let last = close(reason.close_code().into(), reason.name());
+        let last = close(refusal.reason.close_code().into(), close_reason(&refusal));
         part(&egress, socket, vec![last]).await;
     }
+}
+
+/// The most bytes of a close frame's reason: a control frame has 125, and the code takes two.
+const CLOSE_REASON: usize = 123;
+
+/// What a close frame says of `refusal`: the reason's name, which scripts compare, and for an origin the message too, as
+/// much as fits: a page cannot read the answer to any other request.
+fn close_reason(refusal: &Refusal) -> String {
+    let name = refusal.reason.name();
+    if refusal.reason != Reason::OriginRefused {
+        return name.to_owned();
+    }
+    let mut text = format!("{name}: {}", refusal.message);
+    let end = (0..=CLOSE_REASON.min(text.len())).rev();
+    let end = end.into_iter().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or_default());
+    text
 }
 
 /// The socket, once the handshake's answer is sent.
@@ -383,7 +400,7 @@ fn text(json: Bytes) -> Message {
     Message::Frame(Frame::message(json, OpCode::Data(Data::Text), true))
 }
 
-fn close(code: CloseCode, reason: &'static str) -> Message {
+fn close(code: CloseCode, reason: impl Into<Utf8Bytes>) -> Message {
     Message::Close(Some(CloseFrame {
         code,
         reason: reason.into(),
@@ -427,5 +444,26 @@ mod tests {
             assert_eq!(frame.reason.as_str(), reason.name());
         }
         assert_eq!(farewell(&End::Left).1, vec![]);
+    }
+
+    #[test]
+    fn a_refused_origin_is_named_in_the_close_reason_as_far_as_it_fits() {
+        for (message, want) in [
+            ("it is".to_owned(), "ORIGIN_REFUSED: it is".to_owned()),
+            (
+                "x".repeat(200),
+                format!("ORIGIN_REFUSED: {}", "x".repeat(107)),
+            ),
+            // Two bytes each: a half of one is none.
+            (
+                "é".repeat(200),
+                format!("ORIGIN_REFUSED: {}", "é".repeat(53)),
+            ),
+        ] {
+            let refusal = Refusal::new(Reason::OriginRefused, message);
+            assert_eq!(close_reason(&refusal), want);
+        }
+        let other = Refusal::new(Reason::Draining, "a message");
+        assert_eq!(close_reason(&other), "DRAINING");
     }
 }

@@ -126,18 +126,21 @@ impl Tail {
             if matches!(item, Item::Event(_)) {
                 events += 1;
             }
-            self.print(&item, coloured)?;
+            self.print(&item, reader.url(), coloured)?;
         }
         reader.acknowledge().await;
         Ok(())
     }
 
-    fn print(&self, item: &Item, coloured: bool) -> Result<(), Failure> {
+    fn print(&self, item: &Item, url: &str, coloured: bool) -> Result<(), Failure> {
         match item {
             Item::Disconnected { reason, retry_in } => {
                 let millis = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
                 let wait = humantime::format_duration(Duration::from_millis(millis));
-                warn(&format!("disconnected: {}; again in {wait}", plain(reason)));
+                let reason = plain(reason);
+                warn(&format!(
+                    "disconnected from {url}: {reason}; again in {wait}"
+                ));
                 Ok(())
             }
             Item::Event(frame) if !self.json => say(&render::line(&frame.fields(), coloured)),

@@ -146,6 +146,11 @@ impl Reader {
         self.seen.cursor()
     }
 
+    /// The URL that it connects to, without a query.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The next item. Waits for the server for ever, and comes back to it however often it goes away. Cancel-safe: no
     /// event is lost.
     ///

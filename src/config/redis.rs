@@ -47,16 +47,23 @@ impl RedisUrl {
         &self.0
     }
 
-    /// What is wrong with it, if anything.
-    fn problem(&self) -> Option<&'static str> {
+    /// What is wrong with it, if anything. The value is shown without its credentials.
+    fn problem(&self) -> Option<String> {
         let host = ["redis://", "rediss://"]
             .iter()
             .find_map(|scheme| self.0.strip_prefix(scheme))
             .map(|rest| rest.rsplit_once('@').map_or(rest, |(_, host)| host));
-        match host {
-            Some(host) if !host.is_empty() && !host.starts_with([':', '/']) => None,
-            _ => Some("is not a URL such as redis://host:6379 or rediss://user:password@host:6379"),
+        if host.is_some_and(|host| !host.is_empty() && !host.starts_with([':', '/'])) {
+            return None;
         }
+        let shown = match (self.0.contains("://"), self.0.rsplit_once('@')) {
+            (false, Some((_, host))) => format!("[set]@{host}"),
+            _ => self.to_string(),
+        };
+        Some(format!(
+            "{shown:?} is not a URL: expected redis://HOST:PORT, or rediss:// over TLS, such as \
+             rediss://user:password@redis.example:6379"
+        ))
     }
 }
 
@@ -107,7 +114,7 @@ impl Redis {
     pub(super) fn check(&self, report: &mut dyn FnMut(&str, String)) {
         for (index, url) in self.urls.iter().enumerate() {
             if let Some(problem) = url.problem() {
-                report(&format!("redis.urls.{index}"), problem.into());
+                report(&format!("redis.urls.{index}"), problem);
             }
         }
         match (self.mode, self.urls.len()) {
@@ -189,6 +196,15 @@ mod tests {
         ] {
             let url = RedisUrl(text.into());
             assert_eq!(url.problem().is_none(), fine, "{text}");
+        }
+        for (text, shown) in [
+            ("127.0.0.1:6379", "127.0.0.1:6379"),
+            ("user:secret@127.0.0.1", "[set]@127.0.0.1"),
+            ("http://user:secret@127.0.0.1", "http://[set]@127.0.0.1"),
+        ] {
+            let problem = RedisUrl(text.into()).problem().unwrap();
+            let want = format!("{shown:?} is not a URL: expected redis://HOST:PORT");
+            assert!(problem.starts_with(&want), "{problem}");
         }
     }
 }

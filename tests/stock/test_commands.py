@@ -300,7 +300,8 @@ def test_tail_comes_back_by_itself(shell):
     shell.run("emitter", "emit", "-", stdin=start(1) + line(2) + line(3))
     tail.until("what was before", lambda: len(tail.frames) == 3)
     first.program.kill()
-    tail.until("news that it is gone", lambda: any(text.startswith("disconnected: ") for text in tail.err))
+    gone = f"disconnected from ws://{first.http}/v1/stream: "
+    tail.until("news of the address that is gone", lambda: any(text.startswith(gone) for text in tail.err))
 
     second = shell.dev(ports=ports)
     assert (second.grpc, second.http) == (first.grpc, first.http)

@@ -112,6 +112,15 @@ def test_a_listener_takes_a_host_name(shell, config):
     assert serve.ended() == 0, serve
 
 
+@pytest.mark.parametrize("below", ["", "/events"])
+def test_a_data_directory_that_is_a_file_comes_with_a_remedy(shell, config, tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("x")
+    ran = shell.run("emitter", "serve", "--config", config, "--data-dir", f"{file}{below}", exits=1)
+    (error,) = [text for text in ran.err if text.startswith("error: ")]
+    assert error.startswith(f"error: {file}{below}: ") and "engine.data_dir (--data-dir) must name a directory" in error, ran
+
+
 def test_a_host_name_that_is_not_known_is_named(shell, config):
     config.write_text(config.read_text().replace("127.0.0.1", "no-such-host.invalid", 1))
     ran = shell.run("emitter", "serve", "--config", config, exits=1)

@@ -131,6 +131,24 @@ pub(super) fn make(directory: &Path) -> io::Result<()> {
     File::open(above)?.sync_all()
 }
 
+/// What to do about `error`, which the file system gave for the directory. It follows the error's own text.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": the directory must belong to the user that the service runs as (chown), or name another one in \
+             engine.data_dir (--data-dir)"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            ": engine.data_dir (--data-dir) must name a directory, and this path is or contains a file: name another \
+             path, or move the file away"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": mount it writable, or name another directory in engine.data_dir (--data-dir)"
+        }
+        _ => "",
+    }
+}
+
 /// Says which version wrote the directory, if it does not say so yet.
 pub(super) fn write(directory: &Path) -> io::Result<()> {
     let path = directory.join(FILE);
@@ -197,6 +215,24 @@ mod tests {
     }
 
     /// While one start waits for the lock of another, that other may have begun the directory.
+    #[test]
+    fn a_path_that_cannot_hold_data_comes_with_a_remedy() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "x").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let error = prepare(&path).unwrap_err().to_string();
+            assert!(error.contains("must name a directory"), "{error}");
+        }
+        let refused = OpenError::Io(io::ErrorKind::PermissionDenied.into()).to_string();
+        assert!(refused.contains("chown"), "{refused}");
+        let other = OpenError::Io(io::ErrorKind::StorageFull.into()).to_string();
+        assert_eq!(
+            other,
+            io::Error::from(io::ErrorKind::StorageFull).to_string()
+        );
+    }
+
     #[test]
     fn what_was_begun_meanwhile_is_not_cleared() {
         let directory = tempfile::tempdir().unwrap();

@@ -110,7 +110,7 @@ pub enum OpenError {
     )]
     Fault(String),
     /// It cannot be read or written.
-    #[error("{0}")]
+    #[error("{0}{remedy}", remedy = format::remedy(.0))]
     Io(#[from] io::Error),
 }
 

@@ -14,7 +14,9 @@ from people import Run
 from server import base64url
 from shell import ANY_PORTS, lasting_ports
 
-COMMANDS = ["dev", "serve", "emit", "tail", "runs", "usage", "token", "check-config", "repair"]
+COMMANDS = [
+    "dev", "serve", "emit", "tail", "runs", "usage", "connections", "disconnect", "sources", "token", "check-config", "repair",
+]
 
 
 def line(n, **fields):
@@ -263,7 +265,7 @@ def test_a_refusal_is_told_and_exits_1(shell, dev):
         "emit --user demo --type connection_gap",
         "emit - --type agent_started",
         "emit - --batch 0",
-        "emit --type agent_started --grpc https://127.0.0.1:1 --token x",
+        "emit --type agent_started --grpc ftp://127.0.0.1:1 --token x",
         "tail",
         "tail --user demo --from oldest --after 00000000000000ab-1",
         "tail --user demo --after here",

@@ -135,25 +135,23 @@ impl Intake {
 
     /// Fills in what was left to the server, and hides secrets.
     fn complete(&self, event: &mut v1::Event) {
-        match &mut event.payload {
-            Some(Payload::ToolExecuting(tool)) => {
-                if tool.tool_call_id.is_empty() {
-                    tool.tool_call_id = self.entropy.uuid(self.clock.now());
-                }
-                let Some(redactor) = &self.redactor else {
-                    return;
-                };
-                match &mut tool.input {
-                    Some(Parameters(fields)) => redactor.redact_struct(fields),
-                    Some(ParametersJson(text)) => {
-                        if let Some(redacted) = redactor.redact_json(text) {
-                            *text = redacted;
-                        }
-                    }
-                    None => {}
+        let Some(Payload::ToolExecuting(tool)) = &mut event.payload else {
+            return;
+        };
+        if tool.tool_call_id.is_empty() {
+            tool.tool_call_id = self.entropy.uuid(self.clock.now());
+        }
+        let Some(redactor) = &self.redactor else {
+            return;
+        };
+        match &mut tool.input {
+            Some(Parameters(fields)) => redactor.redact_struct(fields),
+            Some(ParametersJson(text)) => {
+                if let Some(redacted) = redactor.redact_json(text) {
+                    *text = redacted;
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 }

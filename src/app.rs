@@ -16,6 +16,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::{
     access::Authenticator,
+    calls::Calls,
     clock::{Clock, Entropy},
     config::{Config, ListenAddress},
     egress::Egress,
@@ -170,7 +171,11 @@ impl App {
 
         // Operators get in however many others are at the door.
         let door = Door::new(config.net(), metrics.clone());
-        let side_door = Door::new(config.net(), metrics);
+        let side = net::Config {
+            connections: net::ADMIN_CONNECTIONS,
+            ..config.net()
+        };
+        let side_door = Door::new(side, metrics.clone());
         let grpc = listen("grpc_listen", &settings.grpc_listen, &door).await?;
         let http = listen("http_listen", &settings.http_listen, &door).await?;
         let admin = listen("admin_listen", &settings.admin_listen, &side_door).await?;
@@ -179,15 +184,10 @@ impl App {
             http: http.0,
             admin: admin.0,
         };
-        let operator = OperatorService::new(
-            authenticator,
-            engine.clone(),
-            sequencer.clone(),
-            prices,
-            hub.clone(),
-        );
+        let calls = Calls::new(authenticator, config.calls(), metrics);
+        let operator = OperatorService::new(engine.clone(), sequencer.clone(), prices, hub.clone());
         let services = (ingest, egress.grpc(), operator.into_server());
-        let (server, health) = grpc::server(&settings.limits, services).await?;
+        let (server, health) = grpc::server(&settings.limits, &calls, services).await?;
         let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), engine.clone());
         Ok(Self {
             addresses,

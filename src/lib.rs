@@ -16,6 +16,7 @@
 
 pub mod access;
 pub mod app;
+pub mod calls;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -4,6 +4,9 @@
 //! holds one of its places until it is dropped, counts its peer's signs of life, and fails when the peer connects but
 //! says nothing.
 
+mod descriptors;
+mod host;
+
 use std::{
     collections::{HashMap, hash_map},
     io,
@@ -34,6 +37,8 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tower::ServiceExt as _;
+
+pub use descriptors::{ADMIN_CONNECTIONS, Descriptors};
 
 use crate::{
     shutdown::{Drain, Phase},
@@ -423,9 +428,15 @@ pub async fn serve_http(listener: Listener, router: Router, drain: Drain) {
 
 async fn serve_connection(conn: Conn, router: Router, config: Config, drain: Drain) {
     let activity = conn.activity();
-    let service = router.map_request(move |mut request: Request<Incoming>| {
+    let service = tower::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(activity.clone());
-        request
+        let router = router.clone();
+        async move {
+            match host::refusal(&request) {
+                Some(refusal) => Ok(refusal),
+                None => router.oneshot(request).await,
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

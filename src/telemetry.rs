@@ -1,7 +1,9 @@
 //! Metrics and logs.
 
+mod callsites;
 mod log_limit;
 
+pub use callsites::CallsiteLimits;
 pub use log_limit::LogLimit;
 
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, Recorder};
@@ -102,6 +104,8 @@ pub struct Metrics {
     pub event_streams: Gauge,
     /// gRPC subscriptions.
     pub subscriptions: Gauge,
+    /// Bytes of gRPC bodies that have not arrived completely, or wait for a permit.
+    pub body_bytes: Gauge,
     /// Connections accepted but refused at the door, because there were too many.
     pub connections_refused: Counter,
     refused: Vec<Counter>,
@@ -328,6 +332,10 @@ impl Metrics {
             websockets: r.gauge("emitter_websocket_connections", "WebSocket connections."),
             event_streams: r.gauge("emitter_sse_connections", "SSE connections."),
             subscriptions: r.gauge("emitter_grpc_subscriptions", "gRPC subscriptions."),
+            body_bytes: r.gauge(
+                "emitter_grpc_body_bytes",
+                "Bytes of gRPC bodies that have not arrived completely, or wait for a permit.",
+            ),
             connections_refused: r.counter(
                 "emitter_connections_refused_total",
                 vec![],

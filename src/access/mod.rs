@@ -8,4 +8,6 @@ mod token;
 
 pub use claims::{Grant, MintError, mint};
 pub use principal::{Principal, Scope};
-pub use token::{Authenticator, Config, SECRET_BYTES, TOKEN_BYTES, bearer, trim_newline};
+pub use token::{
+    Authenticator, Config, SECRET_BYTES, TOKEN_BYTES, bearer, bearer_in, trim_newline,
+};

@@ -192,14 +192,26 @@ fn refused(check: &str, message: impl Into<String>) -> Refusal {
 }
 
 fn in_headers(headers: &HeaderMap) -> Result<&str, Refusal> {
-    headers
-        .get(AUTHORIZATION)
+    bearer_in(headers)?.ok_or_else(|| {
+        let message = "a bearer token is required in `authorization`";
+        Refusal::new(Reason::Unauthenticated, message)
+    })
+}
+
+/// The bearer token of the `Authorization` header, if there is one.
+///
+/// # Errors
+/// `UNAUTHENTICATED` for two headers: a proxy in between may have checked the other one.
+pub fn bearer_in(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let header = values.next();
+    if values.next().is_some() {
+        let message = "there is more than one `authorization` header: send one credential";
+        return Err(Refusal::new(Reason::Unauthenticated, message));
+    }
+    Ok(header
         .and_then(|value| value.to_str().ok())
-        .and_then(bearer)
-        .ok_or_else(|| {
-            let message = "a bearer token is required in `authorization`";
-            Refusal::new(Reason::Unauthenticated, message)
-        })
+        .and_then(bearer))
 }
 
 /// A secret as it stands in a file, without the newline at its end.

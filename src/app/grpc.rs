@@ -11,7 +11,7 @@ use tokio::time;
 use tonic::{
     Code, Status,
     server::NamedService,
-    service::{LayerExt, Routes},
+    service::Routes,
     transport::{self, server::Router},
 };
 use tonic_health::{
@@ -20,13 +20,14 @@ use tonic_health::{
 };
 use tonic_reflection::pb;
 use tonic_reflection::server::{Builder, Error};
-use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::{
+    access::Scope,
+    calls::{Calls, Deadline},
     config::Limits,
     egress,
     engine::{Condition, Engine},
-    ingest::{Deadline, EmitterServer, EmitterService},
+    ingest::{EmitterServer, EmitterService},
     net::Listener,
     operator::OperatorService,
     proto::{DESCRIPTORS, v1::emitter_operator_server::EmitterOperatorServer},
@@ -50,25 +51,29 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often a silent connection is asked whether it lives, and how long it may take to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(20));
 
+/// How many bytes of one call, and of all calls of a connection, a peer may send before they are read. Bodies are read at
+/// once, so a larger window would only let a peer without a credential hold more memory.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+
 /// The server for the three services, and what tells its health.
 pub(super) async fn server(
     limits: &Limits,
+    calls: &Arc<Calls>,
     (ingest, egress, operator): (EmitterService, Subscriber, Operator),
 ) -> Result<(Server, HealthReporter), Error> {
     let (reporter, health) = health_reporter();
     set_health(&reporter, ServingStatus::Serving).await;
-    // What an emit holds in memory is bounded by its size, so that all of them are bounded by their number.
-    let ingest =
-        GlobalConcurrencyLimitLayer::new(limits.grpc_calls).named_layer(ingest.into_server());
+    let reflection = described(pb::v1alpha::FILE_DESCRIPTOR_SET).build_v1()?;
+    // Older clients know only this one.
+    let reflection_v1alpha = described(pb::v1::FILE_DESCRIPTOR_SET).build_v1alpha()?;
     let mut routes = Routes::builder();
     routes
-        .add_service(ingest)
-        .add_service(egress)
-        .add_service(operator)
-        .add_service(health)
-        .add_service(described(pb::v1alpha::FILE_DESCRIPTOR_SET).build_v1()?)
-        // Older clients know only this one.
-        .add_service(described(pb::v1::FILE_DESCRIPTOR_SET).build_v1alpha()?);
+        .add_service(ingest.into_server(calls.clone()))
+        .add_service(calls.guard_readers(egress, &[Scope::Subscribe, Scope::Operate]))
+        .add_service(calls.guard(operator, &[Scope::Operate]))
+        .add_service(calls.open(health))
+        .add_service(calls.open_stream(reflection))
+        .add_service(calls.open_stream(reflection_v1alpha));
     let routes = routes.routes().into_axum_router();
     let routes = Routes::from(routes.layer(map_response(explained)).layer(from_fn(timely)));
     let head_bytes = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
@@ -76,6 +81,8 @@ pub(super) async fn server(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .http2_max_header_list_size(head_bytes)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
         .max_concurrent_streams(limits.grpc_streams)
         .add_routes(routes);
     Ok((server, reporter))

@@ -8,9 +8,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Environment, Failure, Listen, Storage, logs, say, warn};
 use crate::{
     app::{self, Addresses, App},
-    config::{Config, Resolved, Sources},
-    engine::Description,
+    config::{Config, EngineKind, Resolved, Sources},
+    engine::{Description, durable},
+    net::Descriptors,
 };
+
+/// Connections to Redis: several to each of up to 30 masters.
+const REDIS_CONNECTIONS: usize = 256;
 
 /// Run the service
 #[derive(Debug, Args)]
@@ -91,6 +95,7 @@ pub(super) fn serve(
     bound: impl FnOnce(App) -> Result<App, Failure>,
 ) -> Result<ExitCode, Failure> {
     logs::begin(&config.settings.log);
+    let config = &within_descriptors(config.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -119,6 +124,18 @@ pub(super) fn serve(
     });
     runtime.shutdown_background();
     served
+}
+
+/// `config` with no more connections than the process may have files open, beside those of its engine.
+fn within_descriptors(mut config: Config) -> Config {
+    let engine = match config.settings.engine.kind {
+        EngineKind::Memory => 0,
+        EngineKind::Durable => durable::FILES,
+        EngineKind::Redis => REDIS_CONNECTIONS,
+    };
+    let connections = &mut config.settings.limits.connections;
+    *connections = Descriptors::raise().connections(*connections, engine);
+    config
 }
 
 /// The signals that ask a process to end.

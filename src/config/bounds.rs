@@ -59,6 +59,16 @@ impl Settings {
                 l.grpc_streams as usize,
                 1..=1_000_000,
             ),
+            (
+                "limits.body_bytes_per_credential",
+                l.body_bytes_per_credential,
+                2 * l.batch_bytes..=HUGE,
+            ),
+            (
+                "limits.body_bytes",
+                l.body_bytes,
+                l.body_bytes_per_credential..=HUGE,
+            ),
             ("limits.connections", l.connections, 1..=MANY),
             (
                 "limits.connections_per_address",

@@ -8,7 +8,7 @@ use super::{Config, prices, settings::Mode};
 #[cfg(feature = "redis")]
 use crate::engine::redis;
 use crate::{
-    egress,
+    calls, egress,
     engine::{durable, memory},
     fanout, ingest, net, run, sequencer,
     usage::PriceTable,
@@ -145,11 +145,21 @@ impl Config {
             depth: limits.depth,
             batch_events: limits.batch_events,
             batch_bytes: limits.batch_bytes,
-            body: limits.request_body,
             redaction: ingest::Redaction {
                 enabled: redaction.enabled,
                 words: redaction.words,
             },
+        }
+    }
+
+    /// For calls over gRPC on their way in.
+    pub fn calls(&self) -> calls::Config {
+        let limits = &self.settings.limits;
+        calls::Config {
+            calls: limits.grpc_calls,
+            body: limits.request_body,
+            body_bytes: limits.body_bytes,
+            body_bytes_per_credential: limits.body_bytes_per_credential,
         }
     }
 
@@ -208,6 +218,7 @@ mod tests {
         same(&config.redis(), &redis::Config::default());
         same(&config.sequencer(), &sequencer::Config::default());
         same(&config.fanout(), &fanout::Config::default());
+        same(&config.calls(), &calls::Config::default());
         same(&config.ingest(), &ingest::Config::default());
         same(&config.egress(), &egress::Config::default());
         same(&config.net(), &net::Config::default());

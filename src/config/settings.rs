@@ -96,6 +96,10 @@ pub struct Limits {
     pub run_depth: usize,
     pub grpc_calls: usize,
     pub grpc_streams: u32,
+    #[serde(deserialize_with = "size")]
+    pub body_bytes: usize,
+    #[serde(deserialize_with = "size")]
+    pub body_bytes_per_credential: usize,
     pub connections: usize,
     pub connections_per_address: usize,
     pub connections_per_user: usize,

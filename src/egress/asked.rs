@@ -136,6 +136,10 @@ impl Asked {
 /// The known parameters of `uri`, percent-decoded.
 fn parameters(uri: &Uri, problems: &mut Problems) -> BTreeMap<&'static str, String> {
     let mut given = BTreeMap::new();
+    if !uri.query().is_none_or(is_utf8) {
+        problems.add::<()>("query", "must be UTF-8, percent-encoded");
+        return given;
+    }
     let pairs = match Query::<Vec<(String, String)>>::try_from_uri(uri) {
         Ok(Query(pairs)) => pairs,
         Err(_) => {
@@ -151,6 +155,26 @@ fn parameters(uri: &Uri, problems: &mut Problems) -> BTreeMap<&'static str, Stri
         }
     }
     given
+}
+
+/// Whether `query` is UTF-8 once it is percent-decoded. The decoder of queries would replace what is not.
+fn is_utf8(query: &str) -> bool {
+    let hex = |at: usize| {
+        let digits = query.get(at..at + 2)?;
+        u8::from_str_radix(digits, 16).ok()
+    };
+    let mut decoded = Vec::with_capacity(query.len());
+    let mut rest = query.bytes().enumerate();
+    while let Some((at, byte)) = rest.next() {
+        match hex(at + 1).filter(|_| byte == b'%') {
+            Some(escaped) => {
+                decoded.push(escaped);
+                rest.nth(1);
+            }
+            None => decoded.push(byte),
+        }
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 /// Where a reader asks to begin.
@@ -404,6 +428,8 @@ mod tests {
             ("?thread_id=", "thread_id"),
             ("?thread_id=a%00b", "thread_id"),
             ("?join=no", "join"),
+            ("?thread_id=%ff", "query"),
+            ("?unknown=%c3", "query"),
         ] {
             assert_eq!(query(text), Err(vec![wrong.to_owned()]), "{text}");
         }

@@ -19,6 +19,7 @@ use super::{
     session::{Session, Step},
 };
 use crate::{
+    calls::admitted,
     event::UserId,
     proto::v1::SubscribeRequest,
     reason::{self, Reason, Refusal},
@@ -39,16 +40,13 @@ mod generated {
 
 pub use generated::event_subscriber_server::{EventSubscriber, EventSubscriberServer};
 
-/// The largest request, in bytes: its ids and types are short.
-const REQUEST_BYTES: usize = 64 * 1024;
-
 /// Serves `EventSubscriber`.
 pub struct Subscriber {
     egress: Arc<Egress>,
 }
 
 pub(super) fn server(egress: Arc<Egress>) -> EventSubscriberServer<Subscriber> {
-    EventSubscriberServer::new(Subscriber { egress }).max_decoding_message_size(REQUEST_BYTES)
+    EventSubscriberServer::new(Subscriber { egress })
 }
 
 #[tonic::async_trait]
@@ -72,7 +70,7 @@ impl Subscriber {
     async fn open(&self, request: Request<SubscribeRequest>) -> Result<Session, Refusal> {
         let egress = &self.egress;
         egress.check_serving()?;
-        let principal = egress.authenticator.admit(request.metadata().as_ref())?;
+        let principal = admitted(&request)?;
         let request = request.into_inner();
         let user = match request.user_id.as_str() {
             "" => None,

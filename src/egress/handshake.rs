@@ -11,8 +11,8 @@ use base64::{Engine as _, engine::general_purpose};
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
     },
 };
 use hyper::upgrade::OnUpgrade;
@@ -97,19 +97,18 @@ fn check(
     Ok((principal, stream, asked))
 }
 
-/// The token of the `Authorization` header, else that of the subprotocols. Never one of the URL.
+/// The token of the `Authorization` header, or that of the subprotocols; never both, and never one of the URL.
 fn credential(headers: &HeaderMap, offer: &Offer<'_>) -> Result<String, Refusal> {
-    let header = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    if let Some(token) = header.and_then(access::bearer) {
-        return Ok(token.to_owned());
-    }
-    let Some(entry) = offer.token else {
-        return Err(Refusal::new(
-            Reason::Unauthenticated,
-            "there is no credential",
-        ));
+    let unauthenticated = |message| Refusal::new(Reason::Unauthenticated, message);
+    let entry = match (access::bearer_in(headers)?, offer.token) {
+        (Some(token), None) => return Ok(token.to_owned()),
+        (None, Some(entry)) => entry,
+        (Some(_), Some(_)) => {
+            return Err(unauthenticated(
+                "there is a credential in `authorization` and one in the subprotocols: send one",
+            ));
+        }
+        (None, None) => return Err(unauthenticated("there is no credential")),
     };
     // A JWT has dots, which base64url has not.
     if entry.contains('.') {
@@ -119,12 +118,7 @@ fn credential(headers: &HeaderMap, offer: &Offer<'_>) -> Result<String, Refusal>
         .decode(entry)
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| {
-            Refusal::new(
-                Reason::Unauthenticated,
-                "the credential in the subprotocols is not base64url",
-            )
-        })
+        .ok_or_else(|| unauthenticated("the credential in the subprotocols is not base64url"))
 }
 
 /// The subprotocols that a client offers.
@@ -185,8 +179,12 @@ struct Upgrade {
 /// Why a request cannot become a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NoUpgrade {
-    /// It does not ask for one.
+    /// No `Upgrade` header arrived.
+    NoHeader,
+    /// `Upgrade` does not name a WebSocket, or `Connection` does not name `Upgrade`.
     NotAsked,
+    /// It has a body.
+    Body,
     /// It asks for another version of the protocol.
     Version,
     /// Its key is not one.
@@ -197,11 +195,20 @@ enum NoUpgrade {
 
 impl Upgrade {
     fn of(method: &Method, headers: &HeaderMap) -> Result<Self, NoUpgrade> {
+        if !headers.contains_key(UPGRADE) {
+            return Err(NoUpgrade::NoHeader);
+        }
         let asked = method == Method::GET
             && has_token(headers, CONNECTION, "upgrade")
             && has_token(headers, UPGRADE, "websocket");
         if !asked {
             return Err(NoUpgrade::NotAsked);
+        }
+        // What follows the head would be read as WebSocket frames.
+        let length = headers.get_all(CONTENT_LENGTH).iter();
+        if headers.contains_key(TRANSFER_ENCODING) || length.into_iter().any(|length| length != "0")
+        {
+            return Err(NoUpgrade::Body);
         }
         if headers
             .get(SEC_WEBSOCKET_VERSION)
@@ -246,7 +253,19 @@ impl Upgrade {
 impl NoUpgrade {
     fn response(self) -> Response {
         let (status, message) = match self {
-            Self::NotAsked => (StatusCode::UPGRADE_REQUIRED, "this is a WebSocket"),
+            Self::NoHeader => (
+                StatusCode::UPGRADE_REQUIRED,
+                "this is a WebSocket, and the Upgrade header did not arrive: a proxy may have removed it. nginx: \
+                 set `proxy_http_version 1.1`, `proxy_set_header Upgrade $http_upgrade` and `proxy_set_header \
+                 Connection \"upgrade\"`. HAProxy: set `mode http`, and neither `proto h2` nor `alpn h2` on the \
+                 server line. Without a WebSocket: GET /v1/events",
+            ),
+            Self::NotAsked => (
+                StatusCode::UPGRADE_REQUIRED,
+                "a WebSocket needs `Upgrade: websocket` and `Connection: Upgrade`. nginx: set `proxy_set_header \
+                 Upgrade $http_upgrade` and `proxy_set_header Connection \"upgrade\"`",
+            ),
+            Self::Body => (StatusCode::BAD_REQUEST, "a WebSocket handshake has no body"),
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
                 "the WebSocket version must be 13",

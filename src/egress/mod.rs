@@ -11,6 +11,7 @@ mod client_message;
 mod control;
 #[cfg(test)]
 mod fixtures;
+mod fragments;
 mod frame;
 pub mod grpc;
 mod handshake;

@@ -32,6 +32,7 @@ use super::{
     Config, Egress,
     client_message::ClientMessage,
     control::{Closing, Control},
+    fragments::{Fragments, TooManyFragments},
     limiter::Limiter,
     session::{Session, Step},
 };
@@ -41,7 +42,7 @@ use crate::{
     shutdown::Phase,
 };
 
-type Socket = WebSocketStream<Conn>;
+type Socket = WebSocketStream<Fragments<Conn>>;
 
 /// What reading from a socket gives.
 type Heard = Option<Result<Message, SocketError>>;
@@ -137,6 +138,8 @@ async fn upgraded(config: &Config, on_upgrade: OnUpgrade) -> Option<Socket> {
         .max_message_size(most)
         .max_frame_size(most);
     let (conn, early) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    let limiter = Limiter::new(config.client_frames_per_second, Instant::now());
+    let conn = Fragments::new(conn, &early, limiter);
     Some(Socket::from_partially_read(conn, early, Role::Server, Some(limits)).await)
 }
 
@@ -167,7 +170,8 @@ async fn part(egress: &Egress, mut socket: Socket, last: Vec<Message>) {
             }
         }
         while let Some(Ok(_)) = socket.next().await {}
-        let conn = socket.get_mut();
+        // Not counted any more: the limit may be why this ends.
+        let conn = &mut socket.get_mut().conn;
         let _gone_already = conn.shutdown().await;
         let mut unread = [0; 1024];
         while conn.read(&mut unread).await.is_ok_and(|read| read > 0) {}
@@ -199,7 +203,7 @@ impl Peer {
         let heartbeat = egress.config.heartbeat.max(Duration::from_millis(1));
         let mut pings = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let activity = socket.get_ref().activity();
+        let activity = socket.get_ref().conn.activity();
         let (sink, stream) = socket.split();
         Self {
             sink,
@@ -345,6 +349,9 @@ impl Ear {
     fn take(&mut self, heard: Heard, session: &mut Session, egress: &Egress) -> Result<(), End> {
         let message = match heard {
             None => return Err(End::Gone),
+            Some(Err(error)) if has_too_many_fragments(&error) => {
+                return Err(End::Closed(egress.closing(Reason::TooManyFrames)));
+            }
             Some(Err(error)) => return Err(End::of(&error)),
             Some(Ok(Message::Close(_))) => return Err(End::Left),
             Some(Ok(message)) => message,
@@ -380,6 +387,14 @@ impl Ear {
         }
         Ok(())
     }
+}
+
+fn has_too_many_fragments(error: &SocketError) -> bool {
+    let SocketError::Io(error) = error else {
+        return false;
+    };
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| inner.is::<TooManyFragments>())
 }
 
 impl End {

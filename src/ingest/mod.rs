@@ -2,7 +2,7 @@
 //!
 //! An event passes through here in this order:
 //!
-//! 1. `server` admits the call by its headers, before its body is read, and `wire` splits the body into events that
+//! 1. `server` admits the call by its headers, collects its body (`crate::calls`), and `wire` splits the body into events that
 //!    are still encoded. What one call may cost is bounded here: 4 MiB could hold two million empty events, which
 //!    decoded take more than a gigabyte.
 //! 2. `validate` decodes one event at a time, checks its fields (`payload` those of its arm, `check` and `json` the
@@ -30,10 +30,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub(crate) use json::normalised as normalised_json;
-pub use server::{Deadline, EmitterServer};
+pub use server::EmitterServer;
 pub use service::EmitterService;
 
 /// The bounds of what comes in.
@@ -48,8 +46,6 @@ pub struct Config {
     pub batch_events: usize,
     /// The largest batch, in bytes on the wire.
     pub batch_bytes: usize,
-    /// How long the body of a call may take to arrive. Until it has, the call holds a place that others wait for.
-    pub body: Duration,
     /// What is hidden before an event is stored.
     pub redaction: Redaction,
 }
@@ -61,7 +57,6 @@ impl Default for Config {
             depth: 32,
             batch_events: 1000,
             batch_bytes: 4 * 1024 * 1024,
-            body: Duration::from_secs(30),
             redaction: Redaction::default(),
         }
     }

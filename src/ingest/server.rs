@@ -1,13 +1,13 @@
 //! The gRPC surface. It stands in for the generated server, which would read and decode a whole batch before anyone
 //! can look at its size or at the caller.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
+use bytes::Bytes;
+use http::request::Parts;
+use http_body_util::Full;
 use prost::Message;
-use tokio::{
-    sync::oneshot,
-    time::{self, Instant},
-};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -17,6 +17,7 @@ use tonic::{
 use tower::service_fn;
 
 use crate::{
+    calls::{Calls, Deadline, NotArrived},
     proto::v1::event_emitter_server::SERVICE_NAME,
     reason::{Reason, Refusal, to_status},
 };
@@ -33,7 +34,10 @@ const SLACK: usize = 64 * 1024;
 
 /// `emitter.v1.EventEmitter` as a tonic server takes it. Clones share the service.
 #[derive(Clone)]
-pub struct EmitterServer(Arc<EmitterService>);
+pub struct EmitterServer {
+    service: Arc<EmitterService>,
+    calls: Arc<Calls>,
+}
 
 /// The shape of a method's request.
 #[derive(Clone, Copy)]
@@ -45,15 +49,18 @@ struct Shape {
 }
 
 impl EmitterServer {
-    pub(super) fn new(service: EmitterService) -> Self {
-        Self(Arc::new(service))
+    pub(super) fn new(service: EmitterService, calls: Arc<Calls>) -> Self {
+        Self {
+            service: Arc::new(service),
+            calls,
+        }
     }
 
     async fn route<B>(self, request: http::Request<B>) -> http::Response<Body>
     where
         B: HttpBody<Error: Into<StdError> + Send> + Send + 'static,
     {
-        let config = self.0.config();
+        let config = self.service.config();
         let one = Shape {
             field: "event",
             events: 1,
@@ -65,7 +72,7 @@ impl EmitterServer {
             events: config.batch_events,
             bytes: config.batch_bytes,
         };
-        let service = Arc::clone(&self.0);
+        let service = Arc::clone(&self.service);
         match request.uri().path().rsplit_once('/') {
             Some((_, "Emit")) => {
                 self.unary(one, request, move |caller, split| async move {
@@ -96,17 +103,15 @@ impl EmitterServer {
         F: Future<Output = Result<R, Refusal>> + Send,
     {
         let deadline = Deadline::of(&request);
-        let caller = match self.0.admit(request.headers(), deadline) {
-            Ok(caller) => caller,
+        let (parts, body) = request.into_parts();
+        let taken_in = self.take_in(&parts, body, shape, deadline).await;
+        let (caller, bytes, _permit) = match taken_in {
+            Ok(taken_in) => taken_in,
             Err(refusal) => return self.refuse(refusal).into_http(),
         };
-        let (arrived, arrival) = oneshot::channel::<Infallible>();
         let mut handle = Some((handle, caller));
-        let mut arrived = Some(arrived);
         let method = service_fn(|request: Request<Parsed>| {
             let handle = handle.take();
-            // Dropping it tells that the body is here.
-            drop(arrived.take());
             async move {
                 let split = request.into_inner().map_err(|malformed| {
                     let refusal = Refusal::new(Reason::InvalidRequest, malformed.to_string());
@@ -124,62 +129,65 @@ impl EmitterServer {
         });
         let mut grpc = Grpc::new(SplitCodec::<R>::new(shape.events))
             .max_decoding_message_size(shape.bytes + SLACK);
+        let request = http::Request::from_parts(parts, Full::new(bytes));
         let mut response = pin!(grpc.unary(method, request));
         tokio::select! {
             biased;
-            response = &mut response => self.explained(response, shape),
-            refusal = self.overdue(arrival, deadline) => self.refuse(refusal).into_http(),
+            response = &mut response => self.explained(response),
+            () = Deadline::passed(deadline) => {
+                let message = "the deadline passed while the events were being stored";
+                self.refuse(Refusal::new(Reason::OutcomeUnknown, message)).into_http()
+            }
         }
     }
 
-    /// Ready when the call has run out of time, with what that means for its events.
-    async fn overdue(
+    /// Who calls, the whole body, and a permit to go on.
+    async fn take_in<B>(
         &self,
-        arrival: oneshot::Receiver<Infallible>,
+        parts: &Parts,
+        body: B,
+        shape: Shape,
         deadline: Option<Deadline>,
-    ) -> Refusal {
-        let mut deadline = pin!(async {
-            match deadline {
-                Some(Deadline(at)) => time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        });
-        let late = |message| Refusal::new(Reason::DeadlineExceeded, message);
-        tokio::select! {
-            biased;
-            _arrived = arrival => {}
-            () = time::sleep(self.0.config().body) => {
-                return late("the body did not arrive in time; not stored");
-            }
-            () = &mut deadline => return late("the deadline passed; not stored"),
-        }
-        deadline.await;
-        let message = "the deadline passed while the events were being stored";
-        Refusal::new(Reason::OutcomeUnknown, message)
+    ) -> Result<(Caller, Bytes, OwnedSemaphorePermit), Refusal>
+    where
+        B: HttpBody<Error: Into<StdError> + Send> + Send + 'static,
+    {
+        let caller = self.service.admit(&parts.headers, deadline)?;
+        let limit = shape.bytes + SLACK;
+        let arrived = self
+            .calls
+            .body(caller.principal(), body, limit, deadline)
+            .await
+            .map_err(|problem| match problem {
+                NotArrived::TooLarge(_) => {
+                    let rule = too_large(shape.bytes);
+                    Refusal::invalid_field(Reason::InvalidEvent, shape.field, rule)
+                }
+                problem => problem.refusal(),
+            })?;
+        // The charge for the body is held until there is a permit: from then on, bodies are bounded by the permits.
+        let permit = self.calls.permit(deadline).await?;
+        Ok((caller, arrived.bytes.clone(), permit))
     }
 
     /// The status of a call that is refused as a whole.
     fn refuse(&self, refusal: Refusal) -> Status {
-        to_status(&self.0.counted(refusal))
+        to_status(&self.service.counted(refusal))
     }
 
     /// `response`, unless tonic itself refused the message: its statuses lack a reason.
-    fn explained(&self, response: http::Response<Body>, shape: Shape) -> http::Response<Body> {
+    fn explained(&self, response: http::Response<Body>) -> http::Response<Body> {
         let unexplained = response
             .extensions()
             .get::<Status>()
-            .filter(|status| status.details().is_empty());
-        let refusal = match unexplained {
-            Some(status) if status.code() == Code::OutOfRange => {
-                let rule = too_large(shape.bytes);
-                Refusal::invalid_field(Reason::InvalidEvent, shape.field, rule)
+            .filter(|status| status.details().is_empty() && status.code() == Code::Internal);
+        match unexplained {
+            Some(status) => {
+                let refusal = Refusal::new(Reason::InvalidRequest, status.message());
+                self.refuse(refusal).into_http()
             }
-            Some(status) if status.code() == Code::Internal => {
-                Refusal::new(Reason::InvalidRequest, status.message())
-            }
-            _ => return response,
-        };
-        self.refuse(refusal).into_http()
+            None => response,
+        }
     }
 }
 
@@ -202,70 +210,5 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let server = self.clone();
         Box::pin(async move { Ok(server.route(request).await) })
-    }
-}
-
-/// By when a call must be answered so that its caller still hears it: a little before the caller stops waiting.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Instant);
-
-/// How long an answer may take to get to the caller; less where the caller waits for less than four times that.
-const ANSWER_TRAVELS: Duration = Duration::from_millis(10);
-
-impl Deadline {
-    /// The deadline that the request was given where it came in, else by its header `grpc-timeout` as of now: up to
-    /// eight digits and a unit. One that is malformed counts as absent.
-    pub fn of<B>(request: &http::Request<B>) -> Option<Self> {
-        if let Some(known) = request.extensions().get() {
-            return Some(*known);
-        }
-        let text = request.headers().get("grpc-timeout")?.to_str().ok()?;
-        let timeout = timeout(text)?;
-        let waits = timeout - ANSWER_TRAVELS.min(timeout / 4);
-        Instant::now().checked_add(waits).map(Self)
-    }
-}
-
-fn timeout(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let plain = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-    let number: u64 = digits.parse().ok().filter(|_| plain)?;
-    Some(match &text[digits.len()..] {
-        "H" => Duration::from_secs(number * 3600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_up_to_eight_digits_and_a_unit() {
-        for (text, want) in [
-            ("2H", Some(Duration::from_secs(7200))),
-            ("3M", Some(Duration::from_secs(180))),
-            ("0S", Some(Duration::ZERO)),
-            ("99999999S", Some(Duration::from_secs(99_999_999))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("7u", Some(Duration::from_micros(7))),
-            ("9n", Some(Duration::from_nanos(9))),
-            ("", None),
-            ("S", None),
-            ("1", None),
-            ("1s", None),
-            ("1SS", None),
-            ("-1S", None),
-            ("+1S", None),
-            ("1.5S", None),
-            ("100000000S", None),
-        ] {
-            assert_eq!(timeout(text), want, "{text:?}");
-        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     access::{Authenticator, Principal, Scope},
+    calls::{Calls, Deadline},
     clock::{Clock, Entropy},
     event::{Event, Receipt, StreamKey},
     proto::v1::{EmitBatchResponse, EmitResponse},
@@ -22,7 +23,6 @@ use crate::{
 
 use super::{
     Config, EmitterServer, answer,
-    server::Deadline,
     validate::{Intake, too_large},
     wire::Split,
 };
@@ -44,6 +44,12 @@ static ADJUSTED: LogLimit = LogLimit::new();
 pub(super) struct Caller {
     principal: Arc<Principal>,
     deadline: Option<Instant>,
+}
+
+impl Caller {
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
+    }
 }
 
 /// What became of each event of a batch, once it is known.
@@ -78,8 +84,8 @@ impl EmitterService {
     }
 
     /// The service as a tonic server takes it.
-    pub fn into_server(self) -> EmitterServer {
-        EmitterServer::new(self)
+    pub fn into_server(self, calls: Arc<Calls>) -> EmitterServer {
+        EmitterServer::new(self, calls)
     }
 
     pub(super) fn config(&self) -> &Config {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Request, Response, Status};
 
 use crate::{
-    access::{Authenticator, Principal, Scope},
+    access::{Principal, Scope},
+    calls::admitted,
     engine::{Engine, EngineError},
     event::Tenant,
     fanout::Hub,
@@ -23,7 +24,6 @@ use super::{cancel, connections, refused_sources, runs, usage};
 
 /// Takes the calls of `emitter.v1.EmitterOperator`.
 pub struct OperatorService {
-    pub(super) authenticator: Arc<Authenticator>,
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) hub: Arc<Hub>,
@@ -106,14 +106,12 @@ pub(super) fn unavailable(error: EngineError) -> Refusal {
 impl OperatorService {
     /// A service that shows what `engine`, `sequencer` and `hub` know, and what that costs by `prices`.
     pub fn new(
-        authenticator: Arc<Authenticator>,
         engine: Arc<dyn Engine>,
         sequencer: Arc<Sequencer>,
         prices: Arc<PriceTable>,
         hub: Arc<Hub>,
     ) -> Self {
         Self {
-            authenticator,
             engine,
             sequencer,
             hub,
@@ -126,20 +124,14 @@ impl OperatorService {
         EmitterOperatorServer::new(self)
     }
 
-    /// Lets an operator in by the metadata of a call.
-    fn admit(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Refusal> {
-        let principal = self.authenticator.admit(metadata.as_ref())?;
-        principal.require(Scope::Operate)?;
-        Ok(principal)
-    }
-
     async fn answer<Q, A>(
         &self,
         request: Request<Q>,
         handle: impl AsyncFnOnce(&Self, &Principal, Q) -> Result<A, Refusal>,
     ) -> Result<Response<A>, Status> {
         let answered = async {
-            let operator = self.admit(request.metadata())?;
+            let operator = admitted(&request)?;
+            operator.require(Scope::Operate)?;
             handle(self, &operator, request.into_inner()).await
         };
         let answered = answered.await.map_err(|refusal| to_status(&refusal));

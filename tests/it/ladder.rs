@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The ladder, lowest rung first. Modules on one rung do not know each other.
-const LADDER: [&[&str]; 13] = [
+const LADDER: [&[&str]; 14] = [
     &["reason", "clock", "shutdown", "proto"],
     &["telemetry"],
     &["net"],
@@ -17,6 +17,7 @@ const LADDER: [&[&str]; 13] = [
     &["engine"],
     &["sequencer"],
     &["access", "fanout"],
+    &["calls"],
     &["ingest", "egress", "operator"],
     &["config", "client"],
     &["app", "page"],

@@ -9,6 +9,7 @@
 )]
 
 mod asyncapi;
+mod attacks;
 mod durable;
 mod e2e;
 mod emission_property;

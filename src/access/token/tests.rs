@@ -348,6 +348,31 @@ fn bearer_takes_the_token_whatever_the_case_of_the_scheme() {
 }
 
 #[test]
+fn two_authorization_headers_are_refused_whichever_is_good() {
+    let grant = Grant::new(
+        "svc",
+        [Scope::Emit],
+        Timestamp::from_millis((NOW + 5) * 1000),
+    );
+    let good = format!("Bearer {}", mint(&config(), &grant).unwrap());
+    for lines in [
+        [good.as_str(), good.as_str()],
+        [good.as_str(), "Bearer x"],
+        ["Basic dTpw", good.as_str()],
+    ] {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(AUTHORIZATION, line.parse().unwrap());
+        }
+        let late = authenticator().admit_late(&headers, Duration::from_secs(5));
+        for admitted in [authenticator().admit(&headers), late] {
+            let refusal = admitted.unwrap_err();
+            assert_eq!(refusal.reason, Reason::Unauthenticated, "{lines:?}");
+        }
+    }
+}
+
+#[test]
 fn a_config_does_not_print_its_secret() {
     let text = format!("{:?}", config());
     assert!(text.contains("[set]") && !text.contains("0123"), "{text}");

@@ -1,4 +1,4 @@
-use http::HeaderName;
+use http::{HeaderName, header::AUTHORIZATION};
 
 use super::*;
 use crate::{
@@ -43,7 +43,17 @@ fn only_a_handshake_of_the_protocol_is_completed() {
         changed
     };
     let cases = [
-        (Method::GET, without(UPGRADE, None), NoUpgrade::NotAsked),
+        (Method::GET, without(UPGRADE, None), NoUpgrade::NoHeader),
+        (
+            Method::GET,
+            handshake(&[(CONTENT_LENGTH, "4")]),
+            NoUpgrade::Body,
+        ),
+        (
+            Method::GET,
+            handshake(&[(TRANSFER_ENCODING, "chunked")]),
+            NoUpgrade::Body,
+        ),
         (
             Method::GET,
             without(UPGRADE, Some("h2c")),
@@ -89,7 +99,9 @@ fn only_a_handshake_of_the_protocol_is_completed() {
         );
     }
     for (problem, status) in [
+        (NoUpgrade::NoHeader, 426),
         (NoUpgrade::NotAsked, 426),
+        (NoUpgrade::Body, 400),
         (NoUpgrade::Version, 426),
         (NoUpgrade::Key, 400),
         (NoUpgrade::Unsupported, 400),
@@ -288,18 +300,19 @@ fn who_may_open_a_stream() {
 }
 
 #[test]
-fn the_authorization_header_comes_first() {
+fn a_request_has_one_credential() {
     let good = offer("good");
-    let with = |header| {
-        [
-            (AUTHORIZATION, header),
-            (SEC_WEBSOCKET_PROTOCOL, good.as_str()),
-        ]
-    };
-    assert_eq!(outcome("", &[(AUTHORIZATION, "Bearer good")]), Ok(()));
-    assert_eq!(
-        outcome("", &with("Bearer expired")),
-        Err(Reason::CredentialExpired)
-    );
-    assert_eq!(outcome("", &with("Basic dTpw")), Ok(()));
+    let header = |value| (AUTHORIZATION, value);
+    let protocols = (SEC_WEBSOCKET_PROTOCOL, good.as_str());
+    let refused = Err(Reason::Unauthenticated);
+    for (lines, want) in [
+        (vec![header("Bearer good")], Ok(())),
+        (vec![header("Bearer good"), header("Bearer good")], refused),
+        (vec![header("Basic dTpw"), header("Bearer good")], refused),
+        (vec![header("Bearer good"), protocols.clone()], refused),
+        // Not a credential of this service.
+        (vec![header("Basic dTpw"), protocols], Ok(())),
+    ] {
+        assert_eq!(outcome("", &lines), want, "{lines:?}");
+    }
 }

@@ -29,7 +29,8 @@ pub(super) fn preflight() -> Response {
         (ACCESS_CONTROL_ALLOW_METHODS, "GET"),
         (
             ACCESS_CONTROL_ALLOW_HEADERS,
-            "authorization, last-event-id, cache-control",
+            "authorization, last-event-id, cache-control, \
+             traceparent, tracestate, baggage, sentry-trace",
         ),
         (ACCESS_CONTROL_MAX_AGE, "600"),
     ] {
@@ -69,7 +70,8 @@ mod tests {
             (ACCESS_CONTROL_ALLOW_METHODS, "GET"),
             (
                 ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, last-event-id, cache-control",
+                "authorization, last-event-id, cache-control, \
+             traceparent, tracestate, baggage, sentry-trace",
             ),
             (ACCESS_CONTROL_MAX_AGE, "600"),
         ] {

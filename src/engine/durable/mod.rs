@@ -23,6 +23,7 @@ mod witness;
 mod writer;
 
 pub use repair::{Inspection, NextStart, Readable, inspect, renew_epoch, take_over};
+pub use store::FILES;
 pub use sync::{Sync, SyncError};
 
 use std::{

@@ -70,6 +70,12 @@ pub(super) enum Tag {
 /// Memory for writes before they go to files of their own, for each of records and rows.
 const MEMTABLE: u64 = 16 << 20;
 
+/// The tables that are kept open. Fjall's own number would be most of a soft limit of 1,024.
+const CACHED_FILES: usize = 256;
+
+/// The most files that the store opens at a time: tables, journals, and those of a compaction.
+pub const FILES: usize = CACHED_FILES + 128;
+
 /// How much of the journal may lie in files that are full. Fjall does not count the one that is written: it is full at
 /// about as much, and what waits in memory comes on top. So this makes 128 MiB in all.
 const JOURNAL: u64 = 64 << 20;
@@ -80,6 +86,7 @@ impl Store {
         let database = Database::builder(directory)
             .manual_journal_persist(true)
             .max_journaling_size(JOURNAL)
+            .max_cached_files(Some(CACHED_FILES))
             .open()?;
         let options = || {
             KeyspaceCreateOptions::default()

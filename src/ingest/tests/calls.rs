@@ -13,6 +13,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     access::{self, Authenticator, Grant, mint},
+    calls::{self, Calls},
     engine::memory::{self, MemoryEngine},
     ingest::{EmitterServer, EmitterService},
     proto::v1::{
@@ -65,8 +66,14 @@ impl Door {
             secret: vec![7; 32],
         };
         let shutdown = Shutdown::new(Duration::from_secs(1));
+        let authenticator = Arc::new(Authenticator::new(&tokens, clock.clone()));
+        let calls = Calls::new(
+            authenticator.clone(),
+            calls::Config::default(),
+            metrics.clone(),
+        );
         let server = EmitterService::new(
-            Arc::new(Authenticator::new(&tokens, clock.clone())),
+            authenticator,
             sequencer,
             clock.clone(),
             entropy,
@@ -74,7 +81,7 @@ impl Door {
             shutdown.drain(),
             Config::default(),
         )
-        .into_server();
+        .into_server(calls);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(

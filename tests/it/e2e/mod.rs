@@ -26,6 +26,7 @@ mod slow;
 mod sse;
 mod storm;
 mod stream;
+mod strict_http;
 mod threads;
 mod usage;
 mod waits;

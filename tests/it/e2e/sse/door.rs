@@ -133,7 +133,8 @@ async fn pages_of_listed_origins_may_read_answers_and_refusals() {
         ("access-control-allow-methods", "GET"),
         (
             "access-control-allow-headers",
-            "authorization, last-event-id, cache-control",
+            "authorization, last-event-id, cache-control, \
+             traceparent, tracestate, baggage, sentry-trace",
         ),
         ("access-control-max-age", "600"),
     ] {

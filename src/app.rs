@@ -134,7 +134,6 @@ impl App {
         };
         let engine = Bounded::new(engine, settings.limits.engine_timeout);
         let sequencing = config.sequencer();
-        let prices = sequencing.rules.prices.clone();
         let sequencer = Sequencer::new(
             engine.clone(),
             clock.clone(),
@@ -185,7 +184,7 @@ impl App {
             admin: admin.0,
         };
         let calls = Calls::new(authenticator, config.calls(), metrics);
-        let operator = OperatorService::new(engine.clone(), sequencer.clone(), prices, hub.clone());
+        let operator = OperatorService::new(engine.clone(), sequencer.clone(), hub.clone());
         let services = (ingest, egress.grpc(), operator.into_server());
         let (server, health) = grpc::server(&settings.limits, &calls, services).await?;
         let admin_routes = operator::routes(rendered.clone(), shutdown.drain(), engine.clone());

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     ingest::normalised_json,
-    proto::v1::{Event, Usage},
+    proto::v1::{Event, Usage, UsageAccounting},
 };
 
 /// One line. What a frame has beyond this, its place for one, is known and left aside.
@@ -52,6 +52,8 @@ struct Line<'a> {
     _first_offset: Option<IgnoredAny>,
     #[serde(rename = "joined")]
     _joined: Option<IgnoredAny>,
+    #[serde(rename = "cost")]
+    _cost: Option<IgnoredAny>,
     #[serde(rename = "summary")]
     _summary: Option<IgnoredAny>,
     #[serde(rename = "state")]
@@ -70,8 +72,29 @@ struct Consumption {
     input_tokens: u64,
     output_tokens: u64,
     cached_input_tokens: u64,
+    cache_write_input_tokens: u64,
+    cache_write_1h_input_tokens: u64,
     reasoning_tokens: u64,
     cost_nano_usd: Option<u64>,
+    /// Never in a frame: those are inclusive.
+    accounting: Option<Accounting>,
+}
+
+/// How cached, cache-write and reasoning tokens are counted.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Accounting {
+    Inclusive,
+    Exclusive,
+}
+
+impl From<Accounting> for i32 {
+    fn from(accounting: Accounting) -> Self {
+        match accounting {
+            Accounting::Inclusive => UsageAccounting::Inclusive.into(),
+            Accounting::Exclusive => UsageAccounting::Exclusive.into(),
+        }
+    }
 }
 
 /// What control frames begin with.
@@ -140,7 +163,9 @@ fn usage(consumed: Consumption) -> Usage {
         cached_input_tokens: consumed.cached_input_tokens,
         reasoning_tokens: consumed.reasoning_tokens,
         cost_nano_usd: consumed.cost_nano_usd,
-        ..Default::default()
+        accounting: consumed.accounting.map_or(0, i32::from),
+        cache_write_input_tokens: consumed.cache_write_input_tokens,
+        cache_write_1h_input_tokens: consumed.cache_write_1h_input_tokens,
     }
 }
 

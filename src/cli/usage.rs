@@ -33,8 +33,9 @@ Examples:
       any service: the token needs the scope `operate`; one of the tenant `*`
       sees every tenant
 
-A cost of ? is not known: the events did not state it, and their models are not
-among the service's [[prices]]. With a + it is incomplete for the same reason.")]
+A cost of ? is not known: the events did not state it, and their models were not
+among the service's [[prices]] when the events were recorded. With a + it is
+incomplete for the same reason.")]
 pub(super) struct Usage {
     /// What it is added up by, separated by commas [default: day; with --run, run]
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -206,6 +207,8 @@ fn totals(totals: Option<UsageTotals>) -> Value {
         "input_tokens": totals.input_tokens,
         "output_tokens": totals.output_tokens,
         "cached_input_tokens": totals.cached_input_tokens,
+        "cache_write_input_tokens": totals.cache_write_input_tokens,
+        "cache_write_1h_input_tokens": totals.cache_write_1h_input_tokens,
         "reasoning_tokens": totals.reasoning_tokens,
         "cost_nano_usd": totals.cost_nano_usd,
         "unpriced_events": totals.unpriced_events,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 use super::{EngineKind, Price, Problem, Settings};
-use crate::{egress::is_origin_pattern, usage::Model};
+use crate::egress::is_origin_pattern;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -230,17 +230,12 @@ impl Settings {
 
     fn check_prices(&self, report: &mut dyn FnMut(&str, String)) {
         let mut seen = HashSet::new();
-        let other = Model::other();
         for Price {
             provider, model, ..
         } in &self.prices
         {
             if !seen.insert((provider, model)) {
                 let problem = format!("provider {provider:?}, model {model:?} is there twice");
-                report("prices", problem);
-            }
-            if provider.as_str() == &*other.provider && model.as_str() == &*other.model {
-                let problem = format!("model {model:?} stands for models that are not told apart");
                 report("prices", problem);
             }
         }

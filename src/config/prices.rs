@@ -14,7 +14,7 @@ pub struct Price {
     pub provider: String,
     /// The model, as events state it.
     pub model: String,
-    /// Input that is not cached.
+    /// Input that is neither read from the provider's cache nor written to it.
     #[serde(deserialize_with = "dollars")]
     pub input: u64,
     /// Output that is not reasoning.
@@ -23,6 +23,12 @@ pub struct Price {
     /// Input from the provider's cache; `None`: like other input.
     #[serde(default, deserialize_with = "some_dollars")]
     pub cached_input: Option<u64>,
+    /// Input written to the provider's cache; `None`: like other input.
+    #[serde(default, deserialize_with = "some_dollars")]
+    pub cache_write: Option<u64>,
+    /// Input written to the provider's cache for one hour; `None`: like what is written for another lifetime.
+    #[serde(default, deserialize_with = "some_dollars")]
+    pub cache_write_1h: Option<u64>,
     /// Output spent on reasoning; `None`: like other output.
     #[serde(default, deserialize_with = "some_dollars")]
     pub reasoning: Option<u64>,
@@ -35,10 +41,13 @@ pub(super) fn table(prices: &[Price]) -> PriceTable {
             provider: price.provider.as_str().into(),
             model: price.model.as_str().into(),
         };
+        let cache_write = price.cache_write.unwrap_or(price.input);
         let price = usage::Price {
             input: price.input,
             output: price.output,
             cached_input: price.cached_input.unwrap_or(price.input),
+            cache_write,
+            cache_write_1h: price.cache_write_1h.unwrap_or(cache_write),
             reasoning: price.reasoning.unwrap_or(price.output),
         };
         (model, price)

@@ -134,6 +134,12 @@ fn json_frame(record: &Record, event: &v1::Event, joined: Option<Joined>) -> Byt
     if let Some(consumed) = &event.usage {
         usage(frame.field("usage"), consumed);
     }
+    if let Some(cost) = record.draft.cost {
+        let mut object = Object::begin(frame.field("cost"));
+        object.integer("nano_usd", cost.nano_usd);
+        object.plain("basis", cost.basis.name());
+        object.end();
+    }
     if let Some(state) = record.draft.state {
         frame.plain("state", state.name());
     }
@@ -214,6 +220,11 @@ fn usage(out: &mut Vec<u8>, usage: &v1::Usage) {
     object.count("input_tokens", usage.input_tokens);
     object.count("output_tokens", usage.output_tokens);
     object.count("cached_input_tokens", usage.cached_input_tokens);
+    object.count("cache_write_input_tokens", usage.cache_write_input_tokens);
+    object.count(
+        "cache_write_1h_input_tokens",
+        usage.cache_write_1h_input_tokens,
+    );
     object.count("reasoning_tokens", usage.reasoning_tokens);
     if let Some(cost) = usage.cost_nano_usd {
         object.integer("cost_nano_usd", cost);
@@ -280,6 +291,7 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
             .map_or_else(Default::default, v1::RunState::from)
             .into(),
         adjustments: draft.event.adjustments.to_proto(),
+        cost: draft.cost.map(Into::into),
         r#type: draft.event.kind.wire_type().to_owned(),
         ..Default::default()
     };

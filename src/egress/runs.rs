@@ -84,6 +84,8 @@ fn totals_json(out: &mut Vec<u8>, totals: &UsageTotals) {
     object.integer("input_tokens", totals.tokens.input);
     object.integer("output_tokens", totals.tokens.output);
     object.integer("cached_input_tokens", totals.tokens.cached_input);
+    object.integer("cache_write_input_tokens", totals.tokens.cache_write);
+    object.integer("cache_write_1h_input_tokens", totals.tokens.cache_write_1h);
     object.integer("reasoning_tokens", totals.tokens.reasoning);
     object.integer("cost_nano_usd", totals.cost_nano_usd);
     object.integer("unpriced_events", totals.unpriced_events);

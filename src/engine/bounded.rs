@@ -12,9 +12,9 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{Offset, Position, RunId, StreamKey},
+    event::{Offset, Position, RunId, StreamKey, UsageTotals},
     run::Run,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// An engine whose calls each take at most `timeout`; beyond that it counts as unavailable, and what becomes of an
@@ -133,7 +133,7 @@ impl Engine for Bounded {
         self.within(self.engine.watch(stream, watcher)).await
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         self.engine.usage(query).await
     }
 

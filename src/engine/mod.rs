@@ -26,9 +26,9 @@ use bytes::Bytes;
 
 use crate::{
     clock::Timestamp,
-    event::{Draft, Offset, Position, Record, RunId, StreamKey, Tenant},
+    event::{Draft, Offset, Position, Record, RunId, StreamKey, Tenant, UsageTotals},
     run::Run,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// An ordered log per user and a key store.
@@ -134,7 +134,7 @@ pub trait Engine: Send + Sync + 'static {
     /// An engine may fold series that are too many: into one without user and thread, at need also without model
     /// ([`Model::other`](crate::usage::Model::other)). Sums by tenant and day stay whole. It may forget a day a while
     /// after its end.
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError>;
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError>;
 
     /// What is under `key`.
     async fn get(&self, key: &Key) -> Result<Option<KeyEntry>, EngineError>;

@@ -19,7 +19,7 @@ pub use kind::{Kind, custom_name_problem};
 pub use position::{Epoch, MAX_OFFSET, Offset, Position, PositionError, RunSequence};
 pub use run_state::RunState;
 pub use step::{OpenToolCall, Source, Step, Summary};
-pub use usage::{Tokens, Usage, UsageTotals};
+pub use usage::{Cost, CostBasis, Tokens, Usage, UsageTotals};
 pub use wait::{OpenWait, Wait};
 
 use std::{sync::Arc, time::Duration};
@@ -189,6 +189,8 @@ pub struct Draft {
     pub parent_run_id: Option<RunId>,
     /// What it means for its run, as settled.
     pub step: Step,
+    /// What its usage cost; `None` without usage.
+    pub cost: Option<Cost>,
     /// What the run came to, where this ends it.
     pub summary: Option<Box<Summary>>,
     /// How its run stands after it, where it changes that.
@@ -205,7 +207,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// `event`, decided at `now`, before anything is known of its run.
+    /// `event`, decided at `now`, before anything is known of its run or of prices.
     pub fn new(event: Arc<Event>, now: Timestamp) -> Self {
         Self {
             run_sequence: RunSequence(0),
@@ -214,6 +216,7 @@ impl Draft {
             agent_name: event.agent_name.clone(),
             parent_run_id: event.parent_run_id.clone(),
             step: event.step.clone(),
+            cost: event.usage.as_deref().map(Cost::without_price),
             summary: None,
             state: None,
             violation: None,
@@ -222,6 +225,11 @@ impl Draft {
             bare: false,
             event,
         }
+    }
+
+    /// What it adds to its run's consumption, and what that cost.
+    pub fn consumed(&self) -> Option<(&Usage, Cost)> {
+        self.event.usage.as_deref().zip(self.cost)
     }
 
     /// About how many bytes of memory the record takes, its event included.

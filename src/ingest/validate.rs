@@ -384,6 +384,8 @@ fn consumed(usage: &v1::Usage) -> event::Usage {
             input: usage.input_tokens,
             output: usage.output_tokens,
             cached_input: usage.cached_input_tokens,
+            cache_write: usage.cache_write_input_tokens,
+            cache_write_1h: usage.cache_write_1h_input_tokens,
             reasoning: usage.reasoning_tokens,
         },
         cost_nano_usd: usage.cost_nano_usd,

@@ -17,7 +17,6 @@ use crate::{
     },
     reason::{Reason, Refusal, to_status},
     sequencer::Sequencer,
-    usage::PriceTable,
 };
 
 use super::{cancel, connections, refused_sources, runs, usage};
@@ -27,7 +26,6 @@ pub struct OperatorService {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) sequencer: Arc<Sequencer>,
     pub(super) hub: Arc<Hub>,
-    pub(super) prices: Arc<PriceTable>,
 }
 
 /// Which tenants an operator asks for, of those that it may see.
@@ -104,18 +102,12 @@ pub(super) fn unavailable(error: EngineError) -> Refusal {
 }
 
 impl OperatorService {
-    /// A service that shows what `engine`, `sequencer` and `hub` know, and what that costs by `prices`.
-    pub fn new(
-        engine: Arc<dyn Engine>,
-        sequencer: Arc<Sequencer>,
-        prices: Arc<PriceTable>,
-        hub: Arc<Hub>,
-    ) -> Self {
+    /// A service that shows what `engine`, `sequencer` and `hub` know.
+    pub fn new(engine: Arc<dyn Engine>, sequencer: Arc<Sequencer>, hub: Arc<Hub>) -> Self {
         Self {
             engine,
             sequencer,
             hub,
-            prices,
         }
     }
 

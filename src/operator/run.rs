@@ -8,21 +8,16 @@ use crate::{
     event::StreamKey,
     proto::v1,
     run::{self, Run, RunState},
-    usage::PriceTable,
 };
 
-/// `known` as operators are shown it, its usage by `prices`.
-pub(super) async fn told(
-    engine: &dyn Engine,
-    prices: &PriceTable,
-    known: &KnownRun,
-) -> Result<v1::Run, EngineError> {
+/// `known` as operators are shown it.
+pub(super) async fn told(engine: &dyn Engine, known: &KnownRun) -> Result<v1::Run, EngineError> {
     let KnownRun {
         stream,
         run_id,
         run,
     } = known;
-    let summary = run.summary(prices);
+    let summary = run.summary();
     let text = |id: Option<&str>| id.unwrap_or_default().to_owned();
     let silent_until = silent_until(engine, stream, run).await?;
     Ok(v1::Run {
@@ -46,11 +41,11 @@ pub(super) async fn told(
 }
 
 /// What `run` consumed, model by model.
-pub(super) fn usage(run: &Run, prices: &PriceTable) -> Vec<v1::ModelUsage> {
+pub(super) fn usage(run: &Run) -> Vec<v1::ModelUsage> {
     let by_model = run.usage.iter().map(|(model, sum)| v1::ModelUsage {
         provider: model.provider.to_string(),
         model: model.model.to_string(),
-        totals: Some(prices.totals(std::iter::once((model, sum))).into()),
+        totals: Some((*sum).into()),
     });
     by_model.collect()
 }

@@ -58,7 +58,7 @@ async fn page(
     let mut page = Vec::new();
     let mut bytes = 0;
     for known in known.iter().take(most) {
-        let told = run::told(&*service.engine, &service.prices, known).await?;
+        let told = run::told(&*service.engine, known).await?;
         bytes += told.encoded_len();
         if bytes > PAGE_BYTES && !page.is_empty() {
             break;
@@ -113,15 +113,15 @@ async fn show(
     service: &OperatorService,
     known: &KnownRun,
 ) -> Result<v1::GetRunResponse, EngineError> {
-    let (engine, prices) = (&*service.engine, &service.prices);
+    let engine = &*service.engine;
     let timeline = Timeline::of(engine, known).await?;
     let last = Position::new(timeline.epoch, known.run.last);
     let children = known.run.open_children.iter();
     Ok(v1::GetRunResponse {
-        run: Some(run::told(engine, prices, known).await?),
+        run: Some(run::told(engine, known).await?),
         timeline: timeline.items,
         timeline_truncated: timeline.truncated,
-        usage: run::usage(&known.run, prices),
+        usage: run::usage(&known.run),
         source_refusals: source_refusals(service, known),
         delivery: Some(connections::delivery(service, &known.stream, last).await?),
         open_children: children.map(|id| id.as_str().to_owned()).collect(),

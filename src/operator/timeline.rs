@@ -144,6 +144,7 @@ fn item(record: &Record, took: Option<Duration>, before: Option<&Source>) -> v1:
             .map_or_else(String::new, |reason| reason.name().to_owned()),
         usage: body.usage,
         adjustments: event.adjustments.to_proto(),
+        cost: draft.cost.map(Into::into),
         call_sequence: draft.step.call().map(|call| call.0),
         message_id: said.message_id,
         role: said.role,

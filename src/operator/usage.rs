@@ -33,7 +33,7 @@ pub(super) async fn get(
         true => of_runs(service, asked).await,
         false => of_series(service, asked).await,
     };
-    Ok(rows.map_err(unavailable)?.into_answer(&service.prices))
+    Ok(rows.map_err(unavailable)?.into_answer())
 }
 
 /// What all events have consumed, for as long as days are kept.

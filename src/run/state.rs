@@ -9,7 +9,7 @@ use crate::{
         AgentName, ContentHash, Draft, Kind, Offset, OpenToolCall, OpenWait, RunId, RunSequence,
         Source, Step, Summary, ThreadId, ToolCallId, ToolName, WaitId,
     },
-    usage::{PriceTable, UsageByModel},
+    usage::UsageByModel,
 };
 
 /// A run as its last event left it.
@@ -104,8 +104,8 @@ impl Run {
         if self.agent_name.is_none() {
             self.agent_name = draft.agent_name.clone();
         }
-        if let Some(usage) = &event.usage {
-            self.usage.add(usage);
+        if let Some((usage, cost)) = draft.consumed() {
+            self.usage.add(usage, cost);
         }
         self.step(draft);
     }
@@ -276,11 +276,11 @@ impl Run {
         self.forgotten_at(memory).is_some_and(|at| at <= now)
     }
 
-    /// What it came to, by `prices`.
-    pub fn summary(&self, prices: &PriceTable) -> Summary {
+    /// What it came to.
+    pub fn summary(&self) -> Summary {
         Summary {
             open_tool_calls: self.open_tool_calls.clone(),
-            usage: (!self.usage.is_empty()).then(|| self.usage.totals(prices)),
+            usage: (!self.usage.is_empty()).then(|| self.usage.totals()),
         }
     }
 

@@ -50,7 +50,7 @@ pub struct Rules {
     pub defaults: Defaults,
     /// What becomes of an event that breaks a rule of its run's life.
     pub mode: Mode,
-    /// What models cost.
+    /// What models cost. An event's cost is fixed by them when it is decided on.
     pub prices: Arc<PriceTable>,
 }
 
@@ -186,7 +186,11 @@ impl<'a> Group<'a> {
         if let Some(run_id) = event.run_id.as_ref().filter(|_| event.event_id.is_own()) {
             return self.decide_end_by_service(run_id, event);
         }
-        let draft = Draft::new(event.clone(), self.now);
+        let usage = event.usage.as_deref();
+        let draft = Draft {
+            cost: usage.map(|usage| self.rules.prices.cost(usage)),
+            ..Draft::new(event.clone(), self.now)
+        };
         let index = match event.run_id.clone() {
             Some(run_id) => self.run_event(&run_id, draft)?,
             None => self.push(draft),
@@ -462,7 +466,7 @@ impl<'a> Group<'a> {
     /// Tells with the draft at `index` what its run came to.
     fn summarize(&mut self, run_id: &RunId, index: usize) {
         if let (Some(run), Some(draft)) = (self.runs.run(run_id), self.drafts.get_mut(index)) {
-            draft.summary = Some(Box::new(run.summary(&self.rules.prices)));
+            draft.summary = Some(Box::new(run.summary()));
         }
     }
 

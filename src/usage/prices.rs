@@ -2,18 +2,22 @@
 
 use std::collections::HashMap;
 
-use super::{Model, Sum};
-use crate::event::{Tokens, UsageTotals};
+use super::{Model, RUN_MOST};
+use crate::event::{Cost, CostBasis, Tokens, Usage};
 
 /// What a million tokens of a model cost, in billionths of a US dollar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price {
-    /// Input that is not cached.
+    /// Input that is neither read from the provider's cache nor written to it.
     pub input: u64,
     /// Output that is not reasoning.
     pub output: u64,
     /// Input from the provider's cache.
     pub cached_input: u64,
+    /// Input written to the provider's cache with a lifetime other than one hour.
+    pub cache_write: u64,
+    /// Input written to the provider's cache with a lifetime of one hour.
+    pub cache_write_1h: u64,
     /// Output spent on reasoning.
     pub reasoning: u64,
 }
@@ -31,43 +35,40 @@ impl PriceTable {
         Self(prices.into_iter().collect())
     }
 
-    /// What `sums` come to: stated costs, and the price of what stated none, rounded once, half up.
-    pub fn totals<'a>(&self, sums: impl Iterator<Item = (&'a Model, &'a Sum)>) -> UsageTotals {
-        let mut totals = UsageTotals::default();
-        let mut millionths: u128 = 0;
-        for (model, sum) in sums {
-            totals.events = totals.events.saturating_add(sum.events);
-            totals.tokens.add(&sum.tokens);
-            totals.cost_nano_usd = totals
-                .cost_nano_usd
-                .saturating_add(sum.stated_cost_nano_usd);
-            match self.0.get(model) {
-                Some(price) => {
-                    let cost = price.millionths(&sum.uncosted_tokens);
-                    millionths = millionths.saturating_add(cost);
-                }
-                None => {
-                    totals.unpriced_events =
-                        totals.unpriced_events.saturating_add(sum.uncosted_events);
-                }
-            }
+    /// What one event's `usage` costs: what it states, else the price of its tokens, at most [`RUN_MOST`].
+    pub fn cost(&self, usage: &Usage) -> Cost {
+        let cost = Cost::without_price(usage);
+        if cost.basis != CostBasis::Unpriced {
+            return cost;
         }
-        let priced = u64::try_from((millionths.saturating_add(PER / 2)) / PER).unwrap_or(u64::MAX);
-        totals.cost_nano_usd = totals.cost_nano_usd.saturating_add(priced);
-        totals
+        match self.0.get(&Model::of(usage)) {
+            Some(price) => Cost {
+                nano_usd: price.of(&usage.tokens).min(RUN_MOST),
+                basis: CostBasis::Priced,
+            },
+            None => cost,
+        }
     }
 }
 
 impl Price {
-    /// The cost of `tokens`, in millionths of a billionth of a US dollar.
-    fn millionths(&self, tokens: &Tokens) -> u128 {
-        let of = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
-        of(tokens.input.saturating_sub(tokens.cached_input), self.input)
-            .saturating_add(of(tokens.cached_input, self.cached_input))
-            .saturating_add(of(
-                tokens.output.saturating_sub(tokens.reasoning),
-                self.output,
-            ))
-            .saturating_add(of(tokens.reasoning, self.reasoning))
+    /// The cost of `tokens` in billionths of a US dollar, rounded half up.
+    fn of(&self, tokens: &Tokens) -> u64 {
+        let cached = tokens.cached_input.saturating_add(tokens.cache_write);
+        let parts = [
+            (tokens.input.saturating_sub(cached), self.input),
+            (tokens.cached_input, self.cached_input),
+            (
+                tokens.cache_write.saturating_sub(tokens.cache_write_1h),
+                self.cache_write,
+            ),
+            (tokens.cache_write_1h, self.cache_write_1h),
+            (tokens.output.saturating_sub(tokens.reasoning), self.output),
+            (tokens.reasoning, self.reasoning),
+        ];
+        let millionths = parts.into_iter().fold(0_u128, |sum, (tokens, price)| {
+            sum.saturating_add(u128::from(tokens) * u128::from(price))
+        });
+        u64::try_from(millionths.saturating_add(PER / 2) / PER).unwrap_or(u64::MAX)
     }
 }

@@ -367,6 +367,8 @@ def test_usage_is_added_up(shell, consumed):
                 "input_tokens": 1200 * events,
                 "output_tokens": 300 * events,
                 "cached_input_tokens": 200 * events,
+                "cache_write_input_tokens": 0,
+                "cache_write_1h_input_tokens": 0,
                 "reasoning_tokens": 0,
                 "cost_nano_usd": cost,
                 "unpriced_events": unpriced,

@@ -20,7 +20,8 @@ fn a_frame_reads_as_the_event_that_it_was() {
     let line = r#"{"type":"tool_completed","event_id":"e1","epoch":"00000000000000ab","offset":42,"run_sequence":7,
         "timestamp":"2026-11-21T10:00:00.123Z","recorded_at":"2026-11-21T10:00:00.456Z","user_id":"u1",
         "thread_id":"t1","run_id":"r1","parent_run_id":"r0","agent_name":"a","traceparent":"00-x","labels":{"k":"v"},
-        "usage":{"model":"m","input_tokens":3,"cost_nano_usd":0},"first_offset":40,"joined":2,"summary":{},
+        "usage":{"model":"m","input_tokens":3,"cache_write_input_tokens":2,"cache_write_1h_input_tokens":1,
+        "cost_nano_usd":0},"cost":{"nano_usd":0,"basis":"stated"},"first_offset":40,"joined":2,"summary":{},
         "payload":{"tool_call_id":"c1","call_sequence":5,"tool_name":"search","status":"failed","error":"no",
         "result":{"id":12345678901234567890123,"x":1.10},"execution_time_ms":118.5}}"#;
     let event = event(line).unwrap().unwrap();
@@ -36,7 +37,13 @@ fn a_frame_reads_as_the_event_that_it_was() {
     );
     assert_eq!(event.occurred_at.unwrap().nanos, 123_000_000);
     assert_eq!(event.labels["k"], "v");
-    assert_eq!(event.usage.unwrap().cost_nano_usd, Some(0));
+    let usage = event.usage.unwrap();
+    assert_eq!(usage.cost_nano_usd, Some(0));
+    let writes = (
+        usage.cache_write_input_tokens,
+        usage.cache_write_1h_input_tokens,
+    );
+    assert_eq!(writes, (2, 1));
     let Some(Payload::ToolCompleted(tool)) = event.payload else {
         panic!("another arm");
     };
@@ -78,6 +85,26 @@ fn a_text_that_was_cut_inside_an_emoji_is_taken() {
     assert_eq!(tool.status(), ToolStatus::Cancelled);
     let exact = tool_completed::Output::ResultJson("1e999".into());
     assert_eq!(tool.output, Some(exact));
+}
+
+#[test]
+fn a_cost_that_the_service_computed_is_not_stated() {
+    let usage = json!({"model": "m", "input_tokens": 3});
+    let cost = json!({"nano_usd": 2000, "basis": "priced"});
+    let priced = read(&json!({"type": "x", "usage": usage, "cost": cost}));
+    assert_eq!(priced.usage.unwrap().cost_nano_usd, None);
+}
+
+#[test]
+fn accounting_is_read_by_its_name() {
+    let accounting = |name: &str| {
+        let line = json!({"type": "x", "usage": {"accounting": name}});
+        let event = event(&line.to_string())?;
+        Ok::<_, String>(event.unwrap().usage.unwrap().accounting())
+    };
+    assert_eq!(accounting("exclusive"), Ok(UsageAccounting::Exclusive));
+    assert_eq!(accounting("inclusive"), Ok(UsageAccounting::Inclusive));
+    assert!(accounting("other").is_err());
 }
 
 #[test]

@@ -5,8 +5,9 @@ use serde_json::{Map, Value};
 
 use super::words;
 use crate::proto::v1::{
-    Acknowledgement, Adjustment, Connection, GetRunResponse, ModelUsage, OpenToolCall, OpenWait,
-    Position, Run, Source, SourceRefusal, TimelineItem, Transport, Usage, UsageTotals,
+    Acknowledgement, Adjustment, Connection, Cost, CostBasis, GetRunResponse, ModelUsage,
+    OpenToolCall, OpenWait, Position, Run, Source, SourceRefusal, TimelineItem, Transport, Usage,
+    UsageTotals,
 };
 
 /// A run as it stands.
@@ -73,6 +74,7 @@ fn item(item: &TimelineItem) -> Value {
         .maybe("source", item.source.as_ref().map(source))
         .text("violation", &item.violation)
         .maybe("usage", item.usage.as_ref().map(usage))
+        .maybe("cost", item.cost.as_ref().map(cost))
         .text("message_id", &item.message_id)
         .text("role", &item.role)
         .list("adjustments", &item.adjustments, adjustment)
@@ -125,8 +127,26 @@ fn usage(usage: &Usage) -> Value {
         .with("input_tokens", usage.input_tokens)
         .with("output_tokens", usage.output_tokens)
         .with("cached_input_tokens", usage.cached_input_tokens)
+        .with("cache_write_input_tokens", usage.cache_write_input_tokens)
+        .with(
+            "cache_write_1h_input_tokens",
+            usage.cache_write_1h_input_tokens,
+        )
         .with("reasoning_tokens", usage.reasoning_tokens)
         .maybe("cost_nano_usd", usage.cost_nano_usd.map(Value::from))
+        .end()
+}
+
+fn cost(cost: &Cost) -> Value {
+    let basis = match cost.basis() {
+        CostBasis::Stated => "stated",
+        CostBasis::Priced => "priced",
+        CostBasis::Unpriced => "unpriced",
+        CostBasis::Unspecified => "",
+    };
+    Object::new()
+        .with("nano_usd", cost.nano_usd)
+        .text("basis", basis)
         .end()
 }
 
@@ -136,6 +156,11 @@ fn totals(totals: &UsageTotals) -> Value {
         .with("input_tokens", totals.input_tokens)
         .with("output_tokens", totals.output_tokens)
         .with("cached_input_tokens", totals.cached_input_tokens)
+        .with("cache_write_input_tokens", totals.cache_write_input_tokens)
+        .with(
+            "cache_write_1h_input_tokens",
+            totals.cache_write_1h_input_tokens,
+        )
         .with("reasoning_tokens", totals.reasoning_tokens)
         .with("cost_nano_usd", totals.cost_nano_usd)
         .with("unpriced_events", totals.unpriced_events)

@@ -187,7 +187,10 @@ impl Page {
             line += &self.painted(&format!("  ({count} joined)"), FAINT);
         }
         if let Some(usage) = &item.usage {
-            line += &self.painted(&format!("  [{}]", words::usage(usage)), FAINT);
+            line += &self.painted(
+                &format!("  [{}]", words::usage(usage, item.cost.as_ref())),
+                FAINT,
+            );
         }
         if let Some(source) = &item.source {
             let colour = if item.run_sequence == 1 {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::{
     clock::Timestamp,
-    proto::v1::{AdjustmentAction, RunState, Source, Transport, Usage, UsageTotals},
+    proto::v1::{
+        AdjustmentAction, Cost, CostBasis, RunState, Source, Transport, Usage, UsageTotals,
+    },
 };
 
 use crate::cli::text::plain;
@@ -112,13 +114,16 @@ pub(in crate::cli) fn source(source: &Source) -> String {
     format!("{} term {}", plain(&source.producer_id), source.term)
 }
 
-/// What one event adds, such as `120 in, 30 out`.
-pub(super) fn usage(usage: &Usage) -> String {
+/// What one event adds, such as `120 in, 30 out, $0.000450`. A cost of `?` is unknown.
+pub(super) fn usage(usage: &Usage, cost: Option<&Cost>) -> String {
     let model = [&usage.provider, &usage.model].map(|name| plain(name));
     let named = model.iter().filter(|name| !name.is_empty());
     let named = named.map(AsRef::as_ref).collect::<Vec<&str>>().join("/");
     let tokens = format!("{} in, {} out", usage.input_tokens, usage.output_tokens);
-    let cost = usage.cost_nano_usd.map(dollars);
+    let cost = cost.map(|cost| match cost.basis() {
+        CostBasis::Unpriced => "?".to_owned(),
+        _ => dollars(cost.nano_usd),
+    });
     let parts = [named, tokens, cost.unwrap_or_default()];
     let said = parts.iter().filter(|part| !part.is_empty());
     said.cloned().collect::<Vec<_>>().join(", ")
@@ -136,9 +141,10 @@ pub(super) fn totals(totals: &UsageTotals) -> String {
         count => format!(", and {count} events without a price"),
     };
     format!(
-        "{} in{}, {} out{}, {}{unpriced}",
+        "{} in{}{}, {} out{}, {}{unpriced}",
         totals.input_tokens,
         of(totals.cached_input_tokens, "cached"),
+        of(totals.cache_write_input_tokens, "written to the cache"),
         totals.output_tokens,
         of(totals.reasoning_tokens, "reasoning"),
         dollars(totals.cost_nano_usd),
@@ -194,10 +200,19 @@ mod tests {
         };
         let used = Usage {
             model: evil.into(),
-            cost_nano_usd: Some(1_500),
             ..Usage::default()
         };
+        let cost = |nano_usd, basis: CostBasis| Cost {
+            nano_usd,
+            basis: basis.into(),
+        };
         assert_eq!(source(&named), "\\u{1b}[2J term 1");
-        assert_eq!(usage(&used), "\\u{1b}[2J, 0 in, 0 out, $0.000002");
+        let priced = cost(1_500, CostBasis::Priced);
+        assert_eq!(
+            usage(&used, Some(&priced)),
+            "\\u{1b}[2J, 0 in, 0 out, $0.000002"
+        );
+        let unpriced = cost(0, CostBasis::Unpriced);
+        assert_eq!(usage(&used, Some(&unpriced)), "\\u{1b}[2J, 0 in, 0 out, ?");
     }
 }

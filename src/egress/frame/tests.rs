@@ -5,7 +5,7 @@ use prost_types::{Duration, Struct, Timestamp, Value};
 use super::*;
 use crate::{
     egress::fixtures::{body, record},
-    event::{Action, Adjustment, Event, RunId, RunSequence},
+    event::{Action, Adjustment, Cost, CostBasis, Event, RunId, RunSequence},
     proto::v1::{
         PatchOp, PatchOperation, agent_completed, event::Payload, subscribe_response::Item,
         tool_completed, tool_executing,
@@ -377,12 +377,18 @@ fn full() -> Record {
             cached_input_tokens: 0,
             reasoning_tokens: 2,
             cost_nano_usd: Some(0),
+            cache_write_input_tokens: 4,
+            cache_write_1h_input_tokens: 3,
             ..Default::default()
         }),
         ..body(Payload::AgentCancelled(v1::AgentCancelled::default()))
     };
     let mut full = record(Kind::AgentCancelled, &body);
     full.draft.parent_run_id = Some(RunId::new("r0").unwrap());
+    full.draft.cost = Some(Cost {
+        nano_usd: 2_000,
+        basis: CostBasis::Priced,
+    });
     full
 }
 
@@ -390,7 +396,7 @@ fn full() -> Record {
 fn everything_at_the_top_in_its_order() {
     assert_eq!(
         json(&full()),
-        r#"{"type":"agent_cancelled","event_id":"e1","epoch":"00000000000000ab","offset":42,"run_sequence":7,"timestamp":"2026-11-21T09:59:59.000005Z","recorded_at":"2026-11-21T10:00:00.123Z","user_id":"u1","thread_id":"t1","run_id":"r1","parent_run_id":"r0","agent_name":"researcher","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","labels":{"a":"","k\"":"v"},"usage":{"provider":"p","model":"m","input_tokens":1,"output_tokens":9007199254740991,"reasoning_tokens":2,"cost_nano_usd":0},"payload":{}}"#
+        r#"{"type":"agent_cancelled","event_id":"e1","epoch":"00000000000000ab","offset":42,"run_sequence":7,"timestamp":"2026-11-21T09:59:59.000005Z","recorded_at":"2026-11-21T10:00:00.123Z","user_id":"u1","thread_id":"t1","run_id":"r1","parent_run_id":"r0","agent_name":"researcher","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","labels":{"a":"","k\"":"v"},"usage":{"provider":"p","model":"m","input_tokens":1,"output_tokens":9007199254740991,"cache_write_input_tokens":4,"cache_write_1h_input_tokens":3,"reasoning_tokens":2,"cost_nano_usd":0},"cost":{"nano_usd":2000,"basis":"priced"},"payload":{}}"#
     );
 }
 
@@ -414,6 +420,10 @@ fn the_wire_form_decodes_to_the_whole_event() {
         recorded_at: Some(Timestamp {
             seconds: 1_795_255_200,
             nanos: 123_000_000,
+        }),
+        cost: Some(v1::Cost {
+            nano_usd: 2_000,
+            basis: v1::CostBasis::Priced.into(),
         }),
         r#type: "agent_cancelled".into(),
         ..Default::default()

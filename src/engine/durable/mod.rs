@@ -59,10 +59,10 @@ use super::{
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    event::{Epoch, Offset, Position, Record, RunId, StreamKey},
+    event::{Epoch, Offset, Position, Record, RunId, StreamKey, UsageTotals},
     run::Run,
     telemetry::Metrics,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// Where the durable engine keeps what it holds, and how.
@@ -411,7 +411,7 @@ impl Engine for DurableEngine {
         Ok(self.local.watch(stream, watcher))
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         Ok(self.local.usage(query).await)
     }
 

@@ -9,9 +9,9 @@ use super::{Local, Shelf, Stream, Sums, deadlines::Deadlines, keys::Put};
 use crate::{
     clock::Timestamp,
     engine::{DedupeEntry, Key, KeyEntry, StreamState},
-    event::{EventId, Offset, Record, RunId, StreamKey},
+    event::{EventId, Offset, Record, RunId, StreamKey, UsageTotals},
     run::Run,
-    usage::{Series, Sum},
+    usage::Series,
 };
 
 /// A stream that is being taken in, record by record.
@@ -106,7 +106,7 @@ impl Local {
     }
 
     /// Takes in a sum of usage.
-    pub(in crate::engine) fn restore_sum(&self, bucket: usize, series: Series, sum: Sum) {
+    pub(in crate::engine) fn restore_sum(&self, bucket: usize, series: Series, sum: UsageTotals) {
         if let Some(bucket) = self.buckets.get(bucket) {
             let taken = bucket.lock().usage.restore(series, sum);
             self.usage_series.fetch_add(1, Ordering::Relaxed);

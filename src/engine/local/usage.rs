@@ -15,18 +15,18 @@ use std::{
 use super::{Bucket, Config, Local};
 use crate::{
     clock::Timestamp,
-    event::{Record, StreamKey, Usage},
-    usage::{Day, Model, Series, Sum, UsageQuery},
+    event::{Cost, Record, StreamKey, Usage, UsageTotals},
+    usage::{Day, Model, Series, UsageQuery},
 };
 
 /// The sums of one bucket.
 #[derive(Default)]
 pub(in crate::engine) struct Ledger {
-    days: BTreeMap<Day, HashMap<Series, Sum>>,
+    days: BTreeMap<Day, HashMap<Series, UsageTotals>>,
 }
 
 /// Sums that changed, by the bucket that they lie in.
-pub(in crate::engine) type Sums = HashMap<(usize, Series), Sum>;
+pub(in crate::engine) type Sums = HashMap<(usize, Series), UsageTotals>;
 
 /// Room for series, shared by all buckets.
 struct Room<'a> {
@@ -55,16 +55,21 @@ impl Room<'_> {
 
 impl Ledger {
     /// Adds what one event adds to `series`, or to what that is folded into if there is no room.
-    fn add(&mut self, series: Series, usage: &Usage, room: &Room<'_>) -> (Series, Sum, Added) {
+    fn add(
+        &mut self,
+        series: Series,
+        (usage, cost): (&Usage, Cost),
+        room: &Room<'_>,
+    ) -> (Series, UsageTotals, Added) {
         let sums = self.days.entry(series.day).or_default();
         let (place, added) = Self::place(sums, series, room);
         let sum = sums.entry(place.clone()).or_default();
-        sum.add(usage);
+        sum.add(usage, cost);
         (place, *sum, added)
     }
 
     /// Takes in a sum. Returns the bytes that this takes.
-    pub(in crate::engine) fn restore(&mut self, series: Series, sum: Sum) -> usize {
+    pub(in crate::engine) fn restore(&mut self, series: Series, sum: UsageTotals) -> usize {
         let taken = weight(&series);
         let sums = self.days.entry(series.day).or_default();
         sums.entry(series).or_default().merge(&sum);
@@ -72,7 +77,11 @@ impl Ledger {
     }
 
     /// Which sum `series` is added to.
-    fn place(sums: &HashMap<Series, Sum>, series: Series, room: &Room<'_>) -> (Series, Added) {
+    fn place(
+        sums: &HashMap<Series, UsageTotals>,
+        series: Series,
+        room: &Room<'_>,
+    ) -> (Series, Added) {
         if sums.contains_key(&series) {
             return (series, Added::default());
         }
@@ -114,7 +123,7 @@ impl Ledger {
         &'a self,
         query: &'a UsageQuery,
         is_kept: impl Fn(Day) -> bool,
-    ) -> impl Iterator<Item = (Series, Sum)> {
+    ) -> impl Iterator<Item = (Series, UsageTotals)> {
         let days = self.days.iter().filter(move |(day, _)| is_kept(**day));
         let sums = days.flat_map(|(_, sums)| sums);
         let asked = sums.filter(|(series, _)| query.admits(series));
@@ -133,7 +142,7 @@ fn weight(series: &Series) -> usize {
     let user = series.user.as_ref().map_or(0, |id| id.as_str().len());
     let thread = series.thread_id.as_ref().map_or(0, |id| id.as_str().len());
     let texts = TEXTS + series.tenant.as_str().len() + user + thread + series.model.weight();
-    size_of::<(Series, Sum)>() + MAP + texts
+    size_of::<(Series, UsageTotals)>() + MAP + texts
 }
 
 impl Local {
@@ -155,7 +164,7 @@ impl Local {
             if draft.bare {
                 continue;
             }
-            let Some(usage) = &draft.event.usage else {
+            let Some((usage, cost)) = draft.consumed() else {
                 continue;
             };
             let series = Series {
@@ -165,7 +174,7 @@ impl Local {
                 thread_id: draft.thread_id.clone(),
                 model: Model::of(usage),
             };
-            let (place, sum, added) = bucket.usage.add(series, usage, &room);
+            let (place, sum, added) = bucket.usage.add(series, (usage, cost), &room);
             if let Some(sums) = sums.as_deref_mut() {
                 sums.insert((key.bucket(), place), sum);
             }
@@ -187,7 +196,7 @@ impl Local {
     }
 
     /// What `query` asks for, bucket by bucket.
-    pub(in crate::engine) async fn usage(&self, query: &UsageQuery) -> Vec<(Series, Sum)> {
+    pub(in crate::engine) async fn usage(&self, query: &UsageQuery) -> Vec<(Series, UsageTotals)> {
         let now = self.clock.now();
         let is_kept = |day| !is_over(day, &self.config, now);
         let mut found = Vec::new();
@@ -220,6 +229,13 @@ mod tests {
                 model: model.into(),
             },
         }
+    }
+
+    fn used(ledger: &mut Ledger, series: Series, room: &Room<'_>) -> Added {
+        let usage = usage(&series.model.model);
+        ledger
+            .add(series, (&usage, Cost::without_price(&usage)), room)
+            .2
     }
 
     fn usage(model: &str) -> Usage {
@@ -259,8 +275,7 @@ mod tests {
         let mut ledger = Ledger::default();
         let mut taken = 0;
         let mut add = |user: &str, model: &str| {
-            let (.., added) =
-                ledger.add(series("t", "2026-11-22", user, model), &usage(model), &room);
+            let added = used(&mut ledger, series("t", "2026-11-22", user, model), &room);
             taken += added.taken;
             added.folded
         };
@@ -307,7 +322,7 @@ mod tests {
         for tenant in ["s", "t"] {
             for day in ["2026-11-21", "2026-11-22"] {
                 for user in ["a", "b"] {
-                    ledger.add(series(tenant, day, user, "m"), &usage("m"), &room);
+                    used(&mut ledger, series(tenant, day, user, "m"), &room);
                 }
             }
         }
@@ -327,10 +342,7 @@ mod tests {
         let mut taken = 0;
         for day in ["2026-11-20", "2026-11-22", "2026-11-21"] {
             for user in ["a", "b"] {
-                taken += ledger
-                    .add(series("t", day, user, "m"), &usage("m"), &room)
-                    .2
-                    .taken;
+                taken += used(&mut ledger, series("t", day, user, "m"), &room).taken;
             }
         }
         let config = Config {

@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    event::{Epoch, Offset, Position, RunId, StreamKey},
+    event::{Epoch, Offset, Position, RunId, StreamKey, UsageTotals},
     run::Run,
     telemetry::Metrics,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// Everything in memory, in fixed buckets under a lock each.
@@ -165,7 +165,7 @@ impl Engine for MemoryEngine {
         Ok(self.0.watch(stream, watcher))
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         Ok(self.0.usage(query).await)
     }
 

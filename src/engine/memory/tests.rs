@@ -13,8 +13,8 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     engine::{AppendError, Appended, Commit, Engine, EngineError, Key, ReadLimit, Watcher},
     event::{
-        ContentHash, Draft, Event, EventId, Kind, Offset, Position, ProducerId, Record, RunId,
-        RunSequence, Source, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId,
+        ContentHash, Cost, Draft, Event, EventId, Kind, Offset, Position, ProducerId, Record,
+        RunId, RunSequence, Source, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId,
     },
     telemetry::Metrics,
 };
@@ -301,6 +301,7 @@ fn consuming(draft: Draft, rng: &mut StdRng) -> Draft {
         cost_nano_usd: None,
     });
     Draft {
+        cost: usage.as_ref().map(Cost::without_price),
         thread_id: ThreadId::new(&format!("t{}", rng.random_range(0..3))).ok(),
         event: Arc::new(Event {
             usage: usage.map(Box::new),

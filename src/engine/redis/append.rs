@@ -22,8 +22,8 @@ use crate::{
         state::{ENDED_RUNS, ENDED_RUNS_SLACK},
         stored,
     },
-    event::{Offset, Position, Record, StreamKey},
-    usage::{Day, Model, Series, Sum},
+    event::{Offset, Position, Record, StreamKey, UsageTotals},
+    usage::{Day, Model, Series},
 };
 
 /// The most bytes of records that a hint carries; beyond that it only names the head.
@@ -249,13 +249,13 @@ fn hint_head(records: &[Arc<Record>]) -> Bytes {
 }
 
 fn add_usage(call: &mut Call, stream: &StreamKey, records: &[Arc<Record>]) {
-    let mut sums: BTreeMap<Series, Sum> = BTreeMap::new();
+    let mut sums: BTreeMap<Series, UsageTotals> = BTreeMap::new();
     for draft in records.iter().map(|record| &record.draft) {
         #[cfg(feature = "bench")]
         if draft.bare {
             continue;
         }
-        let Some(usage) = &draft.event.usage else {
+        let Some((usage, cost)) = draft.consumed() else {
             continue;
         };
         let series = Series {
@@ -265,7 +265,7 @@ fn add_usage(call: &mut Call, stream: &StreamKey, records: &[Arc<Record>]) {
             thread_id: draft.thread_id.clone(),
             model: Model::of(usage),
         };
-        sums.entry(series).or_default().add(usage);
+        sums.entry(series).or_default().add(usage, cost);
     }
     call.arg(sums.len());
     for (series, sum) in &sums {

@@ -49,10 +49,10 @@ use super::{
 };
 use crate::{
     clock::{Clock, Entropy, Timestamp},
-    event::{BUCKETS, Epoch, Offset, Position, RunId, StreamKey},
+    event::{BUCKETS, Epoch, Offset, Position, RunId, StreamKey, UsageTotals},
     run::Run,
     telemetry::Metrics,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// How many calls of `maintain` visit every bucket once.
@@ -316,7 +316,7 @@ impl Engine for RedisEngine {
         self.inner.watch(stream, watcher).await
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         Ok(self.inner.usage(query).await?)
     }
 

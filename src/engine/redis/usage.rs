@@ -1,7 +1,6 @@
 //! What was consumed: sums in the bucket of their user, one hash for each day.
 //!
-//! Each number of a sum is a field of its own, so that it can be added to where it lies. Tokens of events that stated
-//! no cost are kept apart from the others: so an event touches few fields.
+//! Each number of a sum is a field of its own, so that it can be added to where it lies.
 
 use std::collections::HashMap;
 
@@ -10,8 +9,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::{Inner, call, call::CallError, names};
 use crate::{
     clock::Timestamp,
-    event::{BUCKETS, StreamKey, Tokens},
-    usage::{Day, Series, Sum, UsageQuery},
+    event::{BUCKETS, StreamKey, UsageTotals},
+    usage::{Day, Series, UsageQuery},
 };
 
 /// How many buckets are read at once.
@@ -19,26 +18,17 @@ const BUCKETS_AT_ONCE: usize = 16;
 
 /// The numbers of `sum` that are not zero, by the first letters of their fields. Redis counts up to `i64::MAX`, where a
 /// number stops.
-pub(super) fn stats(sum: &Sum) -> Vec<(char, i64)> {
-    let costed = Tokens {
-        input: sum.tokens.input - sum.uncosted_tokens.input,
-        output: sum.tokens.output - sum.uncosted_tokens.output,
-        cached_input: sum.tokens.cached_input - sum.uncosted_tokens.cached_input,
-        reasoning: sum.tokens.reasoning - sum.uncosted_tokens.reasoning,
-    };
-    let uncosted = sum.uncosted_tokens;
+pub(super) fn stats(sum: &UsageTotals) -> Vec<(char, i64)> {
     let all = [
         ('n', sum.events),
-        ('N', sum.uncosted_events),
-        ('s', sum.stated_cost_nano_usd),
-        ('i', costed.input),
-        ('o', costed.output),
-        ('c', costed.cached_input),
-        ('r', costed.reasoning),
-        ('I', uncosted.input),
-        ('O', uncosted.output),
-        ('C', uncosted.cached_input),
-        ('R', uncosted.reasoning),
+        ('N', sum.unpriced_events),
+        ('s', sum.cost_nano_usd),
+        ('i', sum.tokens.input),
+        ('o', sum.tokens.output),
+        ('c', sum.tokens.cached_input),
+        ('w', sum.tokens.cache_write),
+        ('W', sum.tokens.cache_write_1h),
+        ('r', sum.tokens.reasoning),
     ];
     let held = all.into_iter().filter(|(_, number)| *number > 0);
     held.map(|(name, number)| (name, i64::try_from(number).unwrap_or(i64::MAX)))
@@ -46,30 +36,29 @@ pub(super) fn stats(sum: &Sum) -> Vec<(char, i64)> {
 }
 
 /// Takes the number of one field into the sum of its series.
-fn take(sum: &mut Sum, name: char, number: u64) {
+fn take(sum: &mut UsageTotals, name: char, number: u64) {
     let add = |total: &mut u64| *total = total.saturating_add(number);
     match name {
         'n' => add(&mut sum.events),
-        'N' => add(&mut sum.uncosted_events),
-        's' => add(&mut sum.stated_cost_nano_usd),
+        'N' => add(&mut sum.unpriced_events),
+        's' => add(&mut sum.cost_nano_usd),
+        // An earlier version had the tokens of events that stated no cost under the capital letter.
         'i' | 'I' => add(&mut sum.tokens.input),
         'o' | 'O' => add(&mut sum.tokens.output),
         'c' | 'C' => add(&mut sum.tokens.cached_input),
         'r' | 'R' => add(&mut sum.tokens.reasoning),
-        _ => {}
-    }
-    match name {
-        'I' => add(&mut sum.uncosted_tokens.input),
-        'O' => add(&mut sum.uncosted_tokens.output),
-        'C' => add(&mut sum.uncosted_tokens.cached_input),
-        'R' => add(&mut sum.uncosted_tokens.reasoning),
+        'w' => add(&mut sum.tokens.cache_write),
+        'W' => add(&mut sum.tokens.cache_write_1h),
         _ => {}
     }
 }
 
 impl Inner {
     /// What `query` asks for, bucket by bucket.
-    pub(super) async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, CallError> {
+    pub(super) async fn usage(
+        &self,
+        query: &UsageQuery,
+    ) -> Result<Vec<(Series, UsageTotals)>, CallError> {
         let only = query.tenant.clone().zip(query.user.clone());
         let buckets = match only.map(|(tenant, user)| StreamKey::new(tenant, user).bucket()) {
             Some(bucket) => bucket..bucket + 1,
@@ -84,7 +73,7 @@ impl Inner {
         &self,
         bucket: usize,
         query: &UsageQuery,
-    ) -> Result<Vec<(Series, Sum)>, CallError> {
+    ) -> Result<Vec<(Series, UsageTotals)>, CallError> {
         let key = self.names.days(bucket);
         let mut days = redis::cmd("SMEMBERS");
         days.arg(&key);
@@ -113,8 +102,8 @@ fn sums_of(
     day: Day,
     fields: Vec<redis::Value>,
     query: &UsageQuery,
-) -> Result<Vec<(Series, Sum)>, CallError> {
-    let mut sums: HashMap<String, Sum> = HashMap::new();
+) -> Result<Vec<(Series, UsageTotals)>, CallError> {
+    let mut sums: HashMap<String, UsageTotals> = HashMap::new();
     let mut fields = fields.into_iter();
     while let (Some(name), Some(number)) = (fields.next(), fields.next()) {
         let (name, number) = (call::text(name)?, call::number(number)?);
@@ -141,7 +130,7 @@ fn sums_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Usage;
+    use crate::event::{Cost, Tokens, Usage};
 
     #[test]
     fn a_sum_is_what_its_numbers_come_to() {
@@ -151,20 +140,54 @@ mod tests {
             tokens: Tokens {
                 input: tokens,
                 output: 2,
-                cached_input: 0,
+                cache_write: 4,
+                cache_write_1h: 3,
                 reasoning: 1,
+                ..Tokens::default()
             },
             cost_nano_usd,
         };
-        let mut sum = Sum::default();
+        let mut sum = UsageTotals::default();
         for usage in [usage(1, None), usage(10, Some(7)), usage(100, None)] {
-            sum.add(&usage);
+            sum.add(&usage, Cost::without_price(&usage));
         }
-        let mut again = Sum::default();
+        let mut again = UsageTotals::default();
         for (name, number) in stats(&sum) {
             take(&mut again, name, u64::try_from(number).unwrap());
         }
         assert_eq!(again, sum);
-        assert!(stats(&Sum::default()).is_empty());
+        assert!(stats(&UsageTotals::default()).is_empty());
+    }
+
+    /// It kept the tokens of events without a stated cost apart, to price them when asked. They are unpriced.
+    #[test]
+    fn sums_of_an_earlier_version_are_read() {
+        let mut sum = UsageTotals::default();
+        let fields = [
+            ('n', 3),
+            ('N', 2),
+            ('s', 7),
+            ('i', 10),
+            ('I', 101),
+            ('O', 4),
+            ('C', 5),
+            ('R', 6),
+        ];
+        for (name, number) in fields {
+            take(&mut sum, name, number);
+        }
+        let want = UsageTotals {
+            events: 3,
+            tokens: Tokens {
+                input: 111,
+                output: 4,
+                cached_input: 5,
+                reasoning: 6,
+                ..Tokens::default()
+            },
+            cost_nano_usd: 7,
+            unpriced_events: 2,
+        };
+        assert_eq!(sum, want);
     }
 }

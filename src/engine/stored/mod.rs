@@ -83,6 +83,8 @@ fn tokens_out(tokens: &Tokens) -> Option<proto::Tokens> {
         input: tokens.input,
         output: tokens.output,
         cached_input: tokens.cached_input,
+        cache_write: tokens.cache_write,
+        cache_write_1h: tokens.cache_write_1h,
         reasoning: tokens.reasoning,
     })
 }
@@ -93,6 +95,8 @@ fn tokens_in(tokens: Option<proto::Tokens>) -> Tokens {
         input: tokens.input,
         output: tokens.output,
         cached_input: tokens.cached_input,
+        cache_write: tokens.cache_write,
+        cache_write_1h: tokens.cache_write_1h,
         reasoning: tokens.reasoning,
     }
 }

@@ -15,9 +15,9 @@ use crate::{
     clock::Timestamp,
     engine::DedupeEntry,
     event::{
-        AgentName, ContentHash, Draft, Event, EventId, Kind, Offset, Position, Record, RunId,
-        RunSequence, Step, StreamKey, Summary, ThreadId, ToolCallId, ToolName, Usage, UsageTotals,
-        WaitId,
+        AgentName, ContentHash, Cost, CostBasis, Draft, Event, EventId, Kind, Offset, Position,
+        Record, RunId, RunSequence, Step, StreamKey, Summary, ThreadId, ToolCallId, ToolName,
+        Usage, UsageTotals, WaitId,
     },
     proto::stored as proto,
     reason::Reason,
@@ -53,6 +53,7 @@ pub fn encode_record(record: &Record) -> Bytes {
         recovered: draft.recovered.map(millis),
         state: draft.state.map(|state| state_out(state).into()),
         adjustments: adjustments_out(&event.adjustments),
+        cost: draft.cost.map(cost_out),
     }
     .encode_to_vec()
     .into()
@@ -96,6 +97,7 @@ pub fn decode_record(
             None => return corrupt("no such reason"),
         },
     };
+    let draft = Draft::new(Arc::new(event), Timestamp::from_millis(stored.recorded_at));
     let draft = Draft {
         run_sequence: RunSequence(stored.run_sequence),
         thread_id,
@@ -106,7 +108,8 @@ pub fn decode_record(
         violation,
         recovered: stored.recovered.map(Duration::from_millis),
         state: state.map(state_in),
-        ..Draft::new(Arc::new(event), Timestamp::from_millis(stored.recorded_at))
+        cost: stored.cost.map(cost_in).transpose()?.or(draft.cost),
+        ..draft
     };
     Ok(Record {
         position,
@@ -245,6 +248,31 @@ fn usage_in(usage: proto::Usage) -> Usage {
         tokens: tokens_in(usage.tokens),
         cost_nano_usd: usage.cost_nano_usd,
     }
+}
+
+fn cost_out(cost: Cost) -> proto::Cost {
+    let basis = match cost.basis {
+        CostBasis::Stated => proto::CostBasis::Stated,
+        CostBasis::Priced => proto::CostBasis::Priced,
+        CostBasis::Unpriced => proto::CostBasis::Unpriced,
+    };
+    proto::Cost {
+        nano_usd: cost.nano_usd,
+        basis: basis.into(),
+    }
+}
+
+fn cost_in(cost: proto::Cost) -> Result<Cost, Corrupt> {
+    let basis = match cost.basis() {
+        proto::CostBasis::Stated => CostBasis::Stated,
+        proto::CostBasis::Priced => CostBasis::Priced,
+        proto::CostBasis::Unpriced => CostBasis::Unpriced,
+        proto::CostBasis::Unspecified => return corrupt("no basis of a cost"),
+    };
+    Ok(Cost {
+        nano_usd: cost.nano_usd,
+        basis,
+    })
 }
 
 fn summary_out(summary: &Summary) -> proto::Summary {

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    event::{AgentName, Offset, OpenWait, RunId, RunSequence, ThreadId, Wait},
+    event::{AgentName, Offset, OpenWait, RunId, RunSequence, ThreadId, UsageTotals, Wait},
     proto::stored as proto,
     run::{Run, RunState},
-    usage::{Model, Sum, UsageByModel},
+    usage::{Model, UsageByModel},
 };
 
 /// The bytes of `run`, without its id and its stream.
@@ -92,7 +92,7 @@ pub fn decode_run(bytes: Bytes) -> Result<Run, Corrupt> {
 }
 
 /// The bytes of `sum`.
-pub fn encode_sum(sum: &Sum) -> Bytes {
+pub fn encode_sum(sum: &UsageTotals) -> Bytes {
     sum_out(sum).encode_to_vec().into()
 }
 
@@ -100,27 +100,26 @@ pub fn encode_sum(sum: &Sum) -> Bytes {
 ///
 /// # Errors
 /// When `bytes` are not those of a sum.
-pub fn decode_sum(bytes: Bytes) -> Result<Sum, Corrupt> {
+pub fn decode_sum(bytes: Bytes) -> Result<UsageTotals, Corrupt> {
     Ok(sum_in(proto::Sum::decode(bytes)?))
 }
 
-fn sum_out(sum: &Sum) -> proto::Sum {
+fn sum_out(sum: &UsageTotals) -> proto::Sum {
     proto::Sum {
         events: sum.events,
         tokens: tokens_out(&sum.tokens),
-        stated_cost_nano_usd: sum.stated_cost_nano_usd,
-        uncosted_events: sum.uncosted_events,
-        uncosted_tokens: tokens_out(&sum.uncosted_tokens),
+        cost_nano_usd: sum.cost_nano_usd,
+        unpriced_events: sum.unpriced_events,
+        ..proto::Sum::default()
     }
 }
 
-fn sum_in(sum: proto::Sum) -> Sum {
-    Sum {
+fn sum_in(sum: proto::Sum) -> UsageTotals {
+    UsageTotals {
         events: sum.events,
         tokens: tokens_in(sum.tokens),
-        stated_cost_nano_usd: sum.stated_cost_nano_usd,
-        uncosted_events: sum.uncosted_events,
-        uncosted_tokens: tokens_in(sum.uncosted_tokens),
+        cost_nano_usd: sum.cost_nano_usd.saturating_add(sum.stated_cost_nano_usd),
+        unpriced_events: sum.unpriced_events.saturating_add(sum.uncosted_events),
     }
 }
 

@@ -6,9 +6,9 @@ use super::*;
 use crate::{
     engine::DedupeEntry,
     event::{
-        Action, Adjustment, Adjustments, AgentName, ContentHash, Draft, Epoch, Event, EventId,
-        Kind, Offset, OpenWait, Position, Record, RunId, RunSequence, Step, StreamKey, Summary,
-        Tenant, ThreadId, Usage, UsageTotals, UserId,
+        Action, Adjustment, Adjustments, AgentName, ContentHash, Cost, CostBasis, Draft, Epoch,
+        Event, EventId, Kind, Offset, OpenWait, Position, Record, RunId, RunSequence, Step,
+        StreamKey, Summary, Tenant, ThreadId, Usage, UsageTotals, UserId,
     },
     reason::Reason,
     run::{Run, RunState},
@@ -50,6 +50,8 @@ fn tokens() -> Tokens {
         input: 1,
         output: u64::MAX,
         cached_input: 3,
+        cache_write: 5,
+        cache_write_1h: 6,
         reasoning: 4,
     }
 }
@@ -89,7 +91,7 @@ fn full(kind: Kind, step: Step) -> Record {
             provider: "p".into(),
             model: "m".into(),
             tokens: tokens(),
-            cost_nano_usd: Some(0),
+            cost_nano_usd: None,
         })),
         adjustments: adjustments(),
         joinable: true,
@@ -101,6 +103,10 @@ fn full(kind: Kind, step: Step) -> Record {
         agent_name: AgentName::new("inherited").ok(),
         parent_run_id: RunId::new("r0").ok(),
         step,
+        cost: Some(Cost {
+            nano_usd: 8,
+            basis: CostBasis::Priced,
+        }),
         summary: Some(Box::new(Summary {
             open_tool_calls: vec![call("c1")],
             usage: Some(UsageTotals {
@@ -256,13 +262,15 @@ fn a_wait_of_an_earlier_version_is_of_the_last_event() {
 #[test]
 fn a_run_reads_back_as_it_was_written() {
     let mut usage = UsageByModel::default();
-    for model in ["a", "b"] {
-        usage.add(&Usage {
+    for (model, nano_usd) in [("a", 1), ("b", 2)] {
+        let used = Usage {
             provider: "p".into(),
             model: model.into(),
             tokens: tokens(),
             cost_nano_usd: None,
-        });
+        };
+        let basis = CostBasis::Priced;
+        usage.add(&used, Cost { nano_usd, basis });
     }
     for state in [
         RunState::Running,
@@ -311,14 +319,49 @@ fn an_id_and_a_sum_read_back_as_they_were_written() {
         decode_id(position(), encode_id(&id, &entry)),
         Ok((id, entry))
     );
-    let sum = crate::usage::Sum {
+    let sum = UsageTotals {
         events: 1,
         tokens: tokens(),
-        stated_cost_nano_usd: 2,
-        uncosted_events: 3,
-        uncosted_tokens: tokens(),
+        cost_nano_usd: 2,
+        unpriced_events: 3,
     };
     assert_eq!(decode_sum(encode_sum(&sum)), Ok(sum));
+}
+
+/// It stored no costs but those that events stated.
+#[test]
+fn usage_of_an_earlier_version_has_its_stated_cost_or_is_unpriced() {
+    use prost::Message as _;
+    let stored = proto::Sum {
+        events: 4,
+        tokens: tokens_out(&tokens()),
+        stated_cost_nano_usd: 7,
+        uncosted_events: 3,
+        ..proto::Sum::default()
+    };
+    let want = UsageTotals {
+        events: 4,
+        tokens: tokens(),
+        cost_nano_usd: 7,
+        unpriced_events: 3,
+    };
+    assert_eq!(decode_sum(stored.encode_to_vec().into()), Ok(want));
+
+    let record = full(Kind::AgentThinking, Step::Other);
+    for (stated, tokens, basis) in [
+        (Some(7), tokens(), CostBasis::Stated),
+        (None, tokens(), CostBasis::Unpriced),
+        (None, Tokens::default(), CostBasis::Priced),
+    ] {
+        let mut stored = proto::Record::decode(encode_record(&record)).unwrap();
+        stored.cost = None;
+        let usage = stored.usage.as_mut().unwrap();
+        (usage.cost_nano_usd, usage.tokens) = (stated, tokens_out(&tokens));
+        let bytes = stored.encode_to_vec().into();
+        let read = decode_record(&stream(), position(), bytes).unwrap();
+        let nano_usd = stated.unwrap_or(0);
+        assert_eq!(read.draft.cost, Some(Cost { nano_usd, basis }));
+    }
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 
 use crate::{
-    event::{RunId, Tenant, ThreadId, UserId},
+    event::{RunId, Tenant, ThreadId, UsageTotals, UserId},
     proto::v1::{GetUsageResponse, UsageGroup, UsageRow},
-    usage::{Day, Model, PriceTable, Sum},
+    usage::{Day, Model},
 };
 
 /// The most rows of an answer.
@@ -24,18 +24,16 @@ pub(super) struct Part<'a> {
     pub(super) run_id: Option<&'a RunId>,
     pub(super) day: Option<Day>,
     pub(super) model: &'a Model,
-    pub(super) sum: &'a Sum,
+    pub(super) sum: &'a UsageTotals,
 }
 
-/// Sums by what they are grouped by. Each keeps its models apart, since each model has its price.
+/// Sums by what they are grouped by.
 pub(super) struct Rows {
     groups: Vec<UsageGroup>,
     /// By the names of the groups, in their order.
-    rows: BTreeMap<Vec<String>, Models>,
-    total: Models,
+    rows: BTreeMap<Vec<String>, UsageTotals>,
+    total: UsageTotals,
 }
-
-type Models = BTreeMap<Model, Sum>;
 
 impl Rows {
     /// None yet.
@@ -43,34 +41,28 @@ impl Rows {
         Self {
             groups,
             rows: BTreeMap::new(),
-            total: Models::new(),
+            total: UsageTotals::default(),
         }
     }
 
     /// Adds `part` to its row.
     pub(super) fn add(&mut self, part: &Part<'_>) {
         let names = self.groups.iter().map(|group| part.name(*group)).collect();
-        for models in [self.rows.entry(names).or_default(), &mut self.total] {
-            match models.get_mut(part.model) {
-                Some(sum) => sum.merge(part.sum),
-                None => {
-                    models.insert(part.model.clone(), *part.sum);
-                }
-            }
-        }
+        self.rows.entry(names).or_default().merge(part.sum);
+        self.total.merge(part.sum);
     }
 
-    /// The answer, as far as it fits, with costs by `prices`.
-    pub(super) fn into_answer(self, prices: &PriceTable) -> GetUsageResponse {
+    /// The answer, as far as it fits.
+    pub(super) fn into_answer(self) -> GetUsageResponse {
         let mut answer = GetUsageResponse {
             rows: Vec::new(),
-            total: Some(prices.totals(self.total.iter()).into()),
+            total: Some(self.total.into()),
             rows_left_out: 0,
         };
         let (all, mut bytes) = (self.rows.len(), 0);
-        for (names, models) in self.rows.into_iter().take(ROWS) {
+        for (names, totals) in self.rows.into_iter().take(ROWS) {
             let mut row = UsageRow {
-                totals: Some(prices.totals(models.iter()).into()),
+                totals: Some(totals.into()),
                 ..UsageRow::default()
             };
             for (group, name) in self.groups.iter().zip(names) {
@@ -121,19 +113,19 @@ fn field(row: &mut UsageRow, group: UsageGroup) -> &mut String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::Tokens, usage::Price};
+    use crate::event::Tokens;
 
-    fn sum(input: u64) -> Sum {
-        let tokens = Tokens {
-            input,
-            ..Tokens::default()
-        };
-        Sum {
+    /// One event that cost 3 billionths of a dollar per token, unless its model has no price.
+    fn sum(model: &str, input: u64) -> UsageTotals {
+        let priced = model != "unknown";
+        UsageTotals {
             events: 1,
-            tokens,
-            stated_cost_nano_usd: 0,
-            uncosted_events: 1,
-            uncosted_tokens: tokens,
+            tokens: Tokens {
+                input,
+                ..Tokens::default()
+            },
+            cost_nano_usd: if priced { 3 * input } else { 0 },
+            unpriced_events: u64::from(!priced),
         }
     }
 
@@ -155,7 +147,7 @@ mod tests {
                 run_id: None,
                 day: day.parse().ok(),
                 model: &model(name),
-                sum: &sum(*tokens),
+                sum: &sum(name, *tokens),
             });
         }
         rows
@@ -169,18 +161,9 @@ mod tests {
         ("", "2026-11-22", "unknown", 5),
     ];
 
-    /// Half a billionth of a dollar for a token of `m` and `n`.
-    fn prices() -> PriceTable {
-        let half = Price {
-            input: 500_000,
-            ..Price::default()
-        };
-        PriceTable::new(["m", "n"].map(|name| (model(name), half)))
-    }
-
     #[test]
     fn rows_come_in_the_order_of_their_groups() {
-        let answer = rows(&[UsageGroup::Day, UsageGroup::User], &PARTS).into_answer(&prices());
+        let answer = rows(&[UsageGroup::Day, UsageGroup::User], &PARTS).into_answer();
         let told = answer.rows.iter().map(|row| {
             let totals = row.totals.as_ref().unwrap();
             assert_eq!((row.tenant_id.as_str(), row.model.as_str()), ("", ""));
@@ -191,24 +174,23 @@ mod tests {
             told.collect::<Vec<_>>(),
             [
                 ("2026-11-22 ".into(), 5, 0),
-                ("2026-11-22 a".into(), 3, 2),
-                ("2026-11-22 b".into(), 1, 1),
-                ("2026-11-23 a".into(), 1, 1),
+                ("2026-11-22 a".into(), 3, 9),
+                ("2026-11-22 b".into(), 1, 3),
+                ("2026-11-23 a".into(), 1, 3),
             ]
         );
-        // Each row is rounded by itself, and so is the total: it is no sum of rounded costs.
         let total = answer.total.unwrap();
-        assert_eq!((total.input_tokens, total.cost_nano_usd), (10, 3));
+        assert_eq!((total.input_tokens, total.cost_nano_usd), (10, 15));
         assert_eq!((total.events, total.unpriced_events), (5, 1));
         assert_eq!(answer.rows_left_out, 0);
     }
 
     #[test]
     fn without_groups_there_is_one_row() {
-        let answer = rows(&[], &PARTS).into_answer(&prices());
+        let answer = rows(&[], &PARTS).into_answer();
         assert_eq!(answer.rows.len(), 1);
         assert_eq!(answer.rows[0].totals, answer.total);
-        let none = rows(&[], &[]).into_answer(&prices());
+        let none = rows(&[], &[]).into_answer();
         assert_eq!((none.rows.len(), none.total), (0, Some(Default::default())));
     }
 
@@ -226,10 +208,10 @@ mod tests {
                         .as_ref(),
                     day: None,
                     model: &model("m"),
-                    sum: &sum(1),
+                    sum: &sum("m", 1),
                 });
             }
-            let answer = rows.into_answer(&prices());
+            let answer = rows.into_answer();
             assert!(answer.encoded_len() < 4 << 20, "{}", answer.encoded_len());
             let told = answer.rows.len();
             assert_eq!(told + answer.rows_left_out as usize, count);

@@ -157,7 +157,7 @@ async fn a_run_that_ends_tells_its_open_calls_and_its_totals() {
         end["summary"]["usage"],
         json!({
             "events": 2, "input_tokens": 120, "output_tokens": 10, "cached_input_tokens": 0,
-            "reasoning_tokens": 0, "cost_nano_usd": 7, "unpriced_events": 1,
+            "cache_write_input_tokens": 0, "cache_write_1h_input_tokens": 0, "reasoning_tokens": 0, "cost_nano_usd": 7, "unpriced_events": 1,
         })
     );
     let recorded = recorded(&server, "end").await;

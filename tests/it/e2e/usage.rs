@@ -1,6 +1,7 @@
 //! Usage and cost: to the token, whatever was sent, sent again or refused.
 
 mod agents;
+mod cost;
 mod ledger;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -34,10 +35,17 @@ const RUNS: usize = 10_000 / TENANTS.len() / DAYS;
 const PRICES: [((&str, &str), Price); 3] = [
     (
         ("acme", "large"),
-        [1_250_000_000, 125_000_000, 10_000_000_000, 12_000_000_001],
+        [
+            1_250_000_000,
+            125_000_000,
+            10_000_000_000,
+            12_000_000_001,
+            1_562_500_000,
+            2_500_000_000,
+        ],
     ),
-    (("acme", "small"), [1, 1, 499_999, 500_000]),
-    (("", "large"), [0, 0, 1, 7]),
+    (("acme", "small"), [1, 1, 499_999, 500_000, 2, 3]),
+    (("", "large"), [0, 0, 1, 7, 11, 13]),
 ];
 
 const GROUPS: [UsageGroup; 7] = [
@@ -60,6 +68,8 @@ async fn server() -> Server {
             input: price[0],
             output: price[2],
             cached_input: Some(price[1]),
+            cache_write: Some(price[4]),
+            cache_write_1h: Some(price[5]),
             reasoning: Some(price[3]),
         };
         settings.prices = PRICES.map(price).into();
@@ -241,6 +251,8 @@ async fn a_run_ends_with_what_it_came_to() {
         "input_tokens": 3_000_000,
         "output_tokens": 0,
         "cached_input_tokens": 0,
+        "cache_write_input_tokens": 0,
+        "cache_write_1h_input_tokens": 0,
         "reasoning_tokens": 0,
         "cost_nano_usd": 2_500_000_000_u64,
         "unpriced_events": 1,

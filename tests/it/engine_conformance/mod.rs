@@ -165,6 +165,7 @@ macro_rules! conformance {
                 open_runs_are_told_with_the_head;
             usage:
                 every_appended_draft_counts_once_in_its_series
+                a_cost_is_added_up_as_it_was_recorded
                 a_refused_commit_consumes_nothing
                 usage_is_told_as_asked_for
                 usage_outlives_its_events_until_the_day_is_forgotten

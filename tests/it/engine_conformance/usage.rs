@@ -5,12 +5,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use emitter::{
     clock::{Clock, Timestamp},
     engine::{Commit, Engine},
-    event::{Draft, Event, StreamKey, Tenant, ThreadId, Tokens, Usage, UserId},
-    usage::{Day, Model, Sum, UsageQuery},
+    event::{
+        Cost, CostBasis, Draft, Event, StreamKey, Tenant, ThreadId, Tokens, Usage, UsageTotals,
+        UserId,
+    },
+    usage::{Day, Model, UsageQuery},
 };
 
 use super::{USAGE_AGE, USAGE_SERIES, pass_a_day};
-use crate::support::events::{START, append, draft, maintain_all, note, stream};
+use crate::support::events::{ALL, START, append, draft, maintain_all, note, stream};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -25,6 +28,8 @@ fn spent(user: &StreamKey, id: &str, thread: &str, model: &str, tokens: u64) -> 
                 input: tokens,
                 output: 2 * tokens,
                 cached_input: tokens / 2,
+                cache_write: 3,
+                cache_write_1h: 2,
                 reasoning: 1,
             },
             cost_nano_usd: tokens.is_multiple_of(2).then_some(tokens),
@@ -42,8 +47,8 @@ fn at(now: Timestamp, events: impl IntoIterator<Item = Event>) -> Commit {
 }
 
 /// The sums that `query` asks for, as `tenant day user thread model`.
-async fn sums(engine: &dyn Engine, query: &UsageQuery) -> BTreeMap<String, Sum> {
-    let mut sums = BTreeMap::<String, Sum>::new();
+async fn sums(engine: &dyn Engine, query: &UsageQuery) -> BTreeMap<String, UsageTotals> {
+    let mut sums = BTreeMap::<String, UsageTotals>::new();
     for (series, sum) in engine.usage(query).await.expect("usage") {
         let user = series.user.as_ref().map_or("-", UserId::as_str);
         let thread = series.thread_id.as_ref().map_or("-", ThreadId::as_str);
@@ -91,20 +96,47 @@ pub(crate) async fn every_appended_draft_counts_once_in_its_series(
     let all = UsageQuery::default();
     assert_eq!(inputs(&*engine, &all).await, want);
     let one = sums(&*engine, &all).await[&format!("default {first} a t m")];
-    let tokens = |input, output, cached_input, reasoning| Tokens {
-        input,
-        output,
-        cached_input,
-        reasoning,
-    };
-    let sum = Sum {
+    let sum = UsageTotals {
         events: 2,
-        tokens: tokens(3, 6, 1, 2),
-        stated_cost_nano_usd: 2,
-        uncosted_events: 1,
-        uncosted_tokens: tokens(1, 2, 0, 1),
+        tokens: Tokens {
+            input: 3,
+            output: 6,
+            cached_input: 1,
+            cache_write: 6,
+            cache_write_1h: 4,
+            reasoning: 2,
+        },
+        cost_nano_usd: 2,
+        unpriced_events: 1,
     };
     assert_eq!(one, sum);
+}
+
+pub(crate) async fn a_cost_is_added_up_as_it_was_recorded(engine: Arc<dyn Engine>, _clock: Clock) {
+    let user = stream("u");
+    let costs = [
+        (3, CostBasis::Priced),
+        (4, CostBasis::Stated),
+        (0, CostBasis::Unpriced),
+    ];
+    let drafts = costs.map(|(nano_usd, basis)| Draft {
+        cost: Some(Cost { nano_usd, basis }),
+        ..draft(spent(&user, &format!("{nano_usd}"), "t", "m", 1), 0, START)
+    });
+    let drafts = drafts.into();
+    let stored = append(&*engine, &user, Commit { drafts }).await;
+    let sums = sums(&*engine, &UsageQuery::default()).await;
+    let told: Vec<_> = sums
+        .values()
+        .map(|sum| (sum.events, sum.cost_nano_usd, sum.unpriced_events))
+        .collect();
+    assert_eq!(told, [(3, 7, 1)]);
+    // Readers get the costs of which that is the sum.
+    let head = stored.records[0].prev;
+    let page = engine.read(&user, head, ALL).await.unwrap();
+    let read = page.records.iter().map(|record| record.draft.cost);
+    let want = costs.map(|(nano_usd, basis)| Some(Cost { nano_usd, basis }));
+    assert_eq!(read.collect::<Vec<_>>(), want);
 }
 
 pub(crate) async fn a_refused_commit_consumes_nothing(engine: Arc<dyn Engine>, _clock: Clock) {

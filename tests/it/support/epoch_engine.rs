@@ -14,9 +14,9 @@ use emitter::{
         AppendError, Appended, Commit, Description, Due, DueInReach, Engine, EngineError, Key,
         KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState, Watch, Watcher,
     },
-    event::{Epoch, Offset, Position, Record, RunId, StreamKey},
+    event::{Epoch, Offset, Position, Record, RunId, StreamKey, UsageTotals},
     run::Run,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 
 /// Wraps an engine and names its epoch otherwise, once it has changed.
@@ -191,7 +191,7 @@ impl Engine for EpochEngine {
         })
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         self.inner.usage(query).await
     }
 

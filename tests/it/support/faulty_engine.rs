@@ -19,9 +19,9 @@ use emitter::{
         EngineError, Key, KeyEntry, KnownRun, OpenRuns, Page, ReadLimit, RunQuery, StreamState,
         Watch, Watcher,
     },
-    event::{MAX_OFFSET, Offset, Position, RunId, StreamKey},
+    event::{MAX_OFFSET, Offset, Position, RunId, StreamKey, UsageTotals},
     run::Run,
-    usage::{Series, Sum, UsageQuery},
+    usage::{Series, UsageQuery},
 };
 use tokio::sync::Semaphore;
 
@@ -417,7 +417,7 @@ impl Engine for FaultyEngine {
         self.inner.watch(stream, watcher).await
     }
 
-    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, Sum)>, EngineError> {
+    async fn usage(&self, query: &UsageQuery) -> Result<Vec<(Series, UsageTotals)>, EngineError> {
         self.call().await?;
         self.inner.usage(query).await
     }

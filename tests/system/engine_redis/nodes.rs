@@ -174,7 +174,7 @@ async fn series_beyond_the_room_of_a_bucket_are_folded_and_counted() {
         .find(|(series, _)| &*series.model.model == "(other)");
     let rest = rest.expect("the rest").1;
     // A number stops where Redis does.
-    assert_eq!(rest.stated_cost_nano_usd, i64::MAX.unsigned_abs());
+    assert_eq!(rest.cost_nano_usd, i64::MAX.unsigned_abs());
     let of_user = UsageQuery {
         user: Some(user.user().clone()),
         ..UsageQuery::default()

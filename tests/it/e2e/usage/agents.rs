@@ -234,12 +234,16 @@ impl Agents {
             _ => 50_000,
         };
         let (input, output) = (rng.random_range(0..=most), rng.random_range(0..=most));
+        let cached = rng.random_range(0..=input);
+        let write = rng.random_range(0..=input - cached);
         Usage {
             provider: (*provider).into(),
             model: (*model).into(),
             input_tokens: input,
             output_tokens: output,
-            cached_input_tokens: rng.random_range(0..=input),
+            cached_input_tokens: cached,
+            cache_write_input_tokens: write,
+            cache_write_1h_input_tokens: rng.random_range(0..=write),
             reasoning_tokens: rng.random_range(0..=output),
             cost_nano_usd: rng.random_bool(0.2).then(|| rng.random_range(0..1_000_000)),
             ..Default::default()

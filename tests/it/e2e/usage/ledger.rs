@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use emitter::proto::v1::{GetUsageRequest, Usage, UsageGroup, UsageRow, UsageTotals};
 
-/// What a million tokens cost, in billionths of a dollar: input, cached input, output, reasoning.
-pub(super) type Price = [u64; 4];
+/// What a million tokens cost, in billionths of a dollar: input, cached input, output, reasoning, cache writes, and those
+/// for one hour.
+pub(super) type Price = [u64; 6];
 
 /// One stored event's usage, and all that it is of.
 pub(super) struct Entry {
@@ -83,34 +84,41 @@ impl Ledger {
 
     fn totals(&self, usages: &[&Usage]) -> UsageTotals {
         let mut totals = UsageTotals::default();
-        // In millionths of a billionth.
-        let mut cost: u128 = 0;
         for usage in usages {
             totals.events += 1;
             totals.input_tokens += usage.input_tokens;
             totals.output_tokens += usage.output_tokens;
             totals.cached_input_tokens += usage.cached_input_tokens;
             totals.reasoning_tokens += usage.reasoning_tokens;
+            totals.cache_write_input_tokens += usage.cache_write_input_tokens;
+            totals.cache_write_1h_input_tokens += usage.cache_write_1h_input_tokens;
             let model = (usage.provider.clone(), usage.model.clone());
             match (usage.cost_nano_usd, self.prices.get(&model)) {
-                (Some(stated), _) => cost += u128::from(stated) * 1_000_000,
-                (None, Some(price)) => {
-                    let tokens = [
-                        usage.input_tokens - usage.cached_input_tokens,
-                        usage.cached_input_tokens,
-                        usage.output_tokens - usage.reasoning_tokens,
-                        usage.reasoning_tokens,
-                    ];
-                    let each = tokens.iter().zip(price);
-                    cost += each
-                        .map(|(n, per)| u128::from(*n) * u128::from(*per))
-                        .sum::<u128>();
-                }
+                (Some(stated), _) => totals.cost_nano_usd += stated,
+                (None, Some(price)) => totals.cost_nano_usd += priced(usage, price),
+                (None, None) if usage.input_tokens + usage.output_tokens == 0 => {}
                 (None, None) => totals.unpriced_events += 1,
             }
         }
-        let rounded_up = cost % 1_000_000 >= 500_000;
-        totals.cost_nano_usd = u64::try_from(cost / 1_000_000).unwrap() + u64::from(rounded_up);
         totals
     }
+}
+
+/// What one event cost, rounded half up.
+fn priced(usage: &Usage, price: &Price) -> u64 {
+    let cached = usage.cached_input_tokens + usage.cache_write_input_tokens;
+    let tokens = [
+        usage.input_tokens - cached,
+        usage.cached_input_tokens,
+        usage.output_tokens - usage.reasoning_tokens,
+        usage.reasoning_tokens,
+        usage.cache_write_input_tokens - usage.cache_write_1h_input_tokens,
+        usage.cache_write_1h_input_tokens,
+    ];
+    let each = tokens.iter().zip(price);
+    // In millionths of a billionth.
+    let cost: u128 = each
+        .map(|(tokens, price)| u128::from(*tokens) * u128::from(*price))
+        .sum();
+    u64::try_from(cost / 1_000_000).unwrap() + u64::from(cost % 1_000_000 >= 500_000)
 }

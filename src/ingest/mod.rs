@@ -6,7 +6,7 @@
 //!    are still encoded. What one call may cost is bounded here: 4 MiB could hold two million empty events, which
 //!    decoded take more than a gigabyte.
 //! 2. `validate` decodes one event at a time, checks its fields (`payload` those of its arm, `check` and `json` the
-//!    rules that refuse an event, `adjust`, `context` and `fit` those that change a value instead), takes its content
+//!    rules that refuse an event, `adjust`, `context`, `usage` and `fit` those that change a value), takes its content
 //!    hash, fills in what was left to the server, and encodes what is stored. `canonical` gives a tool call's arguments
 //!    the form that their hash is taken of.
 //! 3. `redact` hides the values of secrets in a tool call's parameters.
@@ -24,6 +24,7 @@ mod payload;
 mod redact;
 mod server;
 mod service;
+mod usage;
 mod validate;
 mod wire;
 

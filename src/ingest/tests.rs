@@ -5,6 +5,7 @@ mod adjusted;
 mod calls;
 mod mutation;
 mod refused;
+mod usage;
 
 use std::collections::BTreeSet;
 

@@ -9,11 +9,11 @@ use crate::{
     access::Principal,
     clock::{Clock, Entropy},
     event::{
-        self, Action, Adjustments, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS,
-        ProducerId, RunId, Source, Step, Tenant, ThreadId, Tokens, UserId,
+        Action, Adjustments, AgentName, ContentHash, Event, EventId, Kind, OWN_IDS, ProducerId,
+        RunId, Source, Step, Tenant, ThreadId, UserId,
     },
     proto::v1::{
-        self, ToolCompleted, ToolStatus, Usage, agent_completed,
+        self, ToolCompleted, ToolStatus, agent_completed,
         event::Payload,
         tool_completed,
         tool_executing::Input::{Parameters, ParametersJson},
@@ -22,12 +22,8 @@ use crate::{
 };
 
 use super::{
-    Config, canonical,
-    check::{Checker, NAME_CHARS},
-    context, fit, json,
-    path::Path,
-    payload,
-    redact::Redactor,
+    Config, canonical, check::Checker, context, fit, json, path::Path, payload, redact::Redactor,
+    usage,
 };
 
 const ROOT: Path<'static> = Path::ROOT;
@@ -108,7 +104,10 @@ impl Intake {
             kind: header.kind,
             step,
             source,
-            usage: event.usage.as_ref().map(|usage| Box::new(consumed(usage))),
+            usage: event
+                .usage
+                .as_ref()
+                .map(|usage| Box::new(usage::consumed(usage))),
             content,
             body: body(event),
         })
@@ -279,7 +278,7 @@ fn check(event: &mut v1::Event, most: usize, mut checker: Checker) -> Result<Hea
     let source = event.source.as_ref().and_then(|stated| source(stated, c));
     context::adjust(event, c);
     if let Some(usage) = &mut event.usage {
-        self::usage(usage, c);
+        usage::adjust(usage, c);
     }
     let kind = match &mut event.payload {
         Some(payload) => Some(payload::check(payload, c)),
@@ -350,44 +349,4 @@ fn source(source: &v1::Source, c: &mut Checker) -> Option<Source> {
         producer_id: producer_id?,
         term: source.term,
     })
-}
-
-fn usage(usage: &mut Usage, c: &mut Checker) {
-    let at = ROOT.field("usage");
-    c.cut_line(&at.field("provider"), &mut usage.provider, NAME_CHARS);
-    c.cut_line(&at.field("model"), &mut usage.model, NAME_CHARS);
-    c.clamp_count(&at.field("input_tokens"), &mut usage.input_tokens);
-    c.clamp_count(&at.field("output_tokens"), &mut usage.output_tokens);
-    if let Some(cost) = &mut usage.cost_nano_usd {
-        c.clamp_count(&at.field("cost_nano_usd"), cost);
-    }
-    if usage.cached_input_tokens > usage.input_tokens {
-        c.fail(
-            &at.field("cached_input_tokens"),
-            "must be at most input_tokens",
-        );
-    }
-    if usage.reasoning_tokens > usage.output_tokens {
-        c.fail(
-            &at.field("reasoning_tokens"),
-            "must be at most output_tokens",
-        );
-    }
-}
-
-/// What a valid `usage` says was consumed.
-fn consumed(usage: &v1::Usage) -> event::Usage {
-    event::Usage {
-        provider: usage.provider.as_str().into(),
-        model: usage.model.as_str().into(),
-        tokens: Tokens {
-            input: usage.input_tokens,
-            output: usage.output_tokens,
-            cached_input: usage.cached_input_tokens,
-            cache_write: usage.cache_write_input_tokens,
-            cache_write_1h: usage.cache_write_1h_input_tokens,
-            reasoning: usage.reasoning_tokens,
-        },
-        cost_nano_usd: usage.cost_nano_usd,
-    }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     proto::v1::{
         AgentStarted, Custom, Message, PatchOp, PatchOperation, Source, StateDelta, TextDelta,
-        ToolCompleted, ToolExecuting, ToolProgress, Usage, tool_executing,
+        ToolCompleted, ToolExecuting, ToolProgress, tool_executing,
     },
     reason::Reason,
 };
@@ -139,33 +139,6 @@ fn a_custom_event_may_come_without_a_run() {
 }
 
 #[test]
-fn usage() {
-    let most = (1 << 53) - 1;
-    let usage = |change: fn(&mut Usage)| {
-        let mut usage = Usage {
-            input_tokens: most,
-            output_tokens: most,
-            ..Usage::default()
-        };
-        change(&mut usage);
-        with(|e| e.usage = Some(usage))
-    };
-    assert_ok(&usage(|u| {
-        u.cached_input_tokens = u.input_tokens;
-        u.reasoning_tokens = u.output_tokens;
-        u.cost_nano_usd = Some((1 << 53) - 1);
-    }));
-    let cached = usage(|u| (u.input_tokens, u.cached_input_tokens) = (1, 2));
-    assert_refused(&cached, "usage.cached_input_tokens", "at most input_tokens");
-    let reasoning = usage(|u| (u.output_tokens, u.reasoning_tokens) = (1, 2));
-    assert_refused(
-        &reasoning,
-        "usage.reasoning_tokens",
-        "at most output_tokens",
-    );
-}
-
-#[test]
 fn sources() {
     let source = |id: &str, term| {
         let producer_id = id.to_owned();
@@ -217,10 +190,6 @@ fn all_problems_are_told_up_to_a_bound() {
     let several = with(|e| {
         e.user_id.clear();
         e.thread_id = "\n".into();
-        e.usage = Some(Usage {
-            cached_input_tokens: 1,
-            ..Default::default()
-        });
         e.payload = Some(Payload::ToolProgress(ToolProgress {
             tool_call_id: "\0".into(),
             ..Default::default()
@@ -232,12 +201,7 @@ fn all_problems_are_told_up_to_a_bound() {
         .collect();
     assert_eq!(
         fields,
-        [
-            "user_id",
-            "thread_id",
-            "usage.cached_input_tokens",
-            "tool_progress.tool_call_id"
-        ]
+        ["user_id", "thread_id", "tool_progress.tool_call_id"]
     );
 
     let many: Vec<_> = (0..40).map(|n| format!("{n}")).collect();

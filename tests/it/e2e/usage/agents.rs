@@ -172,7 +172,7 @@ impl Agents {
         let open = self.open.choose(&mut self.rng)?.clone();
         let mut event = self.event(&open, wire::thinking("no"));
         event.usage = Some(self.usage());
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..3) {
             // The run has ended.
             0 => {
                 let ended = self.ended.choose(&mut self.rng)?;
@@ -181,11 +181,6 @@ impl Agents {
             }
             // The run is somebody else's.
             1 => event.user_id.push_str(" and another"),
-            // There cannot be more cached tokens than tokens.
-            2 => {
-                let usage = event.usage.as_mut()?;
-                usage.cached_input_tokens = usage.input_tokens + 1;
-            }
             // The id is known for something else.
             _ => {
                 let (known, _) = self.recent.choose(&mut self.rng)?;

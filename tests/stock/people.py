@@ -33,6 +33,8 @@ class Run:
     """One run of an agent: the five critical events, as protobuf's JSON."""
 
     TYPES = ["agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed"]
+    # What the service adds to the payloads about the tool call: the number of its begin.
+    CALL_SEQUENCE = 3
 
     def __init__(self, user_id):
         self.user_id = user_id
@@ -86,6 +88,8 @@ class Run:
         """The payloads as a browser gets them, in order."""
         payloads = [dict(event[arm]) for event, arm in zip(self.events, self.TYPES)]
         for payload in payloads:
+            if "tool_call_id" in payload:
+                payload["call_sequence"] = self.CALL_SEQUENCE
             if "execution_time" in payload:
                 payload["execution_time_ms"] = round(float(payload.pop("execution_time").rstrip("s")) * 1000)
             if "status" in payload:

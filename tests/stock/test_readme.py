@@ -122,7 +122,7 @@ def test_tail_shows_what_was_emitted(shell, here, stubs):
     assert lines == [
         ["researcher", "r1", "agent_started", "Looking into it"],
         # The run's agent is known from its first event.
-        ["researcher", "r1", "tool_executing", "search", *lines[1][4:-1], '{"page":3}'],
+        ["researcher", "r1", "tool_executing", "#2", "search", '{"page":3}'],
     ], tail
 
 

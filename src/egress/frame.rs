@@ -293,7 +293,6 @@ fn proto_frame(record: &Record, body: &[u8], joined: Option<Joined>) -> Bytes {
         adjustments: draft.event.adjustments.to_proto(),
         cost: draft.cost.map(Into::into),
         r#type: draft.event.kind.wire_type().to_owned(),
-        ..Default::default()
     };
     let event_len: usize = header()
         .map(|(tag, text)| delimited_len(*tag, text.len()))

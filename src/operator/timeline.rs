@@ -148,7 +148,6 @@ fn item(record: &Record, took: Option<Duration>, before: Option<&Source>) -> v1:
         call_sequence: draft.step.call().map(|call| call.0),
         message_id: said.message_id,
         role: said.role,
-        ..Default::default()
     }
 }
 

@@ -26,13 +26,16 @@ fn stored(usage: Usage) -> (Usage, Vec<(String, Action)>) {
     (body(&accepted).usage.unwrap(), adjusted)
 }
 
+/// What a producer makes of the numbers that a provider reports by name.
+type Mapping = fn(&dyn Fn(&str) -> u64) -> Usage;
+
 /// What one API reports, and what must be stored of it.
 struct Reported {
     api: &'static str,
     /// What the response holds.
     response: Value,
     /// The mapping that a producer makes.
-    map: fn(&dyn Fn(&str) -> u64) -> Usage,
+    map: Mapping,
     want: Tokens,
     /// By the prices below.
     nano_usd: u64,

@@ -1,8 +1,9 @@
 //! The file that says which version wrote a directory, and what is looked at before the store is opened.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io::{self, Write},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
     time::{Duration, Instant},
 };
@@ -47,6 +48,7 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
     make(directory)?;
     match check(directory) {
         Ok(()) => {
+            make_private(directory)?;
             if let Some(missing) = missing(directory) {
                 return Err(damaged(&missing));
             }
@@ -60,7 +62,7 @@ pub(super) fn prepare(directory: &Path) -> Result<(), OpenError> {
             Journals::prepare(directory)
         }
         Err(OpenError::Empty) => match clear(directory)? {
-            true => Ok(()),
+            true => Ok(make_private(directory)?),
             false => prepare(directory),
         },
         Err(refused) => Err(refused),
@@ -126,7 +128,7 @@ pub(super) fn make(directory: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     make(above)?;
-    fs::create_dir(directory)?;
+    create_private(directory)?;
     // A name is safe once the directory is that has it.
     File::open(above)?.sync_all()
 }
@@ -147,6 +149,38 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Creates a directory that only its owner may enter.
+pub(super) fn create_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(PRIVATE).create(directory)
+}
+
+/// The mode of a data directory.
+const PRIVATE: u32 = 0o700;
+
+/// Takes the rights of group and others from `directory`: it holds what users said. Older versions created it with more.
+fn make_private(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.permissions().mode() & 0o777;
+    if mode & !PRIVATE == 0 {
+        return Ok(());
+    }
+    let private = Permissions::from_mode(mode & PRIVATE);
+    match fs::set_permissions(directory, private) {
+        Ok(()) => tracing::info!(
+            directory = %directory.display(),
+            was = format_args!("{mode:o}"),
+            "the data directory was open to other users of this machine: now only its owner may enter it"
+        ),
+        // A volume's root may belong to another user. The service works all the same.
+        Err(error) => tracing::warn!(
+            %error,
+            directory = %directory.display(),
+            mode = format_args!("{mode:o}"),
+            "other users of this machine may read the data directory: set its mode to 0700"
+        ),
+    }
+    Ok(())
 }
 
 /// Says which version wrote the directory, if it does not say so yet.

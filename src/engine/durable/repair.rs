@@ -169,7 +169,7 @@ pub fn take_over(
         let what = format!("{} lies in the directory itself", into.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what).into());
     }
-    fs::create_dir(&part).map_err(scratch::of_file(&part))?;
+    format::create_private(&part).map_err(scratch::of_file(&part))?;
     let made = make_whole(directory, &part, &held.journals, clock, entropy).and_then(|epoch| {
         fs::rename(&part, into).map_err(scratch::of_file(into))?;
         File::open(above)?.sync_all()?;
@@ -222,10 +222,9 @@ fn make_whole(
     Ok(epoch)
 }
 
-/// Gives `to` the mode of `from`, and all that is in it its owner, where that is allowed.
+/// Gives `to` and all that is in it the owner of `from`, where that is allowed.
 fn belong_as(from: &Path, to: &Path) -> io::Result<()> {
     let facts = fs::metadata(from)?;
-    fs::set_permissions(to, facts.permissions())?;
     if let Err(error) = owned_by(to, facts.uid(), facts.gid()) {
         tracing::warn!(%error, directory = %to.display(), "it keeps the owner that made it");
     }

@@ -445,7 +445,7 @@ async fn what_is_taken_over_belongs_to_whom_the_directory_belongs() {
     // Only root may give it away.
     let is_other = chown(&directory, Some(OTHER), Some(OTHER)).is_ok();
     take_over(&directory, &into, &clock(), &Entropy::seeded(7)).unwrap();
-    assert_eq!(fs::metadata(&into).unwrap().mode() & 0o777, 0o710);
+    assert_eq!(fs::metadata(&into).unwrap().mode() & 0o777, 0o700);
     let owner = fs::metadata(&directory).unwrap().uid();
     assert_eq!(owner == OTHER, is_other);
     for path in files(&into).iter().chain([&into, &into.join("keyspaces")]) {

@@ -2,6 +2,7 @@
 
 mod damage;
 mod killed;
+mod private;
 mod refusing;
 
 /// A durable engine in a directory of the server's own.

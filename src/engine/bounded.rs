@@ -54,6 +54,10 @@ impl Engine for Bounded {
         self.engine.condition()
     }
 
+    fn problems(&self) -> Vec<String> {
+        self.engine.problems()
+    }
+
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {
         self.within(self.engine.load(stream)).await
     }

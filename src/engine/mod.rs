@@ -42,6 +42,11 @@ pub trait Engine: Send + Sync + 'static {
         Condition::Well
     }
 
+    /// What an operator has to mend so that it serves all users; empty if there is nothing. It returns at once.
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What a sequencer must know of a stream to decide on its next event. A stream that does not exist has a head
     /// and nothing else.
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError>;

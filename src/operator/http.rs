@@ -70,6 +70,10 @@ async fn ready(State(operator): State<Operator>) -> Response {
     if let Condition::Refusing(why) | Condition::Unfit(why) | Condition::Failed(why) = condition {
         body["engine"]["refuses"] = why.into();
     }
+    let problems = operator.engine.problems();
+    if !problems.is_empty() {
+        body["engine"]["problems"] = problems.into();
+    }
     let json = [(header::CONTENT_TYPE, "application/json")];
     (status, json, format!("{body}\n")).into_response()
 }

@@ -26,7 +26,7 @@ use crate::{
         verdict::{Allowed, judge},
     },
     proxy::{Proxy, Way, dropping},
-    redis::{AOF_ALWAYS, AOF_EVERYSEC, Redis},
+    redis::{AOF_ALWAYS, AOF_EVERYSEC, IN_MEMORY, Redis},
     seed::seed,
     support::events::stream,
 };
@@ -244,6 +244,32 @@ fn with_timeout(toml: &str, seconds: u64) -> String {
     let patient =
         format!("[limits]\nengine_timeout = \"{engine}s\"\n[redis]\ntimeout = \"{seconds}s\"\n");
     toml.replace("[redis]\n", &patient)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_password_is_named_in_the_log_and_at_readyz() {
+    let redis = Redis::start(IN_MEMORY).await;
+    redis.cli(&["config", "set", "requirepass", "secret"]);
+    let node = Server::start("node", &on_redis(&redis.address())).await;
+    let named = "Redis wants a password: set redis.password_file";
+    let ready = async || node.admin("/readyz").await;
+    until("it is said", async || {
+        let (status, body) = ready().await;
+        status == 503 && body.contains(named)
+    })
+    .await;
+    let log = node.logged();
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("Redis cannot be reached"));
+    let lines: Vec<&str> = lines.collect();
+    assert!(lines.len() == 1 && lines[0].contains(named), "{lines:?}");
+    redis.cli(&["-a", "secret", "config", "set", "requirepass", ""]);
+    until("it is reached", async || {
+        let (status, body) = ready().await;
+        status == 200 && !body.contains("problems")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,6 +139,7 @@ impl Inner {
             .arg(bounds.usage_series.div_ceil(SERIES_SHARE))
             .arg(&hint_head(records)[..])
             .arg(HINT_BYTES);
+        add_usage(&mut call, stream, records);
         call.arg(records.len());
         for record in records {
             let event_id = &record.draft.event.event_id;
@@ -166,7 +167,6 @@ impl Inner {
                 .arg(names::member(&sid, run_id))
                 .arg(at.as_millis());
         }
-        add_usage(&mut call, stream, records);
         call
     }
 

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::{
+    cause,
     link::{Link, Live},
     servers::Connection,
     shards::{Shard, Shards},
@@ -125,7 +126,8 @@ impl Call {
 
     /// Calls it, and once more where the functions had to be loaded first.
     pub(super) async fn on(&self, shards: &Shards) -> Result<Vec<Value>, CallError> {
-        shards.run(&self.key, &self.command).await.and_then(array)
+        let answer = shards.run(&self.key, &self.command).await;
+        not_mistyped(shards, answer.and_then(array)?)
     }
 
     /// Calls it, and waits at the same connection until `replicas` have it, at most so many milliseconds. Returns the
@@ -149,8 +151,30 @@ impl Call {
             // It may also be refused, after the call has been run.
             _ => 0,
         };
-        Ok((array(answer.unwrap_or_default())?, have))
+        let answer = array(answer.unwrap_or_default())?;
+        Ok((not_mistyped(shards, answer)?, have))
     }
+}
+
+/// The answer of a function, unless that found a key that another program has written.
+fn not_mistyped(shards: &Shards, answer: Vec<Value>) -> Result<Vec<Value>, CallError> {
+    if !matches!(answer.first(), Some(Value::BulkString(word)) if word == b"mistyped") {
+        return Ok(answer);
+    }
+    let problem = problem_of(answer)?;
+    shards.problems.note(&problem);
+    Err(CallError::Refused(problem))
+}
+
+/// What an answer says that begins with `mistyped`: a key, what it holds, and what it has to.
+pub(super) fn problem_of(answer: Vec<Value>) -> Result<String, CallError> {
+    let mut answer = answer.into_iter().skip(1);
+    let [key, found, wanted] = [(); 3].map(|()| next(&mut answer).and_then(text));
+    let (key, found, wanted) = (key?, found?, wanted?);
+    Ok(format!(
+        "the key {key:?} in Redis holds a {found}, expected a {wanted}: another program wrote it; rename or delete it, and \
+         keep other programs away from redis.prefix"
+    ))
 }
 
 /// What is sent.
@@ -257,6 +281,9 @@ impl Shards {
             link.lost(live.number);
         }
         self.doubt_by(error);
+        if let Some(problem) = cause::misconfigured(error, self.mode()) {
+            self.problems.note(&problem);
+        }
         meaning(error)
     }
 

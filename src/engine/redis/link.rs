@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{RedisError, RedisResult};
+use redis::RedisResult;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -19,6 +19,8 @@ use tokio::{
 use super::{
     Config,
     call::{CallError, Functions},
+    cause,
+    problems::Problems,
     servers::{self, Connection, Purpose},
     slots::Address,
 };
@@ -124,9 +126,14 @@ impl Link {
                     }
                     Err(error) if !is_away => {
                         is_away = true;
-                        to.outage.begins(&to, &error);
+                        let why = cause::explained(&error);
+                        to.outage.begins(&to, &why);
+                        to.is_unreached(why);
                     }
-                    Err(error) => tracing::debug!(%error, %to, "still not connected"),
+                    Err(error) => {
+                        tracing::debug!(%error, %to, "still not connected");
+                        to.is_unreached(cause::explained(&error));
+                    }
                 }
                 time::sleep(wait.mul_f64(0.5 + entropy.fraction())).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -135,6 +142,7 @@ impl Link {
                 metrics.redis_reconnects.increment(1);
             }
             if is_away {
+                to.problems.note_reached(&to.to_string());
                 to.outage.ends(&to, since.elapsed());
             }
             let connected = Instant::now();
@@ -157,6 +165,14 @@ pub(super) struct To {
     pub(super) address: Option<Address>,
     pub(super) purpose: Purpose,
     pub(super) outage: Arc<Outage>,
+    pub(super) problems: Arc<Problems>,
+}
+
+impl Drop for To {
+    /// What is not connected to any more is no problem.
+    fn drop(&mut self) {
+        self.problems.note_reached(&self.to_string());
+    }
 }
 
 /// How many links to one server fail to connect: that is said when the first does, and when none does any more.
@@ -164,10 +180,10 @@ pub(super) struct To {
 pub(super) struct Outage(AtomicUsize);
 
 impl Outage {
-    fn begins(&self, to: &To, error: &RedisError) {
+    fn begins(&self, to: &To, error: &str) {
         match self.0.fetch_add(1, Ordering::Relaxed) {
-            0 => tracing::warn!(%error, %to, "Redis cannot be reached"),
-            _ => tracing::debug!(%error, %to, "Redis cannot be reached for this either"),
+            0 => tracing::warn!(error, %to, "Redis cannot be reached"),
+            _ => tracing::debug!(error, %to, "Redis cannot be reached for this either"),
         }
     }
 
@@ -190,6 +206,11 @@ impl fmt::Display for To {
 }
 
 impl To {
+    fn is_unreached(&self, why: String) {
+        let to = self.to_string();
+        self.problems.note_unreached(&to, format!("{to}: {why}"));
+    }
+
     async fn connect(&self) -> RedisResult<Connection> {
         let Self {
             config,
@@ -200,6 +221,9 @@ impl To {
         let connecting = async {
             let mut connection = servers::connect(config, address.as_ref(), purpose).await?;
             if !matches!(purpose, Purpose::Hints(_)) {
+                // A server that wants a password says so here. Of the functions, which are long, it only says that they
+                // are too long for one who has not given it.
+                connection.send(&redis::cmd("PING")).await?;
                 Functions::offer_to(&mut connection).await?;
             }
             Ok(connection)

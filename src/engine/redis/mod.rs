@@ -5,6 +5,7 @@
 
 mod append;
 mod call;
+mod cause;
 mod changes;
 mod channel;
 mod clocks;
@@ -14,6 +15,7 @@ mod hints;
 mod link;
 mod list;
 mod names;
+mod problems;
 mod push;
 mod servers;
 mod shards;
@@ -51,7 +53,7 @@ use crate::{
     clock::{Clock, Entropy, Timestamp},
     event::{BUCKETS, Epoch, Offset, Position, RunId, StreamKey, UsageTotals},
     run::Run,
-    telemetry::Metrics,
+    telemetry::{LogLimit, Metrics},
     usage::{Series, UsageQuery},
 };
 
@@ -171,7 +173,17 @@ impl Inner {
 
     /// Counts a call that failed.
     fn count(&self, error: CallError) -> CallError {
+        static LOGGED: LogLimit = LogLimit::new();
         self.metrics.redis_errors.increment(1);
+        if let CallError::Unknown(why) = &error
+            && let Some(left_out) = LOGGED.admit()
+        {
+            tracing::warn!(
+                why,
+                left_out,
+                "a call of Redis failed, and may have had an effect"
+            );
+        }
         error
     }
 
@@ -197,6 +209,11 @@ impl Inner {
             let more = call::number(call::next(&mut answer)?)? == 1;
             let trimmed = call::number(call::next(&mut answer)?)?;
             self.metrics.trimmed.increment(trimmed);
+            let mistyped = call::array(call::next(&mut answer)?)?;
+            if !mistyped.is_empty() {
+                let problem = call::problem_of(mistyped)?;
+                self.shards.problems.note(&problem);
+            }
             if !more {
                 break;
             }
@@ -234,6 +251,10 @@ impl Engine for RedisEngine {
 
     fn condition(&self) -> Condition {
         self.inner.condition()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.inner.shards.problems.all()
     }
 
     async fn load(&self, stream: &StreamKey) -> Result<StreamState, EngineError> {

@@ -21,8 +21,10 @@ use tokio::{
 use super::{
     Config, Mode,
     call::CallError,
+    cause,
     hints::Registry,
     link::{Keeper, Link, Outage, To},
+    problems::Problems,
     push::Push,
     servers::{self, Purpose},
     slots::{Address, Slots, Votes},
@@ -41,6 +43,9 @@ const ANSWERED: Duration = Duration::from_millis(200);
 
 /// How often they are asked where nobody has a doubt.
 const ASKED: Duration = Duration::from_secs(10);
+
+/// What leads to the nodes of a cluster that are asked who serves which slots.
+const CLUSTER: &str = "cluster";
 
 /// A master and the ways to it.
 pub(super) struct Shard {
@@ -75,6 +80,7 @@ pub(super) struct Shards {
     entropy: Entropy,
     metrics: Arc<Metrics>,
     hints: Arc<Registry>,
+    pub(super) problems: Arc<Problems>,
     /// Of a cluster nothing until its nodes were asked.
     serving: watch::Sender<Slots<Arc<Shard>>>,
     /// A connection failed.
@@ -97,6 +103,7 @@ impl Shards {
             entropy,
             metrics,
             hints,
+            problems: Arc::default(),
             serving: watch::Sender::new(Slots::none()),
             doubt: Notify::new(),
             answered: Notify::new(),
@@ -119,6 +126,7 @@ impl Shards {
                 address: address.clone(),
                 purpose,
                 outage: outage.clone(),
+                problems: self.problems.clone(),
             };
             let (link, keeper) = Link::new(to, entropy, metrics);
             keepers.push(keeper);
@@ -152,6 +160,10 @@ impl Shards {
 
     pub(super) fn are_a_cluster(&self) -> bool {
         self.config.mode == Mode::Cluster
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.config.mode
     }
 
     /// How long an answer may take.
@@ -251,12 +263,14 @@ impl Shards {
         loop {
             let is_news = match self.ask().await {
                 Ok((slots, is_most)) => {
+                    self.problems.note_reached(CLUSTER);
                     if std::mem::take(&mut is_lost) {
                         tracing::info!("the cluster tells again who serves which slots");
                     }
                     self.consider(slots, is_most, &mut candidate)
                 }
                 Err(why) => {
+                    self.problems.note_unreached(CLUSTER, why.clone());
                     if !std::mem::replace(&mut is_lost, true) {
                         tracing::warn!(%why, "no node of the cluster tells who serves which slots");
                     }
@@ -303,7 +317,7 @@ impl Shards {
             let name = node.addr().to_string();
             let told = time::timeout(self.timeout(), servers::slots(&self.config, node)).await;
             match told {
-                Ok(told) => told.map_err(|error| format!("{name}: {error}")),
+                Ok(told) => told.map_err(|error| format!("{name}: {}", cause::explained(&error))),
                 Err(_) => Err(format!("{name}: it does not answer")),
             }
         };

@@ -4,6 +4,7 @@ mod agreement;
 mod conformance;
 mod failover;
 mod faults;
+mod foreign;
 mod nodes;
 mod stall;
 

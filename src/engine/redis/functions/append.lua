@@ -7,10 +7,10 @@ local function account(base, most, day, places, stats)
   for rank, series in ipairs(places) do
     local known = redis.call('HEXISTS', sums, 'n' .. series) == 1
     if not known then
-      local held = tonumber(redis.call('HGET', base .. 'b', 'series') or 0)
+      local held = tonumber(redis.call('HGET', base .. 'b', 'series') or 0) or 0
       if rank == 3 or held < most * rank then
         known = true
-        redis.call('HINCRBY', base .. 'b', 'series', 1)
+        redis.call('HSET', base .. 'b', 'series', text(held + 1))
         redis.call('SADD', base .. 'y', day)
       end
     end
@@ -49,10 +49,31 @@ local function refused(bucket, base, stream, epoch, head)
     return { 'reload' }
   end
   local missed = { 'conflict' }
-  for _, entry in ipairs(redis.call('XRANGE', base .. 'l' .. stream.sid, text(head + 1), '+')) do
+  for _, entry in ipairs(redis.call('XRANGE', base .. 'l' .. stream.sid, text(head + 1), text(stream.head))) do
     missed[#missed + 1] = entry[2][6]
   end
   return missed
+end
+
+-- Removes what stands beyond the head: an append that failed between its writes was refused, and its events are not to
+-- be seen.
+local function cut(key, head)
+  repeat
+    local beyond = redis.call('XRANGE', key, text(head + 1), '+', 'COUNT', CHUNK)
+    for _, entry in ipairs(beyond) do
+      redis.call('XDEL', key, entry[1])
+    end
+  until #beyond < CHUNK
+end
+
+-- Adds an entry at `offset`. Where entries beyond the head were removed, the stream still remembers the last of them,
+-- and refuses until it is told the one before `offset`.
+local function add(key, offset, ...)
+  local added = redis.pcall('XADD', key, text(offset), ...)
+  if type(added) == 'table' and added.err then
+    redis.call('XSETID', key, text(offset - 1))
+    redis.call('XADD', key, text(offset), ...)
+  end
 end
 
 local function append(bucket, base, stream, args)
@@ -76,16 +97,30 @@ local function append(bucket, base, stream, args)
     return args[next - 1]
   end
 
-  -- From here on nothing fails: what was begun is finished.
+  local sums = {}
+  for at = 1, tonumber(take()) do
+    local day, places, stats = take(), { take(), take(), take() }, {}
+    for stat = 1, 2 * tonumber(take()) do
+      stats[stat] = take()
+    end
+    local wrong = mistyped(base .. 'u' .. day, TYPES.u)
+    if wrong then
+      return wrong
+    end
+    sums[at] = { day = day, places = places, stats = stats }
+  end
+
+  -- The keys' types were looked at: from here on nothing fails, and what was begun is finished.
   local log, memory = base .. 'l' .. sid, base .. 'q' .. sid
   local count = tonumber(take())
   local told, size = { hint }, 0
+  cut(log, stream.head)
+  cut(memory, stream.head)
   for _ = 1, count do
     local record, weight, at, id = take(), take(), take(), take()
     stream.head = stream.head + 1
-    local offset = text(stream.head)
-    redis.call('XADD', log, offset, 'w', weight, 'a', at, 'r', record)
-    redis.call('XADD', memory, offset, 'a', at, 'i', id)
+    add(log, stream.head, 'w', weight, 'a', at, 'r', record)
+    add(memory, stream.head, 'a', at, 'i', id)
     stream.bytes = stream.bytes + tonumber(weight)
     stream.oldest = stream.oldest or tonumber(at)
     stream.ids = stream.ids or tonumber(at)
@@ -128,13 +163,9 @@ local function append(bucket, base, stream, args)
     end
   end
   local folded = 0
-  for _ = 1, tonumber(take()) do
-    local day, places, stats = take(), { take(), take(), take() }, {}
-    for at = 1, 2 * tonumber(take()) do
-      stats[at] = take()
-    end
-    if account(base, series_most, day, places, stats) then
-      folded = folded + tonumber(stats[2])
+  for _, sum in ipairs(sums) do
+    if account(base, series_most, sum.day, sum.places, sum.stats) then
+      folded = folded + tonumber(sum.stats[2])
     end
   end
   -- What is over goes some at a time, not one by one.
@@ -156,4 +187,4 @@ local function append(bucket, base, stream, args)
   return { 'ok', trimmed, early, forgotten, folded }
 end
 
-register('append', of_stream(append))
+register('append', of_stream(append, 'lqoxediy'))

@@ -34,6 +34,12 @@ local function replace(keys, args)
   return { 'ok' }
 end
 
-register('get', get, 'no-writes')
-register('put', put)
-register('replace', replace, 'allow-oom')
+local function of_key(callback)
+  return function(keys, args)
+    return mistyped(keys[1], 'hash') or callback(keys, args)
+  end
+end
+
+register('get', of_key(get), 'no-writes')
+register('put', of_key(put))
+register('replace', of_key(replace), 'allow-oom')

@@ -6,7 +6,7 @@ local function load(bucket, base, stream, args)
   return { 'ok', bucket.epoch, text(stream.head), bucket.since,
     redis.call('HGETALL', base .. 'o' .. sid),
     redis.call('HGETALL', base .. 'x' .. sid),
-    redis.call('XRANGE', base .. 'q' .. sid, '-', '+', 'COUNT', args[2]) }
+    redis.call('XRANGE', base .. 'q' .. sid, '-', text(stream.head), 'COUNT', args[2]) }
 end
 
 local function open_runs(bucket, base, stream, args)
@@ -21,7 +21,7 @@ local function read(bucket, base, stream, args)
   local more = offset <= stream.head
   while more do
     local count = math.min(records - #page, CHUNK)
-    local entries = redis.call('XRANGE', log, text(offset), '+', 'COUNT', count)
+    local entries = redis.call('XRANGE', log, text(offset), text(stream.head), 'COUNT', count)
     for _, entry in ipairs(entries) do
       held = held + tonumber(entry[2][2])
       if #page > 0 and held > bytes then
@@ -49,7 +49,7 @@ local function clock()
 end
 
 register('clock', clock, 'no-writes')
-register('load', of_stream(load), 'no-writes')
-register('open_runs', of_stream(open_runs), 'no-writes')
-register('read', of_stream(read), 'no-writes')
+register('load', of_stream(load, 'oxq'), 'no-writes')
+register('open_runs', of_stream(open_runs, 'o'), 'no-writes')
+register('read', of_stream(read, 'l'), 'no-writes')
 register('heads', of_bucket(heads), 'no-writes')

@@ -33,6 +33,32 @@ local function base_of(key)
   return string.sub(key, 1, -2)
 end
 
+-- What each key holds.
+local TYPES = {
+  b = 'hash', i = 'zset', d = 'zset', y = 'set', u = 'hash',
+  m = 'hash', l = 'stream', q = 'stream', o = 'hash', x = 'hash', e = 'zset',
+}
+
+-- What to answer if another program has put something of another type at `key`. Functions look before their first
+-- write: an error between two writes would leave half of what belongs together.
+local function mistyped(key, wanted)
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= wanted then
+    return { 'mistyped', key, found, wanted }
+  end
+end
+
+-- The same for some of a bucket's and a stream's keys: `kinds` are their letters.
+local function mistyped_among(base, sid, kinds)
+  for kind in string.gmatch(kinds, '.') do
+    local of_bucket = string.find('bidy', kind, 1, true)
+    local answer = mistyped(base .. kind .. (of_bucket and '' or sid), TYPES[kind])
+    if answer then
+      return answer
+    end
+  end
+end
+
 -- Fails, before anything is changed, where a cluster's server has only a part of the slot: a key that is missing may be
 -- at the other one.
 local function whole(key)
@@ -45,6 +71,10 @@ local function bucket_of(key)
   local info = redis.call('INFO', 'replication')
   if string.find(info, 'role:slave', 1, true) then
     return nil, redis.error_reply('READONLY not the master')
+  end
+  local wrong = mistyped(key, TYPES.b)
+  if wrong then
+    return nil, wrong
   end
   local held = redis.call('HMGET', key, 'epoch', 'replid', 'floor', 'since')
   if held[2] ~= string.match(info, 'master_replid:(%x+)') then
@@ -80,7 +110,7 @@ local function trim(base, stream, records, bytes, cutoff, most)
     return stream.head - stream.trimmed > records or stream.bytes > bytes or stream.oldest <= cutoff
   end
   while stream.oldest and gone < most and surplus() do
-    local entries = redis.call('XRANGE', log, text(stream.trimmed + 1), '+', 'COUNT', count)
+    local entries = redis.call('XRANGE', log, text(stream.trimmed + 1), text(stream.head), 'COUNT', count)
     for _, entry in ipairs(entries) do
       stream.oldest, looked = tonumber(entry[2][4]), true
       if gone == most or not surplus() then
@@ -101,7 +131,8 @@ local function trim(base, stream, records, bytes, cutoff, most)
   elseif gone > 0 then
     redis.call('XTRIM', log, 'MINID', text(stream.trimmed + 1))
     if not looked then
-      stream.oldest = tonumber(redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1][2][4])
+      local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+      stream.oldest = first and tonumber(first[2][4])
     end
   end
   return gone
@@ -165,9 +196,13 @@ local function of_bucket(callback)
   end
 end
 
--- The same, for the stream `args[1]`.
-local function of_stream(callback)
+-- The same, for the stream `args[1]`. `kinds` are the letters of the keys that the function uses.
+local function of_stream(callback, kinds)
   return of_bucket(function(bucket, base, args)
+    local wrong = mistyped_among(base, args[1], 'm' .. kinds)
+    if wrong then
+      return wrong
+    end
     return callback(bucket, base, stream_of(base, args[1], bucket.floor), args)
   end)
 end

@@ -3,6 +3,10 @@
 
 -- Keeps streams from being evicted until `args[1]`.
 local function pin(bucket, base, args)
+  local wrong = mistyped(base .. 'i', TYPES.i)
+  if wrong then
+    return wrong
+  end
   local answer = { 'ok', bucket.epoch }
   for at = 2, #args do
     local sid = args[at]
@@ -31,7 +35,7 @@ end
 -- The server's history is not the one that the bucket's epoch is of: `args[1]` is its epoch now.
 local function adopt(keys, args)
   local bucket, answer = bucket_of(keys[1])
-  if not bucket and answer.err then
+  if not bucket and (answer.err or answer[1] == 'mistyped') then
     return answer
   end
   if not bucket then
@@ -97,12 +101,23 @@ end
 local function sweep(keys, args)
   whole(keys[1])
   local base, now = base_of(keys[1]), tonumber(args[1])
+  local wrong = mistyped_among(base, '', 'biy')
+  if wrong then
+    return wrong
+  end
   local ages = { records = tonumber(args[2]), ids = tonumber(args[3]), runs = tonumber(args[4]), idle = tonumber(args[5]) }
   local floor = tonumber(redis.call('HGET', keys[1], 'floor') or 0)
   local due = redis.call('ZRANGEBYSCORE', base .. 'i', '-inf', now, 'LIMIT', 0, args[7])
   local done = { trimmed = 0, left = FORGOTTEN }
   for _, sid in ipairs(due) do
-    local again, head = tidy(base, floor, sid, now, ages, done)
+    local again, head
+    local found = mistyped_among(base, sid, 'mlqoxe')
+    if found then
+      -- The others are looked at all the same, and this one later.
+      wrong, again = found, now + ages.idle
+    else
+      again, head = tidy(base, floor, sid, now, ages, done)
+    end
     if again then
       redis.call('ZADD', base .. 'i', again == math.huge and '+inf' or again, sid)
     else
@@ -114,7 +129,9 @@ local function sweep(keys, args)
     end
   end
   for _, day in ipairs(redis.call('SMEMBERS', base .. 'y')) do
-    if tonumber(day) + tonumber(args[6]) <= now then
+    local found = mistyped(base .. 'u' .. day, TYPES.u)
+    wrong = wrong or found
+    if not found and tonumber(day) + tonumber(args[6]) <= now then
       local gone = 0
       for _, name in ipairs(redis.call('HKEYS', base .. 'u' .. day)) do
         gone = gone + (string.sub(name, 1, 1) == 'n' and 1 or 0)
@@ -125,11 +142,11 @@ local function sweep(keys, args)
     end
   end
   local more = #due == tonumber(args[7]) or done.left == 0
-  return { 'ok', more and 1 or 0, done.trimmed }
+  return { 'ok', more and 1 or 0, done.trimmed, wrong or {} }
 end
 
 register('pin', of_bucket(pin), 'allow-oom')
-register('look_again', of_stream(look_again), 'allow-oom')
+register('look_again', of_stream(look_again, 'od'), 'allow-oom')
 register('adopt', adopt, 'allow-oom')
 register('lost', of_bucket(lost), 'allow-oom')
 register('confirm', of_bucket(confirm), 'allow-oom')

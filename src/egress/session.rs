@@ -195,7 +195,7 @@ impl Session {
         Ok(())
     }
 
-    /// Stores what was acknowledged since the last call.
+    /// Stores the acknowledgement that came since the last call.
     pub(super) fn store_ack(&mut self) {
         if let (Some(acked), Some(client_id)) =
             (self.acked.take(), &self.reader.identity().client_id)

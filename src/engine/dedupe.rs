@@ -18,7 +18,7 @@ pub struct DedupeEntry {
     pub run_sequence: RunSequence,
     /// When.
     pub recorded_at: Timestamp,
-    /// What was changed of the event so that it could be stored.
+    /// The adjustments of the event.
     pub adjustments: Adjustments,
 }
 

@@ -24,7 +24,7 @@ pub enum Action {
 pub struct Adjustment {
     /// The path of the field within the event: ASCII without control characters.
     pub field: Box<str>,
-    /// What was done.
+    /// The action.
     pub action: Action,
     /// The rule that the value broke.
     pub reason: Box<str>,

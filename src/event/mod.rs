@@ -95,7 +95,7 @@ pub struct Event {
     pub usage: Option<Box<Usage>>,
     /// What a retry is compared by.
     pub content: ContentHash,
-    /// What was changed of it so that it could be stored.
+    /// Its adjustments.
     pub adjustments: Adjustments,
     /// A delta without usage, labels or adjustments: one that a lagging reader may get joined with its neighbours.
     pub joinable: bool,
@@ -270,6 +270,6 @@ pub struct Receipt {
     pub recorded_at: Timestamp,
     /// It was stored by an earlier call.
     pub duplicate: bool,
-    /// What was changed of it so that it could be stored.
+    /// Its adjustments.
     pub adjustments: Adjustments,
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{OpenToolCall, RunSequence, ToolCallId, WaitId};
 use crate::{clock::Timestamp, proto::v1};
 
-/// What an `agent_waiting` says, or what is settled of it.
+/// The fields of an `agent_waiting`, as sent or as settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wait {
     /// How long it lasts at most; always there once settled.

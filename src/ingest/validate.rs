@@ -302,7 +302,7 @@ fn check(event: &mut v1::Event, most: usize, mut checker: Checker) -> Result<Hea
             kind,
             adjustments,
         }),
-        // What is missing was noted.
+        // The problem of a missing setting was noted before.
         _ => Err(Refusal::invalid(Reason::InvalidEvent, Vec::new())),
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn state_colour(state: i32) -> &'static str {
     }
 }
 
-/// The name of what was done with a value of an event.
+/// The name of an action on a value of an event.
 pub(in crate::cli) fn adjustment(action: AdjustmentAction) -> &'static str {
     match action {
         AdjustmentAction::Unspecified => "changed",

@@ -1,4 +1,4 @@
-//! What was changed of an event.
+//! Adjustments in their stored form.
 
 use super::{Corrupt, corrupt};
 use crate::{

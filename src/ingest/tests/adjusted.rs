@@ -278,7 +278,7 @@ fn usage_is_clamped_and_its_names_are_cut() {
         changes,
         want.map(|(field, action)| (field.to_owned(), action))
     );
-    // What is added up is what is stored.
+    // Sums are sums of stored values.
     let consumed = accept(&sent).unwrap().usage.unwrap();
     assert_eq!((consumed.tokens.input, &*consumed.provider), (most, "a b"));
 }

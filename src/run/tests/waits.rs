@@ -72,7 +72,7 @@ fn what_ends_a_wait() {
             named_wait("w2", "", 5),
             "waiting w1,-,w2",
         ),
-        // The id is open: it is asked again.
+        // The wait with this id is open: the new one replaces it.
         (Kind::AgentWaiting, named_wait("w1", "", 5), "waiting -,w1"),
         (Kind::ToolCompleted, exactly(2), "waiting -"),
         (Kind::AgentThinking, other.clone(), "waiting w1"),

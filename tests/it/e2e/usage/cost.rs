@@ -192,7 +192,7 @@ async fn all_surfaces_agree_with_what_was_recorded_after_the_prices_changed() {
 
     let second = server(data.path(), &clock, 4_000_000_000).await;
     told(&second, "5").await.must_be(&costs);
-    // What is sent again costs nothing again; what is new has the new price.
+    // A duplicate adds no cost; a new event has the new price.
     second.emit_all("agents", batch).await;
     let completed = Payload::AgentCompleted(v1::AgentCompleted::default());
     let end = vec![spent("6", "large", 1_000_000, None, completed)];
